@@ -1,0 +1,1 @@
+//! The catalogue of known checkpoints (weights/manifest.json): names to files.

@@ -1,0 +1,1 @@
+//! Image folders and archives to latent shards.

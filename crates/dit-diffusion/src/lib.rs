@@ -1,0 +1,1 @@
+//! Gaussian diffusion: schedules, losses, guidance, samplers. Knows no network.

@@ -1,0 +1,1 @@
+//! Downloads that lose no byte: resume, verify, convert the catalogue's checkpoints.

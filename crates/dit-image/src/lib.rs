@@ -1,0 +1,1 @@
+//! Pictures on disk: quantisation, grids, PNG with a recipe, npz.

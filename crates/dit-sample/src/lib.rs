@@ -1,0 +1,1 @@
+//! From a sampling request to latents and pictures: the pipeline over model, diffusion and VAE.

@@ -1,0 +1,1 @@
+//! Checkpoint files without libtorch: safetensors, PyTorch pickles, layouts, conversion; strict loading behind the tch feature.

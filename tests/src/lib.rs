@@ -1,0 +1,1 @@
+//! Helpers shared by the parity and end-to-end tests.
