@@ -152,13 +152,17 @@ impl DitConfig {
         let height = extent("latent height", spec.latent.height, 1 << 14);
         let width = extent("latent width", spec.latent.width, 1 << 14);
         extent("num_classes", spec.num_classes, MAX_EXTENT);
-        if hidden && heads && spec.hidden % spec.heads != 0 {
+        if hidden && heads && !spec.hidden.is_multiple_of(spec.heads) {
             problems.push(format!("{} heads do not divide hidden {}", spec.heads, spec.hidden));
         }
-        if hidden && spec.hidden % 4 != 0 {
+        if hidden && !spec.hidden.is_multiple_of(4) {
             problems.push(format!("hidden {} is not a multiple of 4, which the position table needs", spec.hidden));
         }
-        if patch && height && width && (spec.latent.height % spec.patch != 0 || spec.latent.width % spec.patch != 0) {
+        if patch
+            && height
+            && width
+            && (!spec.latent.height.is_multiple_of(spec.patch) || !spec.latent.width.is_multiple_of(spec.patch))
+        {
             problems.push(format!("patch {} does not divide the latent {}", spec.patch, spec.latent));
         }
         if !(spec.label_dropout >= 0.0 && spec.label_dropout < 1.0) {
