@@ -141,6 +141,12 @@ pub trait TensorSource: Send + Sync {
         let _ = name;
         None
     }
+
+    /// A hint that the values of `name` are not needed for now: a mapped file's pages may leave memory. Views of it stay
+    /// valid, and reading it again works as before. This is what keeps a conversion far below the file's size.
+    fn release(&self, name: &str) {
+        let _ = name;
+    }
 }
 
 impl<S: TensorSource + ?Sized> TensorSource for &S {
@@ -155,6 +161,10 @@ impl<S: TensorSource + ?Sized> TensorSource for &S {
     fn why_missing(&self, name: &str) -> Option<String> {
         (**self).why_missing(name)
     }
+
+    fn release(&self, name: &str) {
+        (**self).release(name);
+    }
 }
 
 impl<S: TensorSource + ?Sized> TensorSource for Box<S> {
@@ -168,6 +178,10 @@ impl<S: TensorSource + ?Sized> TensorSource for Box<S> {
 
     fn why_missing(&self, name: &str) -> Option<String> {
         (**self).why_missing(name)
+    }
+
+    fn release(&self, name: &str) {
+        (**self).release(name);
     }
 }
 
