@@ -1,0 +1,141 @@
+//! The archives, read back by an independent zip reader and, by hand, by NumPy (docs/testing.md).
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use dit_image::{Error, NpzWriter, Picture};
+
+fn picture(level: u8, width: u32, height: u32) -> Picture {
+    let length = 3 * width * height;
+    let rgb = (0..length).map(|at| level.wrapping_add(at as u8)).collect();
+    Picture::from_rgb(rgb, width, height).unwrap()
+}
+
+/// Array header's dictionary and pixels, as the `zip` crate reads them: it verifies sizes and checksum.
+fn read_back(path: &Path) -> (String, Vec<u8>) {
+    let mut archive = zip::ZipArchive::new(fs::File::open(path).unwrap()).unwrap();
+    assert_eq!(archive.len(), 1);
+    let mut member = archive.by_name("arr_0.npy").unwrap();
+    assert_eq!(member.compression(), zip::CompressionMethod::Stored);
+    assert_eq!(member.unix_mode(), Some(0o100_644));
+    let mut bytes = Vec::new();
+    member.read_to_end(&mut bytes).unwrap();
+    let (header, pixels) = bytes.split_at(128);
+    assert_eq!(&header[..10], b"\x93NUMPY\x01\x00\x76\x00");
+    assert_eq!(header[127], b'\n');
+    let dictionary = std::str::from_utf8(&header[10..]).unwrap().trim();
+    (dictionary.to_owned(), pixels.to_vec())
+}
+
+/// Announces `announced` pictures, pushes `pushed`, finishes early if that is fewer.
+#[track_caller]
+fn check(announced: u64, pushed: u8, width: u32, height: u32, starts_zip64: bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.npz");
+    let pictures: Vec<_> = (0..pushed).map(|level| picture(level, width, height)).collect();
+    let mut npz = NpzWriter::create(&path, announced, width, height).unwrap();
+    for picture in &pictures {
+        npz.push(picture).unwrap();
+    }
+    assert!(!path.exists());
+    if u64::from(pushed) == announced {
+        npz.finish().unwrap();
+    } else {
+        assert_eq!(npz.finish_early().unwrap(), u64::from(pushed));
+    }
+
+    let (dictionary, pixels) = read_back(&path);
+    assert_eq!(
+        dictionary,
+        format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({pushed}, {height}, {width}, 3), }}")
+    );
+    assert_eq!(pixels, pictures.iter().flat_map(|p| p.rgb()).copied().collect::<Vec<_>>());
+    let version_needed = fs::read(&path).unwrap()[4];
+    assert_eq!(version_needed == 45, starts_zip64);
+}
+
+#[test]
+fn archives_read_back() {
+    check(1, 1, 1, 1, false);
+    check(3, 3, 5, 2, false);
+    check(200, 200, 8, 8, false);
+    check(50_000, 7, 32, 16, false); // interrupted
+    check(50_000, 3, 256, 256, true); // interrupted, and announced beyond 4 GiB
+    check(u64::from(u32::MAX), 2, 4, 4, true);
+}
+
+#[test]
+fn equal_pictures_make_equal_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = ["a.npz", "b.npz"].map(|name| {
+        let path = folder.path().join(name);
+        let mut npz = NpzWriter::create(&path, 1, 4, 4).unwrap();
+        npz.push(&picture(9, 4, 4)).unwrap();
+        npz.finish().unwrap();
+        fs::read(path).unwrap()
+    });
+    assert_eq!(bytes[0], bytes[1]);
+}
+
+#[test]
+fn a_short_archive_is_an_error_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.npz");
+    let mut npz = NpzWriter::create(&path, 3, 4, 4).unwrap();
+    npz.push(&picture(0, 4, 4)).unwrap();
+    let error = npz.finish().unwrap_err();
+    assert!(matches!(error, Error::TooFewPictures { announced: 3, written: 1, .. }), "{error}");
+
+    assert_eq!(NpzWriter::create(&path, 3, 4, 4).unwrap().finish_early().unwrap(), 0);
+    drop(NpzWriter::create(&path, 3, 4, 4).unwrap());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn wrong_pictures_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.npz");
+    let mut npz = NpzWriter::create(&path, 1, 4, 4).unwrap();
+    let error = npz.push(&picture(0, 4, 5)).unwrap_err();
+    assert!(matches!(error, Error::MixedSizes { index: 0, .. }), "{error}");
+    npz.push(&picture(0, 4, 4)).unwrap();
+    let error = npz.push(&picture(0, 4, 4)).unwrap_err();
+    assert!(matches!(error, Error::TooManyPictures { announced: 1, .. }), "{error}");
+    npz.finish().unwrap();
+    assert_eq!(read_back(&path).1.len(), 48);
+}
+
+#[track_caller]
+fn check_not_created(path: &Path, count: u64, side: u32, expected: &str) {
+    let error = NpzWriter::create(path, count, side, side).err().unwrap().to_string();
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn impossible_archives_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    check_not_created(&folder.path().join("a.npz"), 1, 0, "cannot be 0×0");
+    check_not_created(&folder.path().join("a.npz"), u64::MAX, 256, "do not fit any file");
+    check_not_created(&folder.path().join("b/a.npz"), 1, 4, "b does not exist");
+    check_not_created(folder.path(), 1, 4, "is a folder");
+}
+
+/// Over 4 GiB for real; takes a minute and the disk space, so only on request.
+#[test]
+#[ignore = "writes 4.3 GB"]
+fn a_member_beyond_four_gibibytes_reads_back() {
+    const COUNT: u64 = 1400;
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("large.npz");
+    let large = picture(3, 1024, 1024);
+    let mut npz = NpzWriter::create(&path, COUNT, 1024, 1024).unwrap();
+    for _ in 0..COUNT {
+        npz.push(&large).unwrap();
+    }
+    npz.finish().unwrap();
+    let mut archive = zip::ZipArchive::new(fs::File::open(&path).unwrap()).unwrap();
+    let mut member = archive.by_index(0).unwrap();
+    assert_eq!(member.size(), 128 + COUNT * large.rgb().len() as u64);
+    std::io::copy(&mut member, &mut std::io::sink()).unwrap(); // verifies the checksum
+}
