@@ -1,0 +1,424 @@
+//! One file from one of several addresses: resumed, checked, whole or not there.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ureq::http::header;
+
+use crate::cancel::Cancel;
+use crate::digest::CHUNK;
+use crate::error::FetchError;
+use crate::http::{Client, From, Reply};
+use crate::observe::{Event, Observer};
+use crate::part::{Origin, Part, with_suffix};
+use crate::retry::{Retry, RetryPolicy, jitter};
+use crate::sniff;
+use crate::url::shown;
+
+/// How often one address may make a download start from its first byte again.
+const MOST_RESTARTS: u32 = 3;
+
+/// The hash that a file must have, and who says so.
+#[derive(Debug, Clone)]
+pub(crate) struct Expected {
+    /// Lower-case hexadecimal.
+    pub(crate) sha256: String,
+    pub(crate) origin: String,
+}
+
+/// A file to get.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    /// `NAME/FILE`, for people.
+    pub(crate) label: String,
+    /// Where the whole file goes.
+    pub(crate) path: PathBuf,
+    /// Addresses in order of preference.
+    pub(crate) urls: Vec<String>,
+    pub(crate) bytes: Option<u64>,
+    pub(crate) expected: Option<Expected>,
+}
+
+impl Target {
+    /// Where a file with the wrong hash is put.
+    pub(crate) fn bad_path(&self) -> PathBuf {
+        with_suffix(&self.path, ".bad")
+    }
+
+    /// The error for a file with the wrong hash, which is at [`Target::bad_path`] by now.
+    pub(crate) fn wrong_hash(&self, expected: &Expected, actual: String) -> FetchError {
+        let advice = if expected.origin == crate::trust::ORIGIN {
+            "If you know that the file was replaced and trust the new one, delete its entry in that record."
+        } else {
+            "Try again or pass --mirror URL; if a new version was published, correct `sha256` in the manifest."
+        };
+        FetchError::WrongHash {
+            path: self.path.clone(),
+            bad: self.bad_path(),
+            expected: expected.sha256.clone(),
+            actual,
+            origin: expected.origin.clone(),
+            advice: advice.to_owned(),
+        }
+    }
+}
+
+/// A file that is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Arrived {
+    pub(crate) bytes: u64,
+    pub(crate) sha256: String,
+    pub(crate) url: String,
+}
+
+/// Downloads files one at a time; several may share a client.
+pub(crate) struct Downloader<'a> {
+    pub(crate) client: &'a Client<'a>,
+    pub(crate) retry: &'a RetryPolicy,
+    pub(crate) observer: &'a dyn Observer,
+    pub(crate) cancel: &'a Cancel,
+}
+
+/// How an attempt ended, if not with an error that ends the address.
+enum Attempt {
+    /// All bytes are there.
+    Whole,
+    /// The part was of another file, or cannot be continued here; it was thrown away.
+    Restart(&'static str),
+}
+
+impl Downloader<'_> {
+    /// Brings `target.path` into being: whole, with the expected hash.
+    pub(crate) fn fetch(&self, target: &Target) -> Result<Arrived, FetchError> {
+        let mut part = self.open(target)?;
+        let mut failures = Vec::new();
+        for (i, url) in target.urls.iter().enumerate() {
+            match self.from_address(target, url, part) {
+                Ok(arrived) => return Ok(arrived),
+                Err(error) if error.is_final() => return Err(error),
+                Err(error) => {
+                    if i + 1 < target.urls.len() {
+                        self.observer.observe(&Event::NextAddress { file: &target.label, error: &error.to_string() });
+                    }
+                    failures.push(error);
+                    part = self.open(target)?;
+                }
+            }
+        }
+        if part.len() == 0 {
+            part.discard()?;
+        }
+        match failures.len() {
+            1 => Err(failures.remove(0)),
+            _ => Err(FetchError::AllAddresses { file: target.label.clone(), failures }),
+        }
+    }
+
+    fn open(&self, target: &Target) -> Result<Part, FetchError> {
+        let label = target.label.as_str();
+        let there = std::fs::metadata(with_suffix(&target.path, ".part")).map_or(0, |m| m.len());
+        if there > 0 {
+            self.observer.observe(&Event::Checking { file: label, total: there });
+        }
+        Part::open(&target.path, self.cancel, |bytes| self.observer.observe(&Event::Advanced { file: label, bytes }))
+    }
+
+    fn from_address(&self, target: &Target, url: &str, mut part: Part) -> Result<Arrived, FetchError> {
+        // Bytes from an earlier run or an interrupted transfer may be to blame for a wrong hash.
+        let mut pieced = part.len() > 0;
+        loop {
+            pieced |= self.complete(target, url, &mut part)?;
+            let actual = part.sha256();
+            match &target.expected {
+                Some(expected) if expected.sha256 != actual => {
+                    if pieced {
+                        self.restarted(target, "the pieces do not fit together: wrong sha256");
+                        part.restart()?;
+                        pieced = false;
+                        continue;
+                    }
+                    part.quarantine(&target.bad_path())?;
+                    return Err(target.wrong_hash(expected, actual));
+                }
+                _ => {
+                    let bytes = part.len();
+                    part.promote(&target.path)?;
+                    self.observer.observe(&Event::Verified { file: &target.label });
+                    return Ok(Arrived { bytes, sha256: actual, url: shown(url) });
+                }
+            }
+        }
+    }
+
+    fn restarted(&self, target: &Target, why: &str) {
+        self.observer.observe(&Event::Restarted { file: &target.label, why });
+    }
+
+    /// Tries until all bytes are there. True if they came in more than one transfer.
+    fn complete(&self, target: &Target, url: &str, part: &mut Part) -> Result<bool, FetchError> {
+        let mut retry = Retry::new(self.retry);
+        let mut restarts = 0;
+        let mut transfers = 0;
+        loop {
+            let before = part.len();
+            transfers += 1;
+            let error = match self.attempt(target, url, part) {
+                Ok(Attempt::Whole) => return Ok(transfers > 1),
+                Ok(Attempt::Restart(why)) => {
+                    restarts += 1;
+                    if restarts > MOST_RESTARTS {
+                        return Err(FetchError::Changing { url: shown(url) });
+                    }
+                    self.restarted(target, why);
+                    part.restart()?;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if !error.is_transient() {
+                return Err(error);
+            }
+            let asked = match &error {
+                FetchError::Status { retry_after, .. } => *retry_after,
+                _ => None,
+            };
+            let gained = part.len().saturating_sub(before);
+            let Some(after) = retry.after_failure(gained, asked, jitter()) else { return Err(error) };
+            self.wait(target, &error, after, retry.attempt())?;
+        }
+    }
+
+    fn wait(
+        &self,
+        target: &Target,
+        error: &FetchError,
+        after: Duration,
+        (attempt, of): (u32, u32),
+    ) -> Result<(), FetchError> {
+        let text = error.to_string();
+        let error = text.lines().next().unwrap_or_default();
+        self.observer.observe(&Event::Retrying { file: &target.label, error, after, attempt, of });
+        self.cancel.sleep(after)
+    }
+
+    fn attempt(&self, target: &Target, url: &str, part: &mut Part) -> Result<Attempt, FetchError> {
+        if let Some(total) = target.bytes {
+            if part.len() == total && (target.expected.is_some() || came_from(part, url)) {
+                return Ok(Attempt::Whole);
+            }
+            if part.len() > total {
+                return Ok(Attempt::Restart("more bytes are there than the file has"));
+            }
+        }
+        // Without a hash to settle it, only the same address may continue what it began.
+        if part.len() > 0
+            && target.expected.is_none()
+            && !(came_from(part, url) && part.origin().is_some_and(|o| o.validator().is_some() || o.total.is_some()))
+        {
+            return Ok(Attempt::Restart("it is not known which file the part belongs to"));
+        }
+        let from = (part.len() > 0).then(|| From {
+            start: part.len(),
+            if_range: part.origin().filter(|o| o.url == shown(url)).and_then(Origin::validator),
+        });
+        let reply = self.client.get(url, from.as_ref())?;
+        let encoding = reply.header(header::CONTENT_ENCODING).unwrap_or("identity");
+        if !encoding.eq_ignore_ascii_case("identity") {
+            let detail = format!("it answers in the encoding `{encoding}`, which was not asked for");
+            return Err(FetchError::ConnectionLost { url: shown(url), detail });
+        }
+        let offer = Offer::read(url, &reply, part.len())?;
+        match offer.kind {
+            Kind::Nothing => {
+                let total = offer.origin.total.or(part.origin().and_then(|o| o.total));
+                let complete =
+                    part.len() > 0 && total == Some(part.len()) && target.bytes.is_none_or(|b| b == part.len());
+                return Ok(if complete {
+                    Attempt::Whole
+                } else {
+                    Attempt::Restart("the server refuses to go on from there")
+                });
+            }
+            Kind::Elsewhere => return Ok(Attempt::Restart("the server sent another part than was asked for")),
+            Kind::Rest => {
+                self.check_size(target, url, &offer)?;
+                if part.origin().is_some_and(|known| known.contradicts(&offer.origin)) {
+                    return Ok(Attempt::Restart("the remote file changed"));
+                }
+            }
+            Kind::Everything => {}
+        }
+        self.receive(target, url, part, reply, offer)
+    }
+
+    fn check_size(&self, target: &Target, url: &str, offer: &Offer) -> Result<(), FetchError> {
+        match (target.bytes, offer.origin.total) {
+            (Some(expected), Some(actual)) if expected != actual => {
+                Err(FetchError::WrongSize { url: shown(url), expected, actual })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn receive(
+        &self,
+        target: &Target,
+        url: &str,
+        part: &mut Part,
+        mut reply: Reply,
+        offer: Offer,
+    ) -> Result<Attempt, FetchError> {
+        let file = target.label.as_str();
+        let content_type = reply.header(header::CONTENT_TYPE).map(str::to_owned);
+        let mut reader = reply.body.as_reader();
+        let mut buffer = vec![0; CHUNK];
+        let mut filled = 0;
+        if matches!(offer.kind, Kind::Everything) {
+            // Look at the beginning before anything of it is kept, and before what is there is given up for it.
+            while filled < sniff::HEAD {
+                match self.read(url, &mut reader, &mut buffer[filled..])? {
+                    0 => break,
+                    n => filled += n,
+                }
+            }
+            if let Some(what) = sniff::not_a_checkpoint(&buffer[..filled.min(sniff::HEAD)], content_type.as_deref()) {
+                return Err(FetchError::NotACheckpoint { url: shown(url), what: what.to_owned() });
+            }
+            self.check_size(target, url, &offer)?;
+            if part.len() > 0 {
+                let changed = part.origin().is_some_and(|known| known.contradicts(&offer.origin));
+                let why = if changed { "the remote file changed" } else { "the server cannot continue a download" };
+                self.restarted(target, why);
+                part.restart()?;
+            }
+        }
+        let total = offer.origin.total.or(target.bytes);
+        let dir = target.path.parent().unwrap_or(Path::new("."));
+        crate::disk::require(dir, total.map_or(0, |t| t.saturating_sub(part.len())))?;
+        part.set_origin(offer.origin)?;
+        self.observer.observe(&Event::Downloading { file, from: &shown(url), start: part.len(), total });
+        loop {
+            if filled > 0 {
+                part.write(&buffer[..filled])?;
+                self.observer.observe(&Event::Advanced { file, bytes: filled as u64 });
+                if let Some(expected) = target.bytes
+                    && part.len() > expected
+                {
+                    let actual = part.len();
+                    part.restart()?;
+                    return Err(FetchError::WrongSize { url: shown(url), expected, actual });
+                }
+            }
+            filled = self.read(url, &mut reader, &mut buffer)?;
+            if filled == 0 {
+                break;
+            }
+        }
+        // A shut-down connection can look like the end of a body without a length.
+        self.cancel.check()?;
+        match total {
+            Some(total) if part.len() < total => Err(FetchError::ConnectionLost {
+                url: shown(url),
+                detail: format!("it ended after {} of {total} bytes", part.len()),
+            }),
+            _ => Ok(Attempt::Whole),
+        }
+    }
+
+    fn read(&self, url: &str, reader: &mut impl Read, buffer: &mut [u8]) -> Result<usize, FetchError> {
+        loop {
+            self.cancel.check()?;
+            match reader.read(buffer) {
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                other => return other.map_err(|e| self.client.explain(url, e.into())),
+            }
+        }
+    }
+}
+
+fn came_from(part: &Part, url: &str) -> bool {
+    part.origin().is_some_and(|origin| origin.url == shown(url))
+}
+
+/// What a server offers in answer to a request.
+struct Offer {
+    kind: Kind,
+    origin: Origin,
+}
+
+enum Kind {
+    /// The file from its first byte.
+    Everything,
+    /// The bytes that were asked for.
+    Rest,
+    /// Bytes from another place.
+    Elsewhere,
+    /// No bytes: the range was refused.
+    Nothing,
+}
+
+impl Offer {
+    fn read(url: &str, reply: &Reply, asked: u64) -> Result<Offer, FetchError> {
+        let own = |name| reply.header(name).map(str::to_owned);
+        let range = reply.header(header::CONTENT_RANGE).and_then(ContentRange::parse);
+        let length = reply.header(header::CONTENT_LENGTH).and_then(|v| v.trim().parse::<u64>().ok());
+        let (kind, total) = match (reply.status.as_u16(), range) {
+            (200, _) => (Kind::Everything, length),
+            (206, Some(ContentRange { start: Some(start), total })) => {
+                let kind = if start == asked { Kind::Rest } else { Kind::Elsewhere };
+                (kind, total.or(length.and_then(|l| l.checked_add(start))))
+            }
+            (206, _) => (Kind::Elsewhere, None),
+            (416, range) => (Kind::Nothing, range.and_then(|r| r.total)),
+            (status, _) => return Err(FetchError::Status { url: shown(url), status, retry_after: None }),
+        };
+        let origin =
+            Origin { url: shown(url), etag: own(header::ETAG), last_modified: own(header::LAST_MODIFIED), total };
+        Ok(Offer { kind, origin })
+    }
+}
+
+/// `bytes 5-9/10`, `bytes 5-9/*` or `bytes */10`.
+#[derive(Debug, PartialEq, Eq)]
+struct ContentRange {
+    start: Option<u64>,
+    total: Option<u64>,
+}
+
+impl ContentRange {
+    fn parse(value: &str) -> Option<Self> {
+        let (range, total) = value.trim().strip_prefix("bytes")?.trim_start().split_once('/')?;
+        let start = match range.trim() {
+            "*" => None,
+            range => Some(range.split_once('-')?.0.trim().parse().ok()?),
+        };
+        let total = match total.trim() {
+            "*" => None,
+            total => Some(total.parse().ok()?),
+        };
+        Some(ContentRange { start, total })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ranges() {
+        #[track_caller]
+        fn check(value: &str, expected: Option<(Option<u64>, Option<u64>)>) {
+            assert_eq!(ContentRange::parse(value), expected.map(|(start, total)| ContentRange { start, total }));
+        }
+        check("bytes 5-9/10", Some((Some(5), Some(10))));
+        check("bytes 5-9/*", Some((Some(5), None)));
+        check("bytes */10", Some((None, Some(10))));
+        check("bytes=5-9/10", None);
+        check("items 5-9/10", None);
+        check("bytes 5/10", None);
+        check("bytes -5-9/10", None);
+        check("bytes 99999999999999999999-9/10", None);
+        check("", None);
+    }
+}

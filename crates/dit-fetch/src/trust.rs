@@ -1,0 +1,114 @@
+//! `manifest.lock.json`: the hashes of files for which the manifest has none, as they were on the first fetch.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::FetchError;
+use crate::part::write_json;
+
+/// Who says what the hash is, when this record does.
+pub(crate) const ORIGIN: &str = "recorded in manifest.lock.json on the first fetch";
+
+/// What was seen on the first fetch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Seen {
+    pub(crate) bytes: u64,
+    pub(crate) sha256: String,
+    /// Where it came from, for people.
+    pub(crate) from: String,
+}
+
+/// By `NAME/FILE`, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entries {
+    files: BTreeMap<String, Seen>,
+}
+
+/// The record beside one manifest.
+#[derive(Debug)]
+pub(crate) struct Trust {
+    path: PathBuf,
+    manifest: PathBuf,
+    entries: Entries,
+}
+
+impl Trust {
+    /// Reads the record of `manifest`: `manifest.json` has `manifest.lock.json`.
+    pub(crate) fn open(manifest: &Path) -> Result<Self, FetchError> {
+        let path = manifest.with_extension("lock.json");
+        let entries = read(&path)?;
+        Ok(Trust { path, manifest: manifest.to_owned(), entries })
+    }
+
+    pub(crate) fn get(&self, name: &str, file: &str) -> Option<&Seen> {
+        self.entries.files.get(&key(name, file))
+    }
+
+    /// Records files seen for the first time; what was recorded before, by whomever, stays.
+    pub(crate) fn record(&mut self, name: &str, files: &[(String, Seen)]) -> Result<(), FetchError> {
+        // The manifest itself serves as the lock between processes that write to different folders.
+        let lock = File::open(&self.manifest).map_err(|e| FetchError::io("open", &self.manifest, e))?;
+        lock.lock().map_err(|e| FetchError::io("lock", &self.manifest, e))?;
+        let mut entries = read(&self.path)?;
+        for (file, seen) in files {
+            entries.files.entry(key(name, file)).or_insert_with(|| seen.clone());
+        }
+        if entries != self.entries {
+            write_json(&self.path, &entries)?;
+            self.entries = entries;
+        }
+        Ok(())
+    }
+}
+
+fn key(name: &str, file: &str) -> String {
+    format!("{name}/{file}")
+}
+
+fn read(path: &Path) -> Result<Entries, FetchError> {
+    let json = match std::fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Entries::default()),
+        other => other.map_err(|e| FetchError::io("read", path, e))?,
+    };
+    // A record that cannot be read must not count as no record: that would trust anything again.
+    serde_json::from_slice(&json).map_err(|e| FetchError::io("understand", path, e.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(sha256: &str) -> Seen {
+        Seen { bytes: 1, sha256: sha256.to_owned(), from: "http://h/x".to_owned() }
+    }
+
+    #[test]
+    fn the_first_record_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = dir.path().join("lab.json");
+        std::fs::write(&manifest, "{}").unwrap();
+        let mut a = Trust::open(&manifest).unwrap();
+        let mut b = Trust::open(&manifest).unwrap();
+        a.record("n", &[("f".to_owned(), seen("aa"))]).unwrap();
+        b.record("n", &[("f".to_owned(), seen("bb")), ("g".to_owned(), seen("cc"))]).unwrap();
+        let again = Trust::open(&manifest).unwrap();
+        assert_eq!(again.get("n", "f"), Some(&seen("aa")));
+        assert_eq!(again.get("n", "g"), Some(&seen("cc")));
+        assert_eq!(again.get("m", "f"), None);
+        assert_eq!(b.get("n", "f"), Some(&seen("aa")));
+        assert!(dir.path().join("lab.lock.json").is_file());
+    }
+
+    #[test]
+    fn a_damaged_record_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("manifest.lock.json"), "{\"files\": {").unwrap();
+        let error = Trust::open(&dir.path().join("manifest.json")).unwrap_err();
+        assert!(error.to_string().contains("manifest.lock.json"), "{error}");
+    }
+}
