@@ -1,0 +1,156 @@
+use tch::{Kind, Tensor};
+
+use crate::{Denoiser, DenoiserError, Error, Result, Timestep, parameterization::check_latents};
+
+/// The two predictions that classifier-free guidance compares, both for the same N samples.
+#[derive(Debug)]
+pub struct Branches {
+    /// Given the labels.
+    pub conditional: Tensor,
+    /// Given none.
+    pub unconditional: Tensor,
+}
+
+/// Something that predicts with its labels and without them.
+pub trait ConditionalDenoiser {
+    /// With the labels: a single pass over N samples.
+    ///
+    /// # Errors
+    /// Whatever the implementation fails with.
+    fn conditional(&self, x: &Tensor, t: Timestep) -> Result<Tensor, DenoiserError>;
+
+    /// Both, as one batch of 2N where the implementation can.
+    ///
+    /// # Errors
+    /// Whatever the implementation fails with.
+    fn both(&self, x: &Tensor, t: Timestep) -> Result<Branches, DenoiserError>;
+}
+
+/// A [`ConditionalDenoiser`] made of a class-conditional network, the batch's labels and the class that stands for none.
+#[derive(Debug)]
+pub struct ClassConditional<F> {
+    forward: F,
+    labels: Tensor,
+    labels_and_null: Tensor,
+}
+
+impl<F> ClassConditional<F>
+where
+    F: Fn(&Tensor, Timestep, &Tensor) -> Result<Tensor, DenoiserError>,
+{
+    /// `forward(x, t, labels)` is called with N samples and labels, or with 2N of each: the samples twice, their labels, then
+    /// the null class.
+    ///
+    /// # Shapes
+    /// `labels` (N), int64.
+    ///
+    /// # Errors
+    /// When `labels` is not (N) int64.
+    pub fn new(forward: F, labels: &Tensor, null_class: i64) -> Result<Self> {
+        if labels.kind() != Kind::Int64 {
+            return Err(Error::Kind { what: "the labels", expected: "int64", found: labels.kind() });
+        }
+        if labels.dim() != 1 {
+            return Err(Error::Shape { what: "the labels", expected: "(N)".to_owned(), found: labels.size() });
+        }
+        let labels_and_null = Tensor::cat(&[labels, &labels.full_like(null_class)], 0);
+        Ok(Self { forward, labels: labels.shallow_clone(), labels_and_null })
+    }
+
+    fn check(&self, x: &Tensor) -> Result<i64> {
+        let (samples, ..) = check_latents("the latents", x)?;
+        if self.labels.size() != [samples] {
+            let expected = format!("[{samples}], one for each sample");
+            return Err(Error::Shape { what: "the labels", expected, found: self.labels.size() });
+        }
+        Ok(samples)
+    }
+}
+
+impl<F> ConditionalDenoiser for ClassConditional<F>
+where
+    F: Fn(&Tensor, Timestep, &Tensor) -> Result<Tensor, DenoiserError>,
+{
+    fn conditional(&self, x: &Tensor, t: Timestep) -> Result<Tensor, DenoiserError> {
+        self.check(x)?;
+        (self.forward)(x, t, &self.labels)
+    }
+
+    fn both(&self, x: &Tensor, t: Timestep) -> Result<Branches, DenoiserError> {
+        let samples = self.check(x)?;
+        let twice = Tensor::cat(&[x, x], 0); // (2N, C, H, W)
+        let output = (self.forward)(&twice, t, &self.labels_and_null)?;
+        if output.size().first() != Some(&(2 * samples)) {
+            let expected = format!("{} samples", 2 * samples);
+            return Err(Error::Shape { what: "the network's output", expected, found: output.size() }.into());
+        }
+        Ok(Branches { conditional: output.narrow(0, 0, samples), unconditional: output.narrow(0, samples, samples) })
+    }
+}
+
+/// Which of the C mean channels guidance moves; the variance's channels it never moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GuidedChannels {
+    /// The first few. The released DiTs were evaluated with three of their four; a scale of 1 + x on three acts about as
+    /// 1 + ¾x on all.
+    First(u32),
+    /// All.
+    All,
+}
+
+/// Classifier-free guidance, ε = ε(x, ∅) + s·(ε(x, y) − ε(x, ∅)) (Ho & Salimans 2022, with their w = s − 1), as a [`Denoiser`].
+///
+/// Channels that are not guided, the variance's among them, come from the conditional branch. The original carries 2N samples
+/// through the whole walk and throws half away; here N are carried and each pair is evaluated as one batch, which is the same
+/// mathematics.
+#[derive(Clone, Copy, Debug)]
+pub struct ClassifierFree<D> {
+    inner: D,
+    scale: f64,
+    channels: GuidedChannels,
+}
+
+impl<D: ConditionalDenoiser> ClassifierFree<D> {
+    /// Guidance by `scale`: 1 is none, and takes a single pass; 0 ignores the labels in the guided channels.
+    ///
+    /// # Errors
+    /// When the scale is NaN or infinite. (How many channels there are to guide is known once there are latents.)
+    pub fn new(inner: D, scale: f64, channels: GuidedChannels) -> Result<Self> {
+        if !scale.is_finite() {
+            return Err(Error::GuidanceScale { scale });
+        }
+        Ok(Self { inner, scale, channels })
+    }
+
+    fn guided_channels(&self, x: &Tensor) -> Result<i64> {
+        let (_, channels, ..) = check_latents("the latents", x)?;
+        match self.channels {
+            GuidedChannels::All => Ok(channels),
+            GuidedChannels::First(guided) => match i64::from(guided) {
+                guided if (1..=channels).contains(&guided) => Ok(guided),
+                guided => Err(Error::GuidedChannels { guided, channels }),
+            },
+        }
+    }
+}
+
+impl<D: ConditionalDenoiser> Denoiser for ClassifierFree<D> {
+    fn predict(&self, x: &Tensor, t: Timestep) -> Result<Tensor, DenoiserError> {
+        let guided = self.guided_channels(x)?;
+        if self.scale == 1.0 {
+            return self.inner.conditional(x, t);
+        }
+        let Branches { conditional, unconditional } = self.inner.both(x, t)?;
+        let (_, outputs, ..) = check_latents("the network's output", &conditional)?;
+        if conditional.size() != unconditional.size() || outputs < guided {
+            let expected = format!("{:?} as the conditional, {guided} channels or more", conditional.size());
+            let found = unconditional.size();
+            return Err(Error::Shape { what: "the unconditional branch", expected, found }.into());
+        }
+        let without = unconditional.narrow(1, 0, guided);
+        let with = conditional.narrow(1, 0, guided);
+        let moved = &without + self.scale * (with - &without);
+        let rest = conditional.narrow(1, guided, outputs - guided);
+        Ok(Tensor::cat(&[moved, rest], 1)) // (N, outputs, H, W)
+    }
+}

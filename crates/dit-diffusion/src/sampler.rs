@@ -1,0 +1,146 @@
+use std::ops::ControlFlow;
+
+use tch::{Kind, Tensor};
+
+use crate::{
+    BatchNoise, ClipX0, Denoiser, Direction, Error, LatentShape, Parameterization, Result, SampleSchedule, Solver,
+    Step, StepContext, StepIndex, StepNoise, parameterization::check_latents, solver::check_finite,
+};
+
+/// The one sampling loop. It owns progress, noise, cancellation and the watch for NaN; what a step does is the
+/// [`Solver`]'s, what the network says the [`Denoiser`]'s.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampler<'a> {
+    /// The steps to walk.
+    pub schedule: &'a SampleSchedule,
+    /// How the network's output is read.
+    pub parameterization: Parameterization,
+    /// Whether estimates of x₀ are clipped.
+    pub clip: ClipX0,
+}
+
+/// Where a walk is: shown before the first step and after each.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// Steps finished.
+    pub done: usize,
+    /// Steps in all.
+    pub total: usize,
+    /// The step just taken; none before the first.
+    pub last: Option<&'a Step>,
+    /// The latents as they are now: (N, C, H, W).
+    pub x: &'a Tensor,
+}
+
+impl Sampler<'_> {
+    /// Walks the whole schedule from `start`, and returns the latents at its other end.
+    ///
+    /// `observe` sees every state; breaking out of it cancels. Runs without gradients, in fp32, or in f64 if `start` is;
+    /// the denoiser may compute in what it likes.
+    ///
+    /// # Shapes
+    /// `start` (N, C, H, W), one image index of `noise` for each sample → (N, C, H, W), on `start`'s device.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] when `observe` breaks; else when shapes disagree, when the noise source cannot serve the walk, when
+    /// the network fails, and when NaN or infinity appears anywhere.
+    pub fn run(
+        &self,
+        denoiser: &dyn Denoiser,
+        solver: &mut dyn Solver,
+        noise: BatchNoise<'_>,
+        start: &Tensor,
+        observe: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+    ) -> Result<Tensor> {
+        let _no_grad = tch::no_grad_guard();
+        let shape = check_batch(start, noise)?;
+        let total = self.schedule.num_steps();
+        if solver.is_stochastic() {
+            noise.check(total, shape)?;
+        }
+        let mut look = |done, last, x: &Tensor| match observe(Progress { done, total, last, x }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Cancelled { done, total }),
+        };
+        let steps = self.schedule.steps().iter();
+        let steps: Vec<&Step> = match solver.direction() {
+            Direction::Denoising => steps.rev().collect(),
+            Direction::Noising => steps.collect(),
+        };
+        solver.begin();
+        let mut x = working_kind(start);
+        look(0, None, &x)?;
+        for (number, step) in (0_u32..).zip(steps) {
+            x = self.advance(denoiser, solver, StepNoise { batch: noise, number, shape }, step, &x)?;
+            look(number as usize + 1, Some(step), &x)?;
+        }
+        Ok(x)
+    }
+
+    /// Takes the single step `index`, as a walk would: for callers with a loop of their own, and for checking solvers that have
+    /// no memory. The step's noise is that of its place in a whole walk.
+    ///
+    /// # Shapes
+    /// `x` (N, C, H, W) → (N, C, H, W).
+    ///
+    /// # Errors
+    /// As [`Sampler::run`], and when the index is beyond the schedule.
+    pub fn step(
+        &self,
+        denoiser: &dyn Denoiser,
+        solver: &mut dyn Solver,
+        noise: BatchNoise<'_>,
+        index: StepIndex,
+        x: &Tensor,
+    ) -> Result<Tensor> {
+        let _no_grad = tch::no_grad_guard();
+        let shape = check_batch(x, noise)?;
+        let step = self.schedule.step(index)?;
+        let place = match solver.direction() {
+            Direction::Denoising => self.schedule.num_steps() - 1 - index.0,
+            Direction::Noising => index.0,
+        };
+        // A schedule is no longer than its training steps, which are counted in u32.
+        let noise = StepNoise { batch: noise, number: place as u32, shape };
+        self.advance(denoiser, solver, noise, step, &working_kind(x))
+    }
+
+    fn advance(
+        &self,
+        denoiser: &dyn Denoiser,
+        solver: &mut dyn Solver,
+        noise: StepNoise<'_>,
+        step: &Step,
+        x: &Tensor,
+    ) -> Result<Tensor> {
+        let images = noise.batch.images();
+        let context = StepContext { sampler: self, denoiser, images, step };
+        let next = solver.step(&context, x, noise)?;
+        check_finite("the latents", &next, step, images)?;
+        Ok(next)
+    }
+}
+
+/// fp32, unless the latents are in f64.
+fn working_kind(x: &Tensor) -> Tensor {
+    match x.kind() {
+        Kind::Double => x.shallow_clone(),
+        _ => x.to_kind(Kind::Float),
+    }
+}
+
+fn check_batch(x: &Tensor, noise: BatchNoise<'_>) -> Result<LatentShape> {
+    let (samples, channels, height, width) = check_latents("the latents", x)?;
+    let images = noise.images().len();
+    let sides = [channels, height, width].map(u32::try_from);
+    match sides {
+        [Ok(channels), Ok(height), Ok(width)] if usize::try_from(samples) == Ok(images) => {
+            Ok(LatentShape { channels, height, width })
+        }
+        _ => Err(Error::Shape {
+            what: "the latents",
+            expected: format!("{images} samples, one for each image index"),
+            found: x.size(),
+        }),
+    }
+}

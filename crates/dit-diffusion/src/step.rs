@@ -1,0 +1,190 @@
+use crate::{Error, NoiseSchedule, Result, StepIndex, Timestep};
+
+/// A view of a [`NoiseSchedule`] on some of its timesteps: the Markov chain that jumps straight from one kept step to the
+/// next, with betas β′ᵢ = 1 − ᾱᵢ/ᾱᵢ₋₁ (Nichol & Dhariwal 2021, eq. 19). ᾱ itself is the training schedule's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampleSchedule {
+    steps: Vec<Step>,
+}
+
+impl SampleSchedule {
+    pub(crate) fn new(schedule: &NoiseSchedule, timesteps: &[Timestep]) -> Result<Self> {
+        if timesteps.is_empty() {
+            return Err(Error::EmptySchedule);
+        }
+        let mut kept: Vec<(Timestep, f64)> = Vec::with_capacity(timesteps.len());
+        for (position, &timestep) in timesteps.iter().enumerate() {
+            let rises = kept.last().is_none_or(|&(before, _)| before < timestep);
+            match schedule.alpha_bar(timestep) {
+                Some(alpha_bar) if rises => kept.push((timestep, alpha_bar)),
+                _ => return Err(Error::KeptTimesteps { position, timestep, train_steps: schedule.num_steps() }),
+            }
+        }
+        let mut steps: Vec<Step> = Vec::with_capacity(kept.len());
+        let mut alpha_bar_prev = 1.0;
+        for (index, &(timestep, alpha_bar)) in kept.iter().enumerate() {
+            let alpha_bar_next = kept.get(index + 1).map_or(0.0, |&(_, next)| next);
+            steps.push(Step::new(StepIndex(index), timestep, [alpha_bar_prev, alpha_bar, alpha_bar_next]));
+            alpha_bar_prev = alpha_bar;
+        }
+        // β̃₀ is zero; its logarithm is replaced by that of β̃₁ (Nichol & Dhariwal 2021), or of β₀ where nothing follows.
+        let floor = steps.get(1).map(|one| one.posterior_variance).or(steps.first().map(|zero| zero.beta));
+        if let (Some(floor), Some(first)) = (floor, steps.first_mut()) {
+            first.posterior_log_variance = floor.ln();
+            first.fixed_large_log_variance = floor.ln();
+        }
+        Ok(Self { steps })
+    }
+
+    /// The number of steps; at least 1.
+    pub fn num_steps(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// All steps, from the least noisy.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// One step.
+    ///
+    /// # Errors
+    /// Beyond the schedule.
+    pub fn step(&self, index: StepIndex) -> Result<&Step> {
+        self.steps.get(index.0).ok_or(Error::StepOutOfRange { index: index.0 as i64, len: self.num_steps() })
+    }
+}
+
+/// One step i of a [`SampleSchedule`]: every coefficient a sampler or a loss asks for, in f64, and the [`Timestep`] the
+/// network must see. "prev" is one step cleaner, "next" one step noisier.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    index: StepIndex,
+    timestep: Timestep,
+    beta: f64,
+    alpha_bar: f64,
+    alpha_bar_prev: f64,
+    alpha_bar_next: f64,
+    posterior_variance: f64,
+    posterior_log_variance: f64,
+    fixed_large_log_variance: f64,
+}
+
+impl Step {
+    fn new(index: StepIndex, timestep: Timestep, [prev, alpha_bar, next]: [f64; 3]) -> Self {
+        let beta = 1.0 - alpha_bar / prev;
+        let posterior_variance = beta * (1.0 - prev) / (1.0 - alpha_bar);
+        Self {
+            index,
+            timestep,
+            beta,
+            alpha_bar,
+            alpha_bar_prev: prev,
+            alpha_bar_next: next,
+            posterior_variance,
+            posterior_log_variance: posterior_variance.ln(),
+            fixed_large_log_variance: beta.ln(),
+        }
+    }
+
+    /// Its position in the schedule.
+    pub fn index(&self) -> StepIndex {
+        self.index
+    }
+
+    /// What the network is told.
+    pub fn timestep(&self) -> Timestep {
+        self.timestep
+    }
+
+    /// Whether this step ends in x₀: the last one of a denoising walk, which adds no noise.
+    pub fn is_final(&self) -> bool {
+        self.index == StepIndex(0)
+    }
+
+    /// βᵢ, the variance of the jump from step i − 1 to i.
+    pub fn beta(&self) -> f64 {
+        self.beta
+    }
+
+    /// ᾱᵢ: the share of the signal's variance that is left.
+    pub fn alpha_bar(&self) -> f64 {
+        self.alpha_bar
+    }
+
+    /// ᾱᵢ₋₁; 1 at the final step.
+    pub fn alpha_bar_prev(&self) -> f64 {
+        self.alpha_bar_prev
+    }
+
+    /// ᾱᵢ₊₁; 0 at the noisiest step.
+    pub fn alpha_bar_next(&self) -> f64 {
+        self.alpha_bar_next
+    }
+
+    /// √ᾱᵢ, the signal's scale: "α" of the DPM-Solver papers.
+    pub fn signal(&self) -> f64 {
+        self.alpha_bar.sqrt()
+    }
+
+    /// √(1 − ᾱᵢ), the noise's scale: "σ" of the DPM-Solver papers.
+    pub fn noise(&self) -> f64 {
+        (1.0 - self.alpha_bar).sqrt()
+    }
+
+    /// σ of Karras et al. 2022: noise over signal, √((1 − ᾱ)/ᾱ).
+    pub fn sigma(&self) -> f64 {
+        self.sqrt_recip_minus_one()
+    }
+
+    /// λ = ln(√ᾱ/√(1 − ᾱ)), half of the log signal-to-noise ratio: the time of DPM-Solver (Lu et al. 2022).
+    pub fn lambda(&self) -> f64 {
+        0.5 * self.log_snr()
+    }
+
+    /// ln(ᾱ/(1 − ᾱ)).
+    pub fn log_snr(&self) -> f64 {
+        (self.alpha_bar / (1.0 - self.alpha_bar)).ln()
+    }
+
+    /// √(1/ᾱ): the weight of x_t in x₀ = √(1/ᾱ) x_t − √(1/ᾱ − 1) ε.
+    pub fn sqrt_recip(&self) -> f64 {
+        (1.0 / self.alpha_bar).sqrt()
+    }
+
+    /// √(1/ᾱ − 1): the weight of ε there.
+    pub fn sqrt_recip_minus_one(&self) -> f64 {
+        (1.0 / self.alpha_bar - 1.0).sqrt()
+    }
+
+    /// The weight of x₀ in the mean of q(x_{t−1} | x_t, x₀). Ho et al. 2020, eq. 7.
+    pub fn posterior_mean_x0(&self) -> f64 {
+        self.beta * self.alpha_bar_prev.sqrt() / (1.0 - self.alpha_bar)
+    }
+
+    /// The weight of x_t there.
+    pub fn posterior_mean_xt(&self) -> f64 {
+        (1.0 - self.alpha_bar_prev) * (1.0 - self.beta).sqrt() / (1.0 - self.alpha_bar)
+    }
+
+    /// β̃ᵢ, the variance of q(x_{t−1} | x_t, x₀); 0 at the final step. Ho et al. 2020, eq. 7.
+    pub fn posterior_variance(&self) -> f64 {
+        self.posterior_variance
+    }
+
+    /// ln β̃ᵢ, where β̃₀ = 0 is replaced by β̃₁ (by β₀ in a schedule of one step): finite everywhere.
+    pub fn posterior_log_variance(&self) -> f64 {
+        self.posterior_log_variance
+    }
+
+    /// ln βᵢ: the upper end of the learned range.
+    pub fn log_beta(&self) -> f64 {
+        self.beta.ln()
+    }
+
+    /// The log-variance of [`Variance::FixedLarge`](crate::Variance::FixedLarge): ln βᵢ, but ln β̃₁ at the final step, which makes
+    /// the likelihood there better (Ho et al. 2020, section 3.2).
+    pub fn fixed_large_log_variance(&self) -> f64 {
+        self.fixed_large_log_variance
+    }
+}
