@@ -17,7 +17,7 @@ pub enum Error {
         id: usize,
     },
     /// More classes than ids.
-    #[error("{found} class names: a model has at most 4294967295 classes")]
+    #[error("{found} classes: a model has at most 4294967295 classes")]
     TooMany {
         /// How many names there are.
         found: usize,

@@ -1,7 +1,7 @@
 //! Class names of a class-conditional model: what people type, and which ids it means.
 //!
 //! [`ClassNames`] holds the names of each class id, several where there are synonyms. They come from the checkpoint's
-//! metadata ([`ClassNames::from_json`]), from the built-in list of ImageNet's 1000 ([`ClassNames::imagenet`]), or are
+//! metadata ([`ClassNames::of_checkpoint`]), from the built-in list of ImageNet's 1000 ([`ClassNames::imagenet`]), or are
 //! not known at all ([`ClassNames::unnamed`]), in which case only ids can be typed. [`ClassNames::parse_list`] resolves
 //! a list such as `207,360-362,golden retriever` and reports everything wrong with it at once.
 //!

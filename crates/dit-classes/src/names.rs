@@ -31,32 +31,40 @@ impl ClassNames {
         Self::new(Vec::new(), count)
     }
 
-    /// Reads the names as a checkpoint's metadata carries them: a JSON array with one string a class, in the order of the
-    /// ids; synonyms within a string are separated by commas, as in `["tench, Tinca tinca", "goldfish"]`.
+    /// The names as a checkpoint's metadata carries them: one string a class, in the order of the ids, synonyms within a
+    /// string separated by commas, as in `tench, Tinca tinca`.
     ///
     /// # Errors
-    /// [`Error::Json`], [`Error::EmptyName`], [`Error::TooMany`].
-    pub fn from_json(text: &str) -> Result<Self> {
-        let lines: Vec<String> = serde_json::from_str(text).map_err(Error::Json)?;
+    /// [`Error::EmptyName`], [`Error::TooMany`].
+    pub fn from_lines(lines: &[String]) -> Result<Self> {
         let names: Vec<_> = lines.iter().map(|line| synonyms(line)).collect();
         if let Some(id) = names.iter().position(|names| names.iter().any(String::is_empty)) {
             return Err(Error::EmptyName { id });
         }
-        let found = names.len();
-        let count = u32::try_from(found).map_err(|_| Error::TooMany { found })?;
+        let count = narrow(names.len())?;
         Ok(Self::new(names, count))
+    }
+
+    /// The same from a JSON array of those strings: `["tench, Tinca tinca", "goldfish"]`.
+    ///
+    /// # Errors
+    /// [`Error::Json`], and those of [`from_lines`](Self::from_lines).
+    pub fn from_json(text: &str) -> Result<Self> {
+        let lines: Vec<String> = serde_json::from_str(text).map_err(Error::Json)?;
+        Self::from_lines(&lines)
     }
 
     /// The names that go with a checkpoint of `classes` classes: those in its metadata if there are any; else
     /// ImageNet's if there are a thousand, as in the published models, which carry no names; else none.
     ///
     /// # Errors
-    /// As [`from_json`](Self::from_json), and [`Error::Count`] if another number of classes is named than there is.
-    pub fn of_checkpoint(metadata: Option<&str>, classes: u32) -> Result<Self> {
+    /// As [`from_lines`](Self::from_lines), and [`Error::Count`] if another number of classes is named than there is.
+    pub fn of_checkpoint(metadata: Option<&[String]>, classes: usize) -> Result<Self> {
+        let classes = narrow(classes)?;
         let imagenet = Self::imagenet();
         match metadata {
-            Some(text) => {
-                let named = Self::from_json(text)?;
+            Some(lines) => {
+                let named = Self::from_lines(lines)?;
                 if named.len() != classes {
                     return Err(Error::Count { names: named.len(), classes });
                 }
@@ -67,13 +75,10 @@ impl ClassNames {
         }
     }
 
-    /// Writes the names as [`from_json`](Self::from_json) reads them; `None` if there are none.
-    pub fn to_json(&self) -> Option<String> {
-        if self.names.is_empty() {
-            return None;
-        }
+    /// The names as [`from_lines`](Self::from_lines) reads them; `None` if there are none.
+    pub fn to_lines(&self) -> Option<Vec<String>> {
         let lines = self.names.iter().map(|names| names.join(", "));
-        Some(serde_json::Value::from_iter(lines).to_string())
+        (!self.names.is_empty()).then(|| lines.collect())
     }
 
     /// How many classes there are. The null class of guidance is not counted.
@@ -126,6 +131,10 @@ pub(crate) fn fold(name: &str) -> String {
     let words = name.split(|c: char| c == '_' || c.is_whitespace());
     let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
     words.join(" ").to_lowercase()
+}
+
+fn narrow(found: usize) -> Result<u32> {
+    u32::try_from(found).map_err(|_| Error::TooMany { found })
 }
 
 fn synonyms(line: &str) -> Vec<String> {
@@ -194,34 +203,38 @@ mod tests {
         assert_eq!(classes.len(), 3);
         assert_eq!(classes.synonyms(1), ["Ankle boot", "bottine"]);
         assert_eq!(classes.ids("äpfel"), [2]);
-        assert_eq!(ClassNames::from_json(&classes.to_json().unwrap()).unwrap(), classes);
-        let imagenet = ClassNames::imagenet();
-        assert_eq!(ClassNames::from_json(&imagenet.to_json().unwrap()).unwrap(), imagenet);
-        assert_eq!(ClassNames::unnamed(3).to_json(), None);
+        let back = |classes: &ClassNames| ClassNames::from_lines(&classes.to_lines().unwrap()).unwrap();
+        assert_eq!(back(&classes), classes);
+        assert_eq!(back(&ClassNames::imagenet()), ClassNames::imagenet());
+        assert_eq!(ClassNames::unnamed(3).to_lines(), None);
     }
 
     #[track_caller]
-    fn check_refused(metadata: &str, classes: u32, expected: &str) {
-        let error = ClassNames::of_checkpoint(Some(metadata), classes).unwrap_err().to_string();
+    fn check_refused(json: &str, expected: &str) {
+        let error = ClassNames::from_json(json).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
 
     #[test]
     fn broken_metadata_is_refused() {
-        check_refused("", 1, "not a JSON array of strings");
-        check_refused(r#"{"0":"a"}"#, 1, "not a JSON array of strings");
-        check_refused(r#"[["a","b"]]"#, 1, "not a JSON array of strings");
-        check_refused(r#"["a",""]"#, 2, "class 1 has an empty name");
-        check_refused(r#"["a, ,b"]"#, 1, "class 0 has an empty name");
-        check_refused(r#"["a","b"]"#, 3, "names 2 classes, but its label table has 3");
+        check_refused("", "not a JSON array of strings");
+        check_refused(r#"{"0":"a"}"#, "not a JSON array of strings");
+        check_refused(r#"[["a","b"]]"#, "not a JSON array of strings");
+        check_refused(r#"["a",""]"#, "class 1 has an empty name");
+        check_refused(r#"["a, ,b"]"#, "class 0 has an empty name");
     }
 
     #[test]
-    fn checkpoints_without_names_fall_back() {
+    fn checkpoints_bring_names_or_fall_back() {
+        let two = ["a, c".to_owned(), "b".to_owned()];
         let of = |metadata, classes| ClassNames::of_checkpoint(metadata, classes).unwrap();
         assert_eq!(of(None, 1000), ClassNames::imagenet());
         assert_eq!(of(None, 10), ClassNames::unnamed(10));
-        assert_eq!(of(Some(r#"["a","b"]"#), 2).name(1), Some("b"));
+        assert_eq!(of(Some(&two), 2).synonyms(0), ["a", "c"]);
         assert!(of(None, 0).is_empty());
+        let error = ClassNames::of_checkpoint(Some(&two), 3).unwrap_err().to_string();
+        assert!(error.contains("names 2 classes, but its label table has 3"), "{error}");
+        let error = ClassNames::of_checkpoint(None, 1 << 32).unwrap_err().to_string();
+        assert!(error.contains("at most 4294967295"), "{error}");
     }
 }

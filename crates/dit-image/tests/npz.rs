@@ -1,4 +1,5 @@
-//! The archives, read back by an independent zip reader and, by hand, by NumPy (docs/testing.md).
+//! The archives, read back by an independent zip reader. NumPy is not needed to run the tests; by hand:
+//! `cargo run -p dit-image --example sheet FOLDER`, then `numpy.load("FOLDER/wheels.npz")["arr_0"]`.
 
 use std::fs;
 use std::io::Read;
