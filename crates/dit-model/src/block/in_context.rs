@@ -1,0 +1,38 @@
+use dit_config::DitConfig;
+use tch::{
+    Tensor,
+    nn::{self, Module},
+};
+
+use super::{EPS, mlp_norm_eps};
+use crate::{attention::SelfAttention, init::Scope, mlp::Mlp};
+
+/// A ViT block without change: the conditioning is two tokens of the sequence itself.
+///
+/// A reconstruction from the paper's text, parameter and multiply-accumulate counts; its code was never published.
+#[derive(Debug)]
+pub struct InContextBlock {
+    norm1: nn::LayerNorm,
+    attn: SelfAttention,
+    norm2: nn::LayerNorm,
+    mlp: Mlp,
+}
+
+impl InContextBlock {
+    pub(super) fn new(scope: &Scope, config: &DitConfig) -> Self {
+        let d = config.hidden;
+        Self {
+            norm1: scope.sub("norm1").affine_norm(d, EPS),
+            attn: SelfAttention::new(&scope.sub("attn"), config),
+            norm2: scope.sub("norm2").affine_norm(d, mlp_norm_eps(config.numerics)),
+            mlp: Mlp::new(&scope.sub("mlp"), config),
+        }
+    }
+
+    /// # Shapes
+    /// `x` (N, T + 2, D): patches, then the timestep's and the label's token → (N, T + 2, D).
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let x = x + self.attn.forward(&self.norm1.forward(x)); // (N, T + 2, D)
+        &x + self.mlp.forward(&self.norm2.forward(&x)) // (N, T + 2, D)
+    }
+}

@@ -1,0 +1,162 @@
+use dit_config::{BlockDesign, DitConfig};
+use tch::{Device, Kind, Tensor, nn};
+
+use crate::{
+    Initialization, ModelError,
+    block::Block,
+    final_layer::FinalLayer,
+    init::Scope,
+    label::LabelEmbedder,
+    patchify::{PatchEmbedder, unpatchify},
+    position::position_table,
+    timestep::TimestepEmbedder,
+};
+
+/// The diffusion transformer.
+///
+/// Shapes: N samples, C latent channels, H×W latent, p patch side, T = H/p · W/p patch tokens, D token width,
+/// C_out = 2C with learned sigma (the mean's target, then the variance's interpolation coefficient), else C.
+///
+/// Kinds: weights and activations have the variable store's kind, fp32 or bf16 (fp16 on a GPU), LayerNorms and softmax
+/// included, whose sums libtorch keeps in fp32. Timestep features are always computed in fp32.
+#[derive(Debug)]
+pub struct Dit {
+    config: DitConfig,
+    x_embedder: PatchEmbedder,
+    /// (1, T, D), frozen.
+    pos_embed: Tensor,
+    t_embedder: TimestepEmbedder,
+    y_embedder: LabelEmbedder,
+    blocks: Vec<Block>,
+    final_layer: FinalLayer,
+}
+
+impl Dit {
+    /// A new model whose variables stand in `path` under the published checkpoints' names ([`DitConfig::tensors`]), with
+    /// the store's device and kind. All are trainable but `pos_embed`.
+    ///
+    /// # Panics
+    /// If `path` already holds a model: tch would rename the second one's variables without a word.
+    pub fn new(path: &nn::Path, config: &DitConfig, initialization: Initialization) -> Self {
+        assert!(path.get("pos_embed").is_none(), "{:?} already holds a DiT; give each its own path", path.path(""));
+        let scope = Scope::root(path, initialization);
+        let blocks = scope.sub("blocks");
+        Self {
+            config: config.clone(),
+            x_embedder: PatchEmbedder::new(&scope.sub("x_embedder"), config),
+            pos_embed: scope.frozen("pos_embed", &position_table(config)),
+            t_embedder: TimestepEmbedder::new(&scope.sub("t_embedder"), config, path.device()),
+            y_embedder: LabelEmbedder::new(&scope.sub("y_embedder"), config),
+            blocks: (0..config.depth).map(|i| Block::new(&blocks.sub(i), config)).collect(),
+            final_layer: FinalLayer::new(&scope.sub("final_layer"), config),
+        }
+    }
+
+    /// The network's output for noised latents `x` at timesteps `t` of classes `labels`.
+    ///
+    /// A pure function. For input that was not made by the program itself, use [`try_forward`](Self::try_forward).
+    ///
+    /// # Shapes
+    /// `x` (N, C, H, W), any floating-point kind; `t` (N,), timesteps of the training schedule, 0 to 999, integers or
+    /// floats; `labels` (N,) int64, the null class where there is one allowed → (N, C_out, H, W), the model's kind.
+    ///
+    /// # Panics
+    /// If [`check_input`](Self::check_input) refuses the arguments. (On a GPU a label out of range ends the process' use of it.)
+    pub fn forward(&self, x: &Tensor, t: &Tensor, labels: &Tensor) -> Tensor {
+        let c = self.condition(t, labels); // (N, D), or (N, 2, D)
+        let mut x = self.embed(x, &c); // (N, T, D)
+        for block in &self.blocks {
+            x = block.forward(&x, &c); // (N, T, D)
+        }
+        let tokens = self.final_tokens(&x, &c); // (N, T, p·p·C_out)
+        self.unpatchify(&tokens) // (N, C_out, H, W)
+    }
+
+    /// [`check_input`](Self::check_input), then [`forward`](Self::forward).
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] lists every misfit.
+    pub fn try_forward(&self, x: &Tensor, t: &Tensor, labels: &Tensor) -> Result<Tensor, ModelError> {
+        self.check_input(x, t, labels)?;
+        Ok(self.forward(x, t, labels))
+    }
+
+    /// What the blocks are conditioned on: one row per sample, independent of the others and of the latents.
+    ///
+    /// # Shapes
+    /// `t` (N,), `labels` (N,) → the sum of both embeddings, (N, D), for adaLN and adaLN-Zero; the sequence \[timestep,
+    /// label\], (N, 2, D), for in-context and cross-attention.
+    pub fn condition(&self, t: &Tensor, labels: &Tensor) -> Tensor {
+        let t = self.t_embedder.forward(t); // (N, D)
+        let y = self.y_embedder.forward(labels); // (N, D)
+        match self.config.block {
+            BlockDesign::AdaLn | BlockDesign::AdaLnZero => t + y, // (N, D)
+            BlockDesign::InContext | BlockDesign::CrossAttention => Tensor::stack(&[t, y], 1), // (N, 2, D)
+        }
+    }
+
+    /// The sequence that enters the first block: patches with their positions, and with in-context conditioning the two
+    /// conditioning tokens after them.
+    ///
+    /// # Shapes
+    /// `x` (N, C, H, W), `c` of [`condition`](Self::condition) → (N, T, D); in-context (N, T + 2, D).
+    pub fn embed(&self, x: &Tensor, c: &Tensor) -> Tensor {
+        let patches = self.x_embedder.forward(&x.to_kind(self.kind())) + &self.pos_embed; // (N, T, D)
+        match self.config.block {
+            BlockDesign::InContext => Tensor::cat(&[&patches, c], 1), // (N, T + 2, D)
+            BlockDesign::CrossAttention | BlockDesign::AdaLn | BlockDesign::AdaLnZero => patches, // (N, T, D)
+        }
+    }
+
+    /// The blocks, first to last; each maps the sequence to one of the same shape.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// The output as tokens, from the sequence that leaves the last block.
+    ///
+    /// # Shapes
+    /// `x` (N, T, D), in-context (N, T + 2, D); `c` of [`condition`](Self::condition) → (N, T, p·p·C_out).
+    pub fn final_tokens(&self, x: &Tensor, c: &Tensor) -> Tensor {
+        let patches = x.narrow(1, 0, self.config.tokens() as i64); // (N, T, D)
+        self.final_layer.forward(&patches, c) // (N, T, p·p·C_out)
+    }
+
+    /// Tokens back into an image of latents.
+    ///
+    /// # Shapes
+    /// (N, T, p·p·C_out) → (N, C_out, H, W).
+    pub fn unpatchify(&self, tokens: &Tensor) -> Tensor {
+        unpatchify(tokens, self.config.grid(), self.config.patch)
+    }
+
+    /// The timestep's features and embedding.
+    pub fn timestep_embedder(&self) -> &TimestepEmbedder {
+        &self.t_embedder
+    }
+
+    /// The label table.
+    pub fn label_embedder(&self) -> &LabelEmbedder {
+        &self.y_embedder
+    }
+
+    /// The position table as loaded or computed, (1, T, D).
+    pub fn pos_embed(&self) -> &Tensor {
+        &self.pos_embed
+    }
+
+    /// What this model is on paper.
+    pub fn config(&self) -> &DitConfig {
+        &self.config
+    }
+
+    /// Where the weights are, and where the arguments of a forward pass must be.
+    pub fn device(&self) -> Device {
+        self.pos_embed.device()
+    }
+
+    /// The kind of weights, activations and output.
+    pub fn kind(&self) -> Kind {
+        self.pos_embed.kind()
+    }
+}

@@ -1,0 +1,30 @@
+use dit_config::DitConfig;
+use tch::{
+    Tensor,
+    nn::{self, Module},
+};
+
+use crate::init::{Distribution, Scope};
+
+/// The transformer's pointwise MLP: Linear, GELU in its tanh form, Linear.
+#[derive(Debug)]
+pub struct Mlp {
+    fc1: nn::Linear,
+    fc2: nn::Linear,
+}
+
+impl Mlp {
+    pub(crate) fn new(scope: &Scope, config: &DitConfig) -> Self {
+        let (d, hidden) = (config.hidden, config.mlp_hidden());
+        Self {
+            fc1: scope.sub("fc1").linear(d, hidden, Distribution::XavierUniform),
+            fc2: scope.sub("fc2").linear(hidden, d, Distribution::XavierUniform),
+        }
+    }
+
+    /// # Shapes
+    /// (N, T, D) → (N, T, D).
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.fc2.forward(&self.fc1.forward(x).gelu("tanh")) // (N, T, D)
+    }
+}

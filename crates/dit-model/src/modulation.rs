@@ -1,0 +1,61 @@
+//! Adaptive layer normalisation: scale, shift and gate regressed from the conditioning (Peebles & Xie 2023, section 3.2).
+
+use tch::{
+    Tensor,
+    nn::{self, Module},
+};
+
+use crate::init::{Distribution, Scope};
+
+/// Shift and scale of a normalised sequence. Each is (N, 1, D): one per sample, the same for all tokens.
+#[derive(Debug)]
+pub struct Modulation {
+    /// Added.
+    pub shift: Tensor,
+    /// One less than the factor.
+    pub scale: Tensor,
+}
+
+impl Modulation {
+    /// x·(1 + scale) + shift.
+    ///
+    /// # Shapes
+    /// (N, T, D) → (N, T, D).
+    pub fn apply(&self, x: &Tensor) -> Tensor {
+        self.shift.addcmul(x, &(&self.scale + 1.0)) // (N, T, D)
+    }
+}
+
+/// What adaLN-Zero regresses for one residual branch of a block.
+#[derive(Debug)]
+pub struct Branch {
+    /// Of the branch's input.
+    pub modulation: Modulation,
+    /// Of its output, (N, 1, D); zero makes the block the identity.
+    pub gate: Tensor,
+}
+
+impl Branch {
+    pub(crate) fn new(shift: Tensor, scale: Tensor, gate: Tensor) -> Self {
+        Self { modulation: Modulation { shift, scale }, gate }
+    }
+}
+
+/// SiLU and one Linear, D → CHUNKS·D.
+#[derive(Debug)]
+pub(crate) struct Regressor<const CHUNKS: usize> {
+    linear: nn::Linear,
+}
+
+impl<const CHUNKS: usize> Regressor<CHUNKS> {
+    pub(crate) fn new(scope: &Scope, d: usize, weight: Distribution) -> Self {
+        // In the published model the SiLU is the sequence's layer 0, the Linear its layer 1.
+        Self { linear: scope.sub("adaLN_modulation").sub(1).linear(d, CHUNKS * d, weight) }
+    }
+
+    /// `c` (N, D) → CHUNKS times (N, 1, D).
+    pub(crate) fn forward(&self, c: &Tensor) -> [Tensor; CHUNKS] {
+        let all = self.linear.forward(&c.silu()).unsqueeze(1).unflatten(2, [CHUNKS as i64, -1]); // (N, 1, CHUNKS, D)
+        std::array::from_fn(|chunk| all.select(2, chunk as i64)) // (N, 1, D) each
+    }
+}

@@ -1,0 +1,61 @@
+use dit_config::{DitConfig, Numerics};
+use tch::{
+    Device, Kind, Tensor,
+    nn::{self, Module},
+};
+
+use crate::init::{Distribution, Scope};
+
+/// Number of frequencies; each gives a cosine and a sine.
+const FREQUENCIES: i64 = 128;
+
+/// Sinusoidal features of the timestep, then two Linears.
+#[derive(Debug)]
+pub struct TimestepEmbedder {
+    /// (1, 128), fp32.
+    frequencies: Tensor,
+    first: nn::Linear,
+    second: nn::Linear,
+}
+
+impl TimestepEmbedder {
+    pub(crate) fn new(scope: &Scope, config: &DitConfig, device: Device) -> Self {
+        let mlp = scope.sub("mlp");
+        let d = config.hidden;
+        let weights = Distribution::Normal { std: 0.02 };
+        Self {
+            frequencies: frequencies(config.numerics).to_device(device),
+            first: mlp.sub(0).linear(2 * FREQUENCIES as usize, d, weights),
+            second: mlp.sub(2).linear(d, d, weights),
+        }
+    }
+
+    /// cos(t·ω), then sin(t·ω). Always fp32: bf16 cannot tell timestep 998 from 1000.
+    ///
+    /// # Shapes
+    /// `t` (N,), integers or floats, timesteps of the training schedule (0 to 999, fractions allowed) → (N, 256).
+    pub fn features(&self, t: &Tensor) -> Tensor {
+        let angles = t.to_kind(Kind::Float).unsqueeze(1) * self.frequencies.to_device(t.device()); // (N, 128)
+        Tensor::cat(&[angles.cos(), angles.sin()], 1) // (N, 256)
+    }
+
+    /// The features cast to the weights' kind, embedded.
+    ///
+    /// # Shapes
+    /// `t` (N,) → (N, D).
+    pub fn forward(&self, t: &Tensor) -> Tensor {
+        let features = self.features(t).to_kind(self.first.ws.kind()); // (N, 256)
+        self.second.forward(&self.first.forward(&features).silu()) // (N, D)
+    }
+}
+
+/// ωᵢ = exp(−ln(10000)·i / divisor), i = 0..128, in fp32 operation by operation as the released weights were trained:
+/// at timestep 999 the last bit of ω is visible in the features.
+fn frequencies(numerics: Numerics) -> Tensor {
+    let divisor = match numerics {
+        Numerics::Original => FREQUENCIES,
+        Numerics::Diffusers => FREQUENCIES - 1,
+    };
+    let i = Tensor::arange(FREQUENCIES, (Kind::Float, Device::Cpu));
+    (i * -10_000_f64.ln() / divisor as f64).exp().unsqueeze(0)
+}

@@ -1,0 +1,8 @@
+//! The model against published tensors, the mathematics, and what must hold for any weights.
+
+mod common;
+mod initialisation;
+mod input;
+mod names;
+mod parity;
+mod properties;
