@@ -22,7 +22,8 @@ impl Catalog {
         match entry.missing_in(weights.path()) {
             None => Ok(entry.path_in(weights.path())),
             Some(missing) => {
-                Err(Error::Missing { name: name.to_owned(), missing, remedy: self.remedy(entry, weights) })
+                let remedy = self.remedy(entry, &missing, weights);
+                Err(Error::Missing { name: name.to_owned(), missing, remedy })
             }
         }
     }
