@@ -28,23 +28,26 @@ const RESAVE: &str = "load it in Python and save it again with torch.save";
 pub(crate) struct Archive {
     // Invariant: every range lies within the bytes that were parsed, and no two overlap.
     entries: BTreeMap<String, Range<usize>>,
+    /// Why some entry's bytes are not its content.
+    not_stored: Option<String>,
 }
 
 impl Archive {
     /// Reads the central directory of `bytes`.
     ///
     /// # Errors
-    /// What is wrong, with what to do: cut short, corrupt, compressed, encrypted, duplicate names.
+    /// What is wrong, with what to do: cut short, corrupt, duplicate names.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let directory = Directory::find(bytes)?;
         let mut entries = BTreeMap::new();
+        let mut not_stored = None;
         let mut rest = &bytes[directory.range.clone()];
         for _ in 0..directory.entries {
             let header = CentralHeader::parse(rest).ok_or(CORRUPT)?;
             rest = rest.get(header.len..).ok_or(CORRUPT)?;
             let name =
                 std::str::from_utf8(header.name).map_err(|_| format!("{CORRUPT}: an entry's name is not UTF-8"))?;
-            header.check_storable(name)?;
+            not_stored = not_stored.or(header.check_stored(name)?);
             let data = header
                 .data(&bytes[..directory.range.start])
                 .ok_or_else(|| format!("{CORRUPT}: the bytes of entry {name:?} lie outside the file"))?;
@@ -56,7 +59,15 @@ impl Archive {
             return Err(format!("{CORRUPT}: its directory is longer than it says"));
         }
         refuse_overlaps(&entries)?;
-        Ok(Self { entries })
+        Ok(Self { entries, not_stored })
+    }
+
+    /// Checks that every entry's bytes are its content.
+    ///
+    /// # Errors
+    /// Which entry is compressed or encrypted, and what to do.
+    pub(crate) fn require_stored(&self) -> Result<(), String> {
+        self.not_stored.clone().map_or(Ok(()), Err)
     }
 
     /// Where the bytes of the entry `name` lie.
@@ -183,21 +194,22 @@ impl<'a> CentralHeader<'a> {
         Some(())
     }
 
-    fn check_storable(&self, name: &str) -> Result<(), String> {
+    /// Why the bytes are not the entry's content, if they are not.
+    fn check_stored(&self, name: &str) -> Result<Option<String>, String> {
         const ENCRYPTED: u16 = 1;
         if self.flags & ENCRYPTED != 0 {
-            return Err(format!("entry {name:?} is encrypted\n  help: {RESAVE}"));
+            return Ok(Some(format!("entry {name:?} is encrypted\n  help: {RESAVE}")));
         }
         if self.method != 0 {
-            return Err(format!(
+            return Ok(Some(format!(
                 "entry {name:?} is compressed (method {}); PyTorch stores its tensors uncompressed\n  help: {RESAVE}",
                 self.method
-            ));
+            )));
         }
         if self.compressed != self.uncompressed {
             return Err(format!("{CORRUPT}: entry {name:?} has two sizes"));
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Where the entry's bytes lie in `bytes`, the file up to its directory. The local header in front of them tells
@@ -215,7 +227,7 @@ impl<'a> CentralHeader<'a> {
             return None;
         }
         let start = at.checked_add(name_end + extra_len)?;
-        let range = range_of(u64::try_from(start).ok()?, self.uncompressed)?;
+        let range = range_of(u64::try_from(start).ok()?, self.compressed)?;
         (range.end <= bytes.len()).then_some(range)
     }
 }

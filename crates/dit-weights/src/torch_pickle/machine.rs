@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::opcode::Opcode;
 use super::rebuild::{self, Storages};
-use super::value::{DictNode, Global, Id, Known, Node, OpaqueNode, Values};
+use super::value::{DictNode, Global, Id, Known, Node, Values};
 
 /// Marks are open containers; pickles of real checkpoints nest a handful.
 const MAX_MARKS: usize = 4096;
@@ -248,13 +248,13 @@ impl<'a> Machine<'a> {
                 self.stack.push(made);
             }
             Opcode::NewObjEx => {
-                // Keyword arguments: no class of the allow-list takes any, so the object is opaque whatever it is.
+                // With keyword arguments, which no class of the allow-list takes: opaque whatever it is.
                 let keywords = self.pop()?;
                 let arguments = self.pop()?;
                 let callable = self.pop()?;
-                let mut object = OpaqueNode::new(callable, arguments);
-                object.items.push(keywords);
-                self.push(Node::Opaque(Box::new(object)))?;
+                let given = self.values.push(Node::Tuple(vec![arguments, keywords]))?;
+                let made = self.values.push_opaque(callable, given)?;
+                self.stack.push(made);
             }
             Opcode::Build => {
                 let state = self.pop()?;

@@ -153,9 +153,10 @@ impl TorchFile {
 
     fn parse(path: PathBuf, bytes: Bytes) -> Result<Self, Error> {
         refuse_other_formats(&path, &bytes)?;
-        let corrupt = |problem| Error::Archive { path: path.clone(), problem };
-        let archive = Archive::parse(&bytes).map_err(corrupt)?;
+        let unreadable = |problem| Error::Archive { path: path.clone(), problem };
+        let archive = Archive::parse(&bytes).map_err(unreadable)?;
         let prefix = find_prefix(&path, &archive)?;
+        archive.require_stored().map_err(unreadable)?;
         refuse_big_endian(&path, &bytes, &archive, &prefix)?;
         let storage_prefix = format!("{prefix}data/");
         let storages = archive

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::tensor::StridedTensor;
-use super::value::{DictNode, Id, Known, Node, OpaqueNode, StorageNode, Values};
+use super::value::{DictNode, Id, Known, Node, StorageNode, Values};
 use crate::Dtype;
 
 /// Where the file holds each storage, by its key.
@@ -14,10 +14,10 @@ pub(super) type Storages<'a> = HashMap<&'a str, Range<usize>>;
 /// Any other is opaque.
 pub(super) fn persistent(values: &mut Values, pid: Id, storages: &Storages<'_>) -> Result<Id, String> {
     let Some(&[tag, class, key, _device, numel]) = values.sequence(pid) else {
-        return opaque(values, pid, pid);
+        return values.push_opaque(pid, pid);
     };
     if !matches!(values.node(tag), Node::Str(tag) if &**tag == "storage") {
-        return opaque(values, pid, pid);
+        return values.push_opaque(pid, pid);
     }
     let (Node::Global(class_global), Node::Str(key)) = (values.node(class), values.node(key)) else {
         return Err("a storage has no class or no key".into());
@@ -26,7 +26,7 @@ pub(super) fn persistent(values: &mut Values, pid: Id, storages: &Storages<'_>) 
         Some(Known::Storage(dtype)) => Some(dtype),
         Some(Known::UntypedStorage) => None,
         // Elements of a type that this reader does not know: complex, quantised, …
-        _ => return opaque(values, class, pid),
+        _ => return values.push_opaque(class, pid),
     };
     let bytes = storages.get(&**key).ok_or_else(|| format!("storage {key:?} is not in the archive"))?.clone();
     let declared = index(values, numel, "a storage's size")?;
@@ -47,7 +47,7 @@ pub(super) fn call(values: &mut Values, callable: Id, arguments: Id) -> Result<I
         _ => None,
     };
     let Some(known) = known else {
-        return opaque(values, callable, arguments);
+        return values.push_opaque(callable, arguments);
     };
     let given = values.sequence(arguments).ok_or("a call's arguments are not a tuple")?;
     match known {
@@ -85,7 +85,7 @@ pub(super) fn call(values: &mut Values, callable: Id, arguments: Id) -> Result<I
             [rebuild, _class, inner, _state] if !is_rebuild_from_type(values, rebuild) => call(values, rebuild, inner),
             _ => Err("a tensor subclass is not rebuilt from a tensor".into()),
         },
-        Known::Storage(_) | Known::UntypedStorage | Known::Dtype(_) => opaque(values, callable, arguments),
+        Known::Storage(_) | Known::UntypedStorage | Known::Dtype(_) => values.push_opaque(callable, arguments),
     }
 }
 
@@ -97,10 +97,6 @@ fn is_rebuild_from_type(values: &Values, id: Id) -> bool {
 fn first_sequence<'v>(values: &'v Values, arguments: &[Id]) -> &'v [Id] {
     let first = arguments.first().and_then(|&id| values.sequence(id));
     first.unwrap_or_default()
-}
-
-fn opaque(values: &mut Values, callable: Id, arguments: Id) -> Result<Id, String> {
-    values.push(Node::Opaque(Box::new(OpaqueNode::new(callable, arguments))))
 }
 
 fn dict(values: &mut Values, pairs: &[Id]) -> Result<Id, String> {
@@ -120,7 +116,7 @@ fn tensor(values: &mut Values, storage: Id, offset: Id, size: Id, stride: Id, dt
     let node = match values.node(storage) {
         Node::Storage(node) => node,
         // A storage of unknown elements makes a tensor of unknown elements.
-        Node::Opaque(_) => return opaque(values, storage, size),
+        Node::Opaque(_) => return values.push_opaque(storage, size),
         _ => return Err("a tensor's storage is not a storage".into()),
     };
     let dtype = match dtype {
@@ -128,7 +124,7 @@ fn tensor(values: &mut Values, storage: Id, offset: Id, size: Id, stride: Id, dt
         Some(dtype) => match values.node(dtype) {
             Node::Global(global) => match global.known {
                 Some(Known::Dtype(dtype)) => dtype,
-                _ => return opaque(values, dtype, size),
+                _ => return values.push_opaque(dtype, size),
             },
             _ => return Err("a tensor's dtype is not a dtype".into()),
         },

@@ -43,18 +43,12 @@ pub(super) struct DictNode {
 /// A Python object that was not made: which callable would have made it, and what it would have been given.
 #[derive(Debug)]
 pub(super) struct OpaqueNode {
-    /// The class or function. Always an earlier value.
-    pub(super) callable: Id,
+    /// The class or function, by name; where that was itself made by a call, what made it, and so on. Never opaque itself.
+    pub(super) made_by: Id,
     pub(super) arguments: Id,
     pub(super) state: Option<Id>,
     pub(super) items: Vec<Id>,
     pub(super) entries: Vec<(Id, Id)>,
-}
-
-impl OpaqueNode {
-    pub(super) fn new(callable: Id, arguments: Id) -> Self {
-        Self { callable, arguments, state: None, items: Vec::new(), entries: Vec::new() }
-    }
 }
 
 /// A tensor's storage: bytes of the file.
@@ -191,15 +185,21 @@ impl Values {
         &mut self.nodes[id.0 as usize]
     }
 
-    /// The name of the global behind `id`: its own, or that of the callable which would have made it.
-    pub(super) fn global_name(&self, mut id: Id) -> &str {
-        loop {
-            match self.node(id) {
-                Node::Global(global) => return &global.name,
-                // Ends: a callable is always an earlier value than what it makes.
-                Node::Opaque(opaque) => id = opaque.callable,
-                _ => return "an object without a class",
-            }
+    /// The object that calling `callable` with `arguments` would make.
+    pub(super) fn push_opaque(&mut self, callable: Id, arguments: Id) -> Result<Id, String> {
+        let made_by = match self.node(callable) {
+            Node::Opaque(opaque) => opaque.made_by,
+            _ => callable,
+        };
+        let (state, items, entries) = (None, Vec::new(), Vec::new());
+        self.push(Node::Opaque(Box::new(OpaqueNode { made_by, arguments, state, items, entries })))
+    }
+
+    /// The name of what would have made an opaque object.
+    fn maker_name(&self, opaque: &OpaqueNode) -> &str {
+        match self.node(opaque.made_by) {
+            Node::Global(global) => &global.name,
+            _ => "an object without a class",
         }
     }
 
@@ -283,7 +283,7 @@ impl<'a> Value<'a> {
             Node::Tensor(tensor) => Kind::Tensor(tensor.info()),
             Node::Storage(_) => Kind::Storage,
             Node::Global(global) => Kind::Global(&global.name),
-            Node::Opaque(_) => Kind::Opaque(self.values.global_name(self.id)),
+            Node::Opaque(opaque) => Kind::Opaque(self.values.maker_name(opaque)),
         }
     }
 
