@@ -1,0 +1,238 @@
+//! The folder that all clones share: `$XDG_CACHE_HOME/dit-rs/libtorch`, else `~/.cache/dit-rs/libtorch`.
+//!
+//! One libtorch is one *slot* of it. A slot's finished folder appears by a rename, so that it is whole or not
+//! there; everything unfinished has a name of its own, is used under a lock, and is cleared by the next run.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::VERSION;
+use super::platform::Variant;
+use crate::ui;
+
+/// The shared folder.
+pub struct Cache {
+    dir: PathBuf,
+}
+
+impl Cache {
+    /// Where the environment says; nothing is made yet.
+    pub fn find() -> Result<Self> {
+        // The XDG rules: a relative path is to be ignored.
+        let xdg = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let base = xdg.or_else(|| Some(std::env::home_dir().filter(|home| home.is_absolute())?.join(".cache")));
+        let base = base.context("there is no home directory to keep libtorch in; set XDG_CACHE_HOME")?;
+        Ok(Self { dir: base.join("dit-rs/libtorch") })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn slot(&self, variant: Variant) -> Slot {
+        Slot { dir: self.dir.clone(), name: format!("{VERSION}-{}", variant.name()) }
+    }
+}
+
+/// The place of one libtorch in the cache.
+pub struct Slot {
+    dir: PathBuf,
+    name: String,
+}
+
+/// Held while a slot is made. The system lets go of it when the process ends, however it ends.
+pub struct Lock {
+    _file: File,
+}
+
+impl Slot {
+    /// The finished folder.
+    pub fn home(&self) -> PathBuf {
+        self.dir.join(&self.name)
+    }
+
+    /// The folder with `include/` and `lib/`: wheels with CUDA keep theirs beside `nvidia/`.
+    pub fn root(&self) -> PathBuf {
+        root_of(self.home())
+    }
+
+    /// The same in the folder that is being made.
+    pub fn partial_root(&self) -> PathBuf {
+        root_of(self.partial())
+    }
+
+    /// Where the next folder is being made.
+    pub fn partial(&self) -> PathBuf {
+        self.beside("partial")
+    }
+
+    /// Where downloads are kept until they are unpacked.
+    pub fn downloads(&self) -> PathBuf {
+        self.beside("download")
+    }
+
+    fn beside(&self, what: &str) -> PathBuf {
+        self.dir.join(format!("{}.{what}", self.name))
+    }
+
+    /// Waits for any other process that makes the same slot.
+    pub fn lock(&self) -> Result<Lock> {
+        let path = self.beside("lock");
+        fs::create_dir_all(&self.dir).with_context(|| format!("{} cannot be made", self.dir.display()))?;
+        let open = File::options().create(true).append(true).open(&path);
+        let file = open.with_context(|| format!("{} cannot be opened", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                ui::say("another `cargo xtask` is setting up the same libtorch; waiting for it");
+                file.lock().with_context(|| format!("{} cannot be locked", path.display()))?;
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("{} cannot be locked", path.display()));
+            }
+        }
+        Ok(Lock { _file: file })
+    }
+
+    /// Clears what an interrupted run left half made, and starts anew. Whole downloads are kept.
+    pub fn begin(&self, _lock: &Lock) -> Result<()> {
+        for leftover in [self.partial(), self.beside("old")] {
+            remove(&leftover)?;
+        }
+        let downloads = self.downloads();
+        for folder in [&self.partial(), &downloads] {
+            fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+        }
+        for entry in fs::read_dir(&downloads).with_context(|| format!("{} cannot be read", downloads.display()))? {
+            let path = entry?.path();
+            // What is whole has a plain name; what was being written when its process ended, that process's id.
+            if path.is_dir() && path.file_name().is_some_and(|name| name.to_string_lossy().contains('-')) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the made folder in its place, and drops the downloads.
+    pub fn commit(&self, _lock: &Lock) -> Result<()> {
+        let (home, old) = (self.home(), self.beside("old"));
+        if home.exists() {
+            fs::rename(&home, &old).with_context(|| format!("{} cannot be moved away", home.display()))?;
+        }
+        fs::rename(self.partial(), &home).with_context(|| format!("{} cannot be put in place", home.display()))?;
+        remove(&old)?;
+        remove(&self.downloads())
+    }
+
+    /// Drops the downloads too, after one of them proved damaged.
+    pub fn discard_downloads(&self, _lock: &Lock) -> Result<()> {
+        remove(&self.downloads())
+    }
+
+    /// Refuses early what would not fit on the disk.
+    pub fn require_space(&self, needed: u64) -> Result<()> {
+        match free_bytes(&self.dir) {
+            Some(free) if free < needed => bail!(
+                "not enough room in {}: setting up libtorch takes up to {} for a while, and {} are free; make room, or \
+                 set XDG_CACHE_HOME to a folder on a larger disk",
+                self.dir.display(),
+                ui::bytes(needed),
+                ui::bytes(free)
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn root_of(home: PathBuf) -> PathBuf {
+    let torch = home.join("torch");
+    if torch.is_dir() { torch } else { home }
+}
+
+/// Removes a folder; none is fine.
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{} cannot be removed", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that this user may still write there; `None` where the system does not say.
+fn free_bytes(dir: &Path) -> Option<u64> {
+    let existing = dir.ancestors().find(|dir| dir.is_dir())?;
+    let stat = rustix::fs::statvfs(existing).ok()?;
+    stat.f_bavail.checked_mul(stat.f_frsize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(dir: &Path) -> Slot {
+        Cache { dir: dir.to_owned() }.slot(Variant::Cpu)
+    }
+
+    #[test]
+    fn a_slot_appears_whole_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let slot = slot(dir.path());
+        for round in ["first", "second"] {
+            let lock = slot.lock().unwrap();
+            slot.begin(&lock).unwrap();
+            fs::write(slot.partial().join("build-version"), round).unwrap();
+            fs::write(slot.downloads().join("wheel"), "x").unwrap();
+            slot.commit(&lock).unwrap();
+            assert_eq!(fs::read_to_string(slot.home().join("build-version")).unwrap(), round);
+        }
+        let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["2.11.0-cpu", "2.11.0-cpu.lock"]);
+    }
+
+    #[test]
+    fn a_new_start_clears_half_made_folders_and_keeps_downloads() {
+        let dir = tempfile::tempdir().unwrap();
+        let slot = slot(dir.path());
+        fs::create_dir_all(slot.partial().join("lib")).unwrap();
+        fs::create_dir_all(slot.downloads()).unwrap();
+        fs::write(slot.downloads().join("wheel"), "x").unwrap();
+        fs::create_dir_all(slot.downloads().join("incoming-123")).unwrap();
+        slot.begin(&slot.lock().unwrap()).unwrap();
+        assert!(!slot.downloads().join("incoming-123").exists());
+        assert_eq!(fs::read_dir(slot.partial()).unwrap().count(), 0);
+        assert!(slot.downloads().join("wheel").is_file());
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let slot = slot(dir.path());
+        let held = slot.lock().unwrap();
+        let second = File::open(slot.beside("lock")).unwrap();
+        assert!(matches!(second.try_lock(), Err(TryLockError::WouldBlock)));
+        drop(held);
+        second.try_lock().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_a_way_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let slot = slot(&dir.path().join("not/yet"));
+        slot.require_space(1).unwrap();
+        let error = slot.require_space(1 << 60).unwrap_err().to_string();
+        assert!(error.contains("XDG_CACHE_HOME") && error.contains("are free"), "{error}");
+    }
+
+    #[test]
+    fn the_root_is_where_the_headers_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let slot = slot(dir.path());
+        assert_eq!(slot.root(), slot.home());
+        fs::create_dir_all(slot.home().join("torch")).unwrap();
+        assert_eq!(slot.root(), slot.home().join("torch"));
+    }
+}

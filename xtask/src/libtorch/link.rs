@@ -1,0 +1,142 @@
+//! A folder for the linker that makes programs really use CUDA.
+//!
+//! No program calls into `libtorch_cuda.so` by name: its operators register themselves when it is loaded. Linkers
+//! drop such a library (`--as-needed`, which rustc always asks for), and CUDA then seems absent. So the linker is
+//! shown scripts in place of the libraries, one of which adds an object that does name a function of it.
+//! The loader never looks here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+/// A constructor is kept whatever the linker throws out.
+const KEEP: &str = r#"extern "C" int aoti_torch_create_cuda_guard(int, void**);
+namespace {
+__attribute__((constructor)) void keep_libtorch_cuda() {
+  int (*volatile address)(int, void**) = &aoti_torch_create_cuda_guard;
+  (void)address;
+}
+}
+"#;
+
+/// Makes the folder for the libraries in `lib` and returns what `LIBTORCH_LIB` is to be: it has a `lib/`.
+pub fn folder(cache: &Path, lib: &Path) -> Result<PathBuf> {
+    let home = cache.join(format!("link-{:016x}", fingerprint(lib)));
+    let scripts = scripts(&home, lib);
+    let complete = |dir: &Path| {
+        let same = |(name, text): &(&str, String)| fs::read_to_string(dir.join(name)).is_ok_and(|found| found == *text);
+        dir.join(OBJECT).is_file() && scripts.iter().all(same)
+    };
+    if !complete(&home.join("lib")) {
+        let partial = cache.join(format!("link-{:016x}.{}", fingerprint(lib), std::process::id()));
+        make(&partial.join("lib"), &scripts)
+            .and_then(|()| {
+                if home.exists() {
+                    fs::remove_dir_all(&home)?;
+                }
+                Ok(fs::rename(&partial, &home)?)
+            })
+            .inspect_err(|_| drop(fs::remove_dir_all(&partial)))
+            .with_context(|| format!("{} cannot be made", home.display()))?;
+    }
+    Ok(home)
+}
+
+const OBJECT: &str = "keep_libtorch_cuda.o";
+
+/// Linker scripts by file name. Absolute paths: a library is found, and finds others, where it really is.
+fn scripts(home: &Path, lib: &Path) -> Vec<(&'static str, String)> {
+    let library = |name: &str| format!("\"{}\"", lib.join(name).display());
+    let (cpu, cuda, c10) = (library("libtorch_cpu.so"), library("libtorch_cuda.so"), library("libc10.so"));
+    let object = format!("\"{}\"", home.join("lib").join(OBJECT).display());
+    vec![
+        ("libtorch.so", format!("INPUT({object} {cuda} {cpu} {c10})\n")),
+        ("libtorch_cpu.so", format!("INPUT({cpu})\n")),
+        ("libtorch_cuda.so", format!("INPUT({cuda})\n")),
+        ("libc10.so", format!("INPUT({c10})\n")),
+    ]
+}
+
+fn make(dir: &Path, scripts: &[(&str, String)]) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    for (name, text) in scripts {
+        fs::write(dir.join(name), text)?;
+    }
+    let source = dir.join("keep_libtorch_cuda.cpp");
+    fs::write(&source, KEEP)?;
+    let compiler = compiler();
+    let mut command = Command::new(&compiler);
+    command.args(["-O1", "-fPIC", "-c"]).arg(&source).arg("-o").arg(dir.join(OBJECT)).stdin(Stdio::null());
+    let status = command.status().with_context(|| format!("the C++ compiler `{compiler}` does not start"))?;
+    ensure!(status.success(), "the C++ compiler `{compiler}` failed ({status})");
+    Ok(())
+}
+
+/// The C++ compiler that torch-sys will call too.
+pub fn compiler() -> String {
+    std::env::var("CXX").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "c++".to_owned())
+}
+
+/// FNV-1a of a path, for a name that is the same in every clone.
+fn fingerprint(path: &Path) -> u64 {
+    path.as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::libtorch::elf;
+
+    /// Builds a shared library that defines one function.
+    fn library(dir: &Path, name: &str, function: &str) {
+        let source = dir.join("source.c");
+        fs::write(&source, format!("int {function}() {{ return 1; }}\n")).unwrap();
+        let mut command = Command::new("cc");
+        command
+            .args(["-shared", "-fPIC"])
+            .arg(format!("-Wl,-soname,{name}"))
+            .arg(&source)
+            .arg("-o")
+            .arg(dir.join(name));
+        assert!(command.status().unwrap().success());
+    }
+
+    #[test]
+    fn a_program_that_never_names_cuda_is_linked_to_it_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let lib = dir.path().join("with space/lib");
+        fs::create_dir_all(&lib).unwrap();
+        library(&lib, "libtorch_cpu.so", "cpu");
+        library(&lib, "libtorch_cuda.so", "aoti_torch_create_cuda_guard");
+        library(&lib, "libc10.so", "c10");
+        let main = dir.path().join("main.c");
+        fs::write(&main, "int cpu(); int main() { return cpu() - 1; }\n").unwrap();
+
+        let needs_cuda = |search: &Path| {
+            let program = dir.path().join("program");
+            let mut command = Command::new("cc");
+            command
+                .args(["-Wl,--as-needed", "-Wl,--gc-sections"])
+                .arg(&main)
+                .arg("-o")
+                .arg(&program)
+                .arg("-L")
+                .arg(search);
+            command.args(["-ltorch_cuda", "-ltorch_cpu", "-ltorch", "-lc10"]);
+            command.arg(format!("-Wl,-rpath,{}", lib.display()));
+            assert!(command.status().unwrap().success());
+            assert!(Command::new(&program).status().unwrap().success());
+            elf::needed(&program).unwrap().contains(&"libtorch_cuda.so".to_owned())
+        };
+        let first = folder(dir.path(), &lib).unwrap();
+        assert!(needs_cuda(&first.join("lib")));
+        assert_eq!(folder(dir.path(), &lib).unwrap(), first, "made once");
+        library(&lib, "libtorch.so", "torch");
+        assert!(!needs_cuda(&lib), "without the folder the linker drops it: if not, the folder is no longer needed");
+    }
+}

@@ -1,0 +1,220 @@
+//! `cargo xtask libtorch`: a libtorch where every later cargo command and every binary finds it.
+
+mod archive;
+mod cache;
+pub mod config_file;
+mod elf;
+mod install;
+mod layout;
+mod link;
+mod official;
+mod platform;
+mod python;
+mod wheels;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, anyhow, bail};
+use zip::result::ZipError;
+
+use self::cache::{Cache, Lock, Slot};
+use self::config_file::Settings;
+use self::install::Install;
+use self::platform::{Platform, Variant};
+use self::python::{Pip, PipError};
+use crate::ui;
+use crate::workspace::{self, Workspace};
+
+/// The version that tch wants.
+pub const VERSION: &str = "2.11.0";
+
+/// Put libtorch 2.11.0 where every later cargo command finds it
+///
+/// Looks, in this order, at LIBTORCH and LIBTORCH_USE_PYTORCH, at what is set up here already and at the cache that
+/// all clones share; else gets it with pip (CPU: 550 MB to download, 500 MB kept), or as the official archive. Then
+/// writes .cargo/libtorch.toml, which is all that cargo needs: no environment variable has to be set.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask libtorch
+  cargo xtask libtorch --cuda
+  LIBTORCH=/opt/libtorch cargo xtask libtorch
+  LIBTORCH_USE_PYTORCH=1 cargo xtask libtorch     # the torch of this Python")]
+pub struct Args {
+    /// The CUDA build, with NVIDIA's libraries (3 GB to download)
+    #[arg(long)]
+    cuda: bool,
+    /// Get it anew, even if it is there
+    #[arg(long)]
+    force: bool,
+}
+
+/// What a command needs of libtorch.
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    variant: Option<Variant>,
+    anew: bool,
+}
+
+impl Wanted {
+    /// Whatever is set up; the CPU build if nothing is.
+    pub fn any() -> Self {
+        Self { variant: None, anew: false }
+    }
+
+    pub fn cuda() -> Self {
+        Self { variant: Some(Variant::Cuda), anew: false }
+    }
+}
+
+pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
+    let variant = args.cuda.then_some(Variant::Cuda);
+    ensure(workspace, Wanted { variant, anew: args.force })?;
+    ui::say("cargo build, test, run, clippy and doc find it by .cargo/libtorch.toml. Next: cargo xtask demo");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes sure that libtorch is there and that `.cargo/libtorch.toml` points to it.
+pub fn ensure(workspace: &Workspace, wanted: Wanted) -> Result<()> {
+    let cache = Cache::find()?;
+    let found = find(workspace, &cache, wanted)?;
+    let link = if found.install.has_cuda() && cfg!(target_os = "linux") {
+        Some(link::folder(cache.dir(), found.install.lib())?)
+    } else {
+        found.lib
+    };
+    let target_flags = config_file::users_target_flags(workspace.root());
+    let settings = Settings {
+        root: found.install.root().to_owned(),
+        include: found.include,
+        link,
+        run_path: found.install.lib().to_owned(),
+        target_table: target_flags.is_some(),
+    };
+    settings.write(&workspace.libtorch_toml())?;
+    ui::say(&found.install);
+    if workspace::users_rustflags().is_some() {
+        ui::say(format_args!(
+            "note: RUSTFLAGS is set, and cargo then ignores the flags in .cargo/libtorch.toml: binaries that you build \
+             yourself need `-C link-arg=-Wl,-rpath,{}` in it too",
+            settings.run_path.display()
+        ));
+    }
+    let compiler = link::compiler();
+    let answers = Command::new(&compiler).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !answers.is_ok_and(|status| status.success()) {
+        ui::say(format_args!(
+            "note: the C++ compiler `{compiler}` does not start; building needs one (g++ or clang++)"
+        ));
+    }
+    Ok(())
+}
+
+/// A libtorch, and the folders that go into `LIBTORCH_INCLUDE` and `LIBTORCH_LIB` if they are not its own.
+struct Found {
+    install: Install,
+    include: Option<PathBuf>,
+    lib: Option<PathBuf>,
+}
+
+impl From<Install> for Found {
+    fn from(install: Install) -> Self {
+        Self { install, include: None, lib: None }
+    }
+}
+
+fn find(workspace: &Workspace, cache: &Cache, wanted: Wanted) -> Result<Found> {
+    if let Some(own) = workspace.users_libtorch() {
+        let root = &own.root;
+        let (include, lib) = (own.include.as_ref().unwrap_or(root), own.lib.as_ref().unwrap_or(root));
+        let install = Install::check_split(root, include, lib).and_then(|install| install.serving(wanted.variant));
+        let install = install.map_err(|fault| {
+            anyhow!("LIBTORCH={} cannot be used: {fault}; unset LIBTORCH to get one that fits", root.display())
+        })?;
+        return Ok(Found { install, include: own.include, lib: own.lib });
+    }
+    if std::env::var_os("LIBTORCH_USE_PYTORCH").is_some() {
+        let package = python::torch_package()?;
+        let install = Install::check(&package).and_then(|install| install.serving(wanted.variant));
+        let install = install.map_err(|fault| {
+            anyhow!(
+                "LIBTORCH_USE_PYTORCH is set, but {} cannot be used: {fault}; unset it to get one that fits",
+                package.display()
+            )
+        })?;
+        return Ok(install.into());
+    }
+    if !wanted.anew {
+        if let Some(present) = config_file::configured(&workspace.libtorch_toml()) {
+            let include = present.include.as_ref().unwrap_or(&present.root);
+            let lib = present.lib.parent().unwrap_or(&present.root);
+            let checked = Install::check_split(&present.root, include, lib);
+            match checked.and_then(|install| install.serving(wanted.variant)) {
+                Ok(install) => {
+                    let lib = (lib != present.root).then(|| lib.to_owned());
+                    return Ok(Found { install, include: present.include, lib });
+                }
+                Err(fault) => ui::say(format_args!("{} serves no more: {fault}", present.root.display())),
+            }
+        }
+        if let Some(install) = cached(cache, wanted.variant) {
+            return Ok(install.into());
+        }
+    }
+    make(cache, wanted).map(Found::from)
+}
+
+/// The first finished slot that serves.
+fn cached(cache: &Cache, variant: Option<Variant>) -> Option<Install> {
+    let variants = variant.map_or(vec![Variant::Cpu, Variant::Cuda], |variant| vec![variant]);
+    variants
+        .into_iter()
+        .find_map(|variant| Install::check(&cache.slot(variant).root()).ok()?.serving(Some(variant)).ok())
+}
+
+/// Gets it: the user's pip, else the official archive.
+fn make(cache: &Cache, wanted: Wanted) -> Result<Install> {
+    let platform = Platform::current()?;
+    let variant = wanted.variant.unwrap_or(Variant::Cpu);
+    if platform == Platform::MacArm64 && variant == Variant::Cuda {
+        bail!("there is no CUDA on macOS; leave --cuda out");
+    }
+    let slot = cache.slot(variant);
+    let lock = slot.lock()?;
+    // Another process may have made it while we waited.
+    if let Some(install) = cached(cache, Some(variant)).filter(|_| !wanted.anew) {
+        return Ok(install);
+    }
+    slot.begin(&lock)?;
+    slot.require_space(platform.sizes(variant).peak())?;
+    fill(&slot, &lock, platform, variant)?;
+    Install::check(&slot.partial_root())
+        .and_then(|install| install.serving(Some(variant)))
+        .map_err(|fault| anyhow!("what was downloaded cannot be used: {fault}"))?;
+    slot.commit(&lock)?;
+    Install::check(&slot.root()).map_err(|fault| anyhow!("what was just set up cannot be used: {fault}"))
+}
+
+fn fill(slot: &Slot, lock: &Lock, platform: Platform, variant: Variant) -> Result<()> {
+    let zip = platform.official_zip(variant);
+    let from_pip = match Pip::find() {
+        Some(pip) => wheels::make(slot, platform, variant, &pip),
+        None => Err(PipError::NotThere.into()),
+    };
+    let Err(error) = from_pip else { return Ok(()) };
+    match error.downcast_ref::<PipError>() {
+        Some(PipError::NotThere | PipError::NoWheel | PipError::TooOld) => {
+            let Some(url) = zip else { return Err(error) };
+            ui::say(format_args!("{error}; taking the official archive instead"));
+            slot.begin(lock)?;
+            official::make(slot, &url, variant).with_context(|| format!("{error}"))
+        }
+        Some(_) => Err(error),
+        None if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(ZipError::InvalidArchive(_)))) => {
+            slot.discard_downloads(lock)?;
+            Err(error.context("a download was damaged, and is removed now: run this again"))
+        }
+        None => Err(error),
+    }
+}

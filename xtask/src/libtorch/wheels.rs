@@ -1,0 +1,63 @@
+//! libtorch from the wheels of the user's own pip set-up.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use super::VERSION;
+use super::cache::Slot;
+use super::layout::{self, Metadata};
+use super::platform::{Platform, Variant};
+use super::python::{Dependencies, Pip, PipError, Request};
+use crate::ui;
+
+/// Fills the slot's partial folder.
+pub fn make(slot: &Slot, platform: Platform, variant: Variant, pip: &Pip) -> Result<()> {
+    ui::say(format_args!("downloading libtorch {VERSION} ({}) with pip", variant.name()));
+    let torch = Request { requirements: &[format!("torch=={VERSION}")], dependencies: Dependencies::Leave, platform };
+    let wheels = step(slot, pip, "torch", &torch)?;
+    let wheel = wheels.first().context("pip said that it downloaded torch, but did not")?;
+    let metadata = Metadata::read(wheel)?;
+    let nvidia = |requirements: &[String]| {
+        let request = Request { requirements, dependencies: Dependencies::Bring, platform };
+        Ok(step(slot, pip, "nvidia", &request)?)
+    };
+    match (platform, variant) {
+        (Platform::MacArm64, _) => layout::macos(wheel, &metadata, &slot.partial()),
+        (Platform::LinuxX86_64 | Platform::LinuxAarch64, Variant::Cpu) => {
+            layout::linux_cpu(wheel, &metadata, &slot.partial(), nvidia)
+        }
+        (Platform::LinuxX86_64 | Platform::LinuxAarch64, Variant::Cuda) => {
+            layout::linux_cuda(wheel, &metadata, &nvidia(&metadata.nvidia())?, &slot.partial())
+        }
+    }
+}
+
+/// One call of pip. Its folder gets its final name when pip has ended well: a folder of that name is complete,
+/// and a later run takes it as it is.
+fn step(slot: &Slot, pip: &Pip, name: &str, request: &Request<'_>) -> Result<Vec<PathBuf>, PipError> {
+    let io = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::StorageFull => PipError::DiskFull,
+        _ => PipError::Other(format!("{}: {error}", slot.downloads().display())),
+    };
+    let done = slot.downloads().join(name);
+    if !done.is_dir() {
+        // Names of this process's own: a pip whose parent was killed may still be writing into the last ones.
+        let [incoming, scratch] =
+            ["incoming", "scratch"].map(|what| slot.downloads().join(format!("{what}-{}", std::process::id())));
+        for folder in [&incoming, &scratch] {
+            fs::create_dir_all(folder).map_err(io)?;
+        }
+        pip.download(request, &incoming, &scratch)?;
+        fs::rename(&incoming, &done).map_err(io)?;
+        fs::remove_dir_all(&scratch).map_err(io)?;
+    }
+    let mut wheels = Vec::new();
+    for entry in fs::read_dir(&done).map_err(io)? {
+        wheels.push(entry.map_err(io)?.path());
+    }
+    wheels.retain(|path| path.extension().is_some_and(|extension| extension == "whl"));
+    wheels.sort();
+    Ok(wheels)
+}
