@@ -1,0 +1,293 @@
+//! Conversion between formats, layouts and element types, one tensor in memory at a time.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use dit_config::{TensorSpec, VaeSpec};
+
+use crate::{
+    CastSource, Dtype, Error, Layout, Metadata, ModelConfig, Network, OpenOptions, Origin, TensorSource,
+    atomic::AtomicFile,
+    folder,
+    layout::{export_dit, inexpressible},
+    torch_save,
+    writer::write_safetensors_with,
+};
+
+/// What [`convert`] writes. The default keeps everything as it is.
+#[derive(Debug, Clone, Default)]
+pub struct ConvertOptions {
+    /// What the user says about the input.
+    pub open: OpenOptions,
+    /// The layout to write. By default a DiT's is the original's in a file and diffusers' in a folder; a VAE has only diffusers'.
+    pub layout: Option<Layout>,
+    /// The element type of the weights; by default the input's. A DiT's frozen position table never becomes narrower.
+    pub dtype: Option<Dtype>,
+    /// A name for each class; by default the input's.
+    pub class_names: Option<Vec<String>>,
+    /// Where the weights came from; by default what the input says, else the input itself, whose SHA-256 is then computed.
+    pub origin: Option<Origin>,
+    /// More text for the metadata.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// How far a conversion is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of values written.
+    pub written: u64,
+    /// Bytes of values that there will be.
+    pub total: u64,
+}
+
+/// What a conversion did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Converted {
+    /// The network.
+    pub config: ModelConfig,
+    /// The layout read.
+    pub from: Layout,
+    /// The layout written.
+    pub to: Layout,
+    /// The files written.
+    pub files: Vec<PathBuf>,
+    /// Bytes of values written.
+    pub bytes: u64,
+}
+
+/// Reads the checkpoint at `input`, a DiT or a VAE in any format and layout, and writes it to `output`: a `.safetensors` or `.pt`
+/// file, or a diffusers folder (`config.json` and weights) where the name is that of a folder. Memory holds one tensor at a time,
+/// and the output appears whole or not at all. `progress` is called as tensors are written.
+///
+/// Converting to diffusers' layout and back gives the same bytes.
+///
+/// # Errors
+/// Whatever opening `input` meets; [`Error::Unwritable`] where `output`'s format or layout cannot hold the network;
+/// [`Error::OutOfRange`] where a weight does not fit the element type; [`Error::Io`].
+pub fn convert(
+    input: &Path,
+    output: &Path,
+    options: &ConvertOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Converted, Error> {
+    let format = Format::of(output)?;
+    let network = Network::open(input, &options.open)?;
+    refuse_own_input(&network, output)?;
+    let to = layout(&network, output, format, options.layout)?;
+    let metadata = metadata(&network, output, options)?;
+    let exported;
+    let tensors: &dyn TensorSource = match (&network, to) {
+        (Network::Dit(dit), Layout::Diffusers) => {
+            exported = export_dit(&**dit, dit.config())?;
+            &exported
+        }
+        (network, _) => network.tensors(),
+    };
+    let cast;
+    let tensors: &dyn TensorSource = match options.dtype {
+        Some(dtype) => {
+            cast = CastSource::with_exact(tensors, dtype, &["pos_embed"]);
+            &cast
+        }
+        None => tensors,
+    };
+    let total = tensors.infos().values().filter_map(|info| info.byte_len()).map(|bytes| bytes as u64).sum();
+    let mut report = |written| progress(Progress { written, total });
+    let files = match format {
+        Format::Safetensors => {
+            write_safetensors_with(output, tensors, &metadata.to_map(), &mut report)?;
+            vec![output.to_owned()]
+        }
+        Format::Torch => {
+            write_torch(output, tensors, &network.config(), &mut report)?;
+            vec![output.to_owned()]
+        }
+        Format::Folder => write_folder(output, tensors, &metadata, &network.config(), &mut report)?,
+    };
+    Ok(Converted { config: network.config(), from: network.source_layout(), to, files, bytes: total })
+}
+
+/// The kinds of output, told by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Safetensors,
+    Torch,
+    Folder,
+}
+
+impl Format {
+    fn of(output: &Path) -> Result<Self, Error> {
+        let extension = output.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        match extension.to_ascii_lowercase().as_str() {
+            _ if output.is_dir() => Ok(Self::Folder),
+            "safetensors" => Ok(Self::Safetensors),
+            "pt" | "pth" => Ok(Self::Torch),
+            // These name files of other kinds; any other dot may well be in a folder's name.
+            "bin" | "ckpt" | "npz" | "onnx" | "gguf" | "json" | "zip" => Err(Error::Unwritable {
+                path: output.to_owned(),
+                problem: format!("a .{extension} file is not among the formats"),
+                help: "name a .safetensors or .pt file, or a folder",
+            }),
+            _ => Ok(Self::Folder),
+        }
+    }
+}
+
+/// Writing over a file that is being read would lose it where the conversion is not exact.
+fn refuse_own_input(network: &Network, output: &Path) -> Result<(), Error> {
+    let Ok(output_path) = output.canonicalize() else { return Ok(()) };
+    let same = |file: &PathBuf| {
+        file.canonicalize().is_ok_and(|file| file == output_path || file.parent() == Some(&output_path))
+    };
+    if network.files().iter().any(same) {
+        return Err(Error::Unwritable {
+            path: output.to_owned(),
+            problem: "it is the input".to_owned(),
+            help: "give the output another name",
+        });
+    }
+    Ok(())
+}
+
+/// The layout to write, if the network and the format can have it.
+fn layout(network: &Network, output: &Path, format: Format, asked: Option<Layout>) -> Result<Layout, Error> {
+    let unwritable = |problem: String, help| Error::Unwritable { path: output.to_owned(), problem, help };
+    let default = match (network, format) {
+        (Network::Vae(_), _) | (_, Format::Folder) => Layout::Diffusers,
+        (Network::Dit(_), Format::Safetensors | Format::Torch) => Layout::Original,
+    };
+    let layout = asked.unwrap_or(default);
+    match (network, layout, format) {
+        (_, Layout::DiffusersOld, _) => {
+            Err(unwritable("the old spelling of VAEs is read, not written".to_owned(), "write layout diffusers"))
+        }
+        (Network::Vae(_), Layout::Original, _) => {
+            Err(unwritable("a VAE has only diffusers' layout".to_owned(), "leave the layout out"))
+        }
+        (Network::Vae(_), _, Format::Torch) => Err(unwritable(
+            "a .pt file has no place for the VAE's configuration".to_owned(),
+            "name a .safetensors file or a folder",
+        )),
+        (_, Layout::Original, Format::Folder) => {
+            Err(unwritable("a folder holds diffusers' layout".to_owned(), "name a .safetensors or .pt file"))
+        }
+        (_, Layout::Diffusers, Format::Torch) => {
+            Err(unwritable("a .pt file holds the original's layout".to_owned(), "name a .safetensors file or a folder"))
+        }
+        (Network::Dit(dit), Layout::Diffusers, _) => {
+            let problems = inexpressible(dit.config());
+            if problems.is_empty() {
+                Ok(layout)
+            } else {
+                Err(unwritable(problems.join("; "), "write the original's layout"))
+            }
+        }
+        _ => Ok(layout),
+    }
+}
+
+/// What the output says about itself.
+fn metadata(network: &Network, output: &Path, options: &ConvertOptions) -> Result<Metadata, Error> {
+    let mut metadata = network.metadata().clone();
+    if let Some(names) = &options.class_names {
+        let classes = match network {
+            Network::Dit(dit) => dit.config().num_classes,
+            Network::Vae(_) => 0,
+        };
+        if names.len() != classes {
+            return Err(Error::Unwritable {
+                path: output.to_owned(),
+                problem: format!("{} class names for {classes} classes", names.len()),
+                help: "give one name for each class, in order",
+            });
+        }
+        metadata.class_names = Some(names.clone());
+    }
+    metadata.origin = match (&options.origin, metadata.origin) {
+        (Some(origin), _) => Some(origin.clone()),
+        (None, Some(origin)) => Some(origin),
+        (None, None) => Some(Origin { name: origin_name(network.files()), sha256: network.sha256()?.to_owned() }),
+    };
+    metadata.other.extend(options.metadata.clone());
+    Ok(metadata)
+}
+
+fn origin_name(files: &[PathBuf]) -> String {
+    let name = files.first().and_then(|file| file.file_name());
+    name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Writes a state dict in the order in which the modules are defined.
+fn write_torch(
+    output: &Path,
+    tensors: &dyn TensorSource,
+    config: &ModelConfig,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Error> {
+    let specs: Vec<TensorSpec> = match config {
+        ModelConfig::Dit(config) => config.tensors(),
+        ModelConfig::Vae(config) => config.tensors(),
+    };
+    let mut written = 0;
+    let mut previous: Option<String> = None;
+    let views = specs.into_iter().map(|TensorSpec { name, .. }| {
+        if let Some(previous) = previous.replace(name.clone()) {
+            tensors.release(&previous);
+        }
+        let view = tensors.read(&name)?;
+        written += view.data().len() as u64;
+        progress(written);
+        Ok((name, view))
+    });
+    torch_save::write_state_dict(output, views)
+}
+
+/// Writes a diffusers folder: whole if it did not exist, else file by file.
+fn write_folder(
+    output: &Path,
+    tensors: &dyn TensorSource,
+    metadata: &Metadata,
+    config: &ModelConfig,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Vec<PathBuf>, Error> {
+    let config_json = match config {
+        ModelConfig::Dit(config) => folder::dit_config_json(config),
+        ModelConfig::Vae(config) => format!("{:#}\n", serde_json::json!(VaeSpec::from(config.clone()))),
+    };
+    let mut write_into = |folder: &Path| {
+        write_safetensors_with(&folder.join(folder::WEIGHTS), tensors, &metadata.to_map(), progress)?;
+        write_text(&folder.join(folder::CONFIG), &config_json)
+    };
+    if output.is_dir() {
+        write_into(output)?;
+    } else {
+        let parent = match output.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".dit-").suffix(".part");
+        // What `create_dir` would give, not a temporary folder's 0700.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+        let temporary = builder.tempdir_in(parent).map_err(Error::io("write", output))?;
+        write_into(temporary.path())?;
+        fs::rename(temporary.path(), output).map_err(Error::io("write", output))?;
+        // It has moved; there is nothing left to remove.
+        let _ = temporary.keep();
+        if let Ok(parent) = File::open(parent) {
+            parent.sync_all().map_err(Error::io("sync the folder of", output))?;
+        }
+    }
+    Ok([folder::WEIGHTS, folder::CONFIG].map(|name| output.join(name)).to_vec())
+}
+
+fn write_text(path: &Path, text: &str) -> Result<(), Error> {
+    let mut file = AtomicFile::create(path)?;
+    file.file_mut().write_all(text.as_bytes()).map_err(Error::io("write", path))?;
+    file.commit()
+}

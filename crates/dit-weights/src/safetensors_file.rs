@@ -1,0 +1,114 @@
+//! Safetensors files, memory-mapped.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use memmap2::Mmap;
+
+use crate::{Error, TensorInfo, TensorSource, TensorView, safetensors_header::Header};
+
+/// A safetensors file whose header is checked and whose values are read where they lie.
+///
+/// The file must not change while it is open: another process that shortens a mapped file takes the pages away, and reading
+/// them then ends the process. Every file that this crate writes replaces the old one by a rename, which is safe.
+#[derive(Debug)]
+pub struct SafetensorsFile {
+    path: PathBuf,
+    bytes: Bytes,
+    header: Header,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Bytes {
+    fn get(&self, range: Range<usize>) -> Option<&[u8]> {
+        match self {
+            Self::Mapped(map) => map.get(range),
+            Self::Owned(bytes) => bytes.get(range),
+        }
+    }
+}
+
+impl SafetensorsFile {
+    /// Maps the file at `path` and checks its header.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::EmptyFile`], or [`Error::Safetensors`] where the header is malformed, the file is cut short, or
+    /// tensors overlap.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        if file.metadata().map_err(Error::io("open", path))?.len() == 0 {
+            return Err(Error::EmptyFile { path: path.to_owned() });
+        }
+        // SAFETY: the map is read-only and private to this value. That nobody shortens the file meanwhile is the documented
+        // condition of this type; the crate's own writers only ever rename over it.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
+        let header = Header::parse(&map).map_err(|problem| Error::safetensors(path, problem))?;
+        Ok(Self { path: path.to_owned(), bytes: Bytes::Mapped(map), header })
+    }
+
+    /// A file that is already in memory; `name` stands for its path in messages.
+    ///
+    /// # Errors
+    /// [`Error::Safetensors`], as [`open`](Self::open).
+    pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Self, Error> {
+        let path = name.into();
+        let header = Header::parse(&bytes).map_err(|problem| Error::safetensors(&path, problem))?;
+        Ok(Self { path, bytes: Bytes::Owned(bytes), header })
+    }
+
+    /// The text that the file carries beside its tensors.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.header.metadata
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl TensorSource for SafetensorsFile {
+    fn infos(&self) -> &BTreeMap<String, TensorInfo> {
+        &self.header.infos
+    }
+
+    fn read(&self, name: &str) -> Result<TensorView<'_>, Error> {
+        let missing = || Error::NoSuchTensor { name: name.to_owned() };
+        let TensorInfo { dtype, shape } = self.header.infos.get(name).ok_or_else(missing)?;
+        let range = self.header.ranges.get(name).ok_or_else(missing)?;
+        let data = self.bytes.get(range.clone()).ok_or_else(missing)?;
+        TensorView::new(*dtype, shape.clone(), data)
+    }
+
+    fn why_missing(&self, name: &str) -> Option<String> {
+        let dtype = self.header.unsupported.get(name)?;
+        Some(format!("its element type {dtype} is not supported"))
+    }
+
+    fn release(&self, name: &str) {
+        #[cfg(unix)]
+        if let (Bytes::Mapped(map), Some(range)) = (&self.bytes, self.header.ranges.get(name))
+            && !range.is_empty()
+        {
+            // SAFETY: on a read-only mapping of a file, DONTNEED only drops pages that the next access reads again.
+            let advised = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.end - range.start)
+            };
+            if let Err(error) = advised {
+                tracing::debug!(%error, name, "cannot release a tensor's pages");
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = name;
+    }
+}
