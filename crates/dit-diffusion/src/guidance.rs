@@ -141,6 +141,8 @@ impl<D: ConditionalDenoiser> Denoiser for ClassifierFree<D> {
             return self.inner.conditional(x, t);
         }
         let Branches { conditional, unconditional } = self.inner.both(x, t)?;
+        // The difference is small and gets multiplied: take it in the latents' precision, not in a network's bf16.
+        let (conditional, unconditional) = (conditional.to_kind(x.kind()), unconditional.to_kind(x.kind()));
         let (_, outputs, ..) = check_latents("the network's output", &conditional)?;
         if conditional.size() != unconditional.size() || outputs < guided {
             let expected = format!("{:?} as the conditional, {guided} channels or more", conditional.size());

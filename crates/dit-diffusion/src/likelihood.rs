@@ -45,3 +45,42 @@ fn normal_cdf(x: &Tensor) -> Tensor {
 pub(crate) fn per_sample(x: &Tensor) -> Tensor {
     x.flatten(1, -1).mean_dim(1, false, None)
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    /// (1, 1, 1, 1), f64.
+    fn scalar(value: f64) -> Tensor {
+        Tensor::full([1, 1, 1, 1], value, (Kind::Double, Device::Cpu))
+    }
+
+    #[test]
+    fn kl_of_gaussians_is_the_textbook_s() {
+        let bits = |m1, v1: f64, m2, v2: f64| {
+            gaussian_kl(&scalar(m1), &scalar(v1.ln()), &scalar(m2), &scalar(v2.ln())).double_value(&[0])
+        };
+        for ((m1, v1, m2, v2), nats) in [
+            ((0.3, 2.0, 0.3, 2.0), 0.0),
+            ((0.0, 1.0, 1.0, 1.0), 0.5),
+            ((0.0, 4.0, 0.0, 1.0), 0.5 * (3.0 - 4_f64.ln())),
+            ((2.0, 1.0, 0.0, 4.0), 0.5 * (4_f64.ln() - 0.75 + 1.0)),
+        ] {
+            let found = bits(m1, v1, m2, v2);
+            assert!((found - nats / LN_2).abs() < 1e-14, "KL(N({m1}, {v1}) ‖ N({m2}, {v2})) is {found} bits");
+        }
+    }
+
+    #[test]
+    fn the_probabilities_of_all_levels_sum_to_one() {
+        let levels: Vec<f64> = (0..256).map(|level| f64::from(level) * 2.0 / 255.0 - 1.0).collect();
+        let levels = Tensor::from_slice(&levels).view([256, 1, 1, 1]);
+        for (mean, std) in [(0.0_f64, 0.1_f64), (0.9, 0.3), (-1.2, 0.02), (0.3, 1.0)] {
+            let nll = decoder_nll(&levels, &scalar(mean), &scalar(2.0 * std.ln()));
+            let total = (nll * -LN_2).exp().sum(Kind::Double).double_value(&[]);
+            assert!((total - 1.0).abs() < 1e-9, "mean {mean}, std {std}: {total}");
+        }
+    }
+}

@@ -1,7 +1,7 @@
 use crate::{Error, NoiseSchedule, Result, StepIndex, Timestep};
 
 /// A view of a [`NoiseSchedule`] on some of its timesteps: the Markov chain that jumps straight from one kept step to the
-/// next, with betas β′ᵢ = 1 − ᾱᵢ/ᾱᵢ₋₁ (Nichol & Dhariwal 2021, eq. 19). ᾱ itself is the training schedule's.
+/// next, with betas β′ᵢ = 1 − ᾱᵢ/ᾱᵢ₋₁ (Nichol & Dhariwal 2021, eq. 19).
 #[derive(Clone, Debug, PartialEq)]
 pub struct SampleSchedule {
     steps: Vec<Step>,
@@ -12,20 +12,29 @@ impl SampleSchedule {
         if timesteps.is_empty() {
             return Err(Error::EmptySchedule);
         }
-        let mut kept: Vec<(Timestep, f64)> = Vec::with_capacity(timesteps.len());
+        // ᾱ is multiplied up again from the new betas, as the original does: that moves it by roundings of one, below what fp32
+        // can see, and where betas are near one it takes the same roundings to match.
+        let mut levels: Vec<(Timestep, f64, f64)> = Vec::with_capacity(timesteps.len());
+        let (mut kept, mut product) = (1.0, 1.0);
         for (position, &timestep) in timesteps.iter().enumerate() {
-            let rises = kept.last().is_none_or(|&(before, _)| before < timestep);
-            match schedule.alpha_bar(timestep) {
-                Some(alpha_bar) if rises => kept.push((timestep, alpha_bar)),
-                _ => return Err(Error::KeptTimesteps { position, timestep, train_steps: schedule.num_steps() }),
+            let rises = levels.last().is_none_or(|&(before, ..)| before < timestep);
+            let Some(alpha_bar) = schedule.alpha_bar(timestep).filter(|_| rises) else {
+                return Err(Error::KeptTimesteps { position, timestep, train_steps: schedule.num_steps() });
+            };
+            let beta = 1.0 - alpha_bar / kept;
+            product *= 1.0 - beta;
+            if product == 0.0 {
+                return Err(Error::SignalVanishes { index: position });
             }
+            kept = alpha_bar;
+            levels.push((timestep, beta, product));
         }
-        let mut steps: Vec<Step> = Vec::with_capacity(kept.len());
-        let mut alpha_bar_prev = 1.0;
-        for (index, &(timestep, alpha_bar)) in kept.iter().enumerate() {
-            let alpha_bar_next = kept.get(index + 1).map_or(0.0, |&(_, next)| next);
-            steps.push(Step::new(StepIndex(index), timestep, [alpha_bar_prev, alpha_bar, alpha_bar_next]));
-            alpha_bar_prev = alpha_bar;
+        let mut steps: Vec<Step> = Vec::with_capacity(levels.len());
+        let mut prev = 1.0;
+        for (index, &(timestep, beta, alpha_bar)) in levels.iter().enumerate() {
+            let next = levels.get(index + 1).map_or(0.0, |&(_, _, next)| next);
+            steps.push(Step::new(StepIndex(index), timestep, beta, [prev, alpha_bar, next]));
+            prev = alpha_bar;
         }
         // β̃₀ is zero; its logarithm is replaced by that of β̃₁ (Nichol & Dhariwal 2021), or of β₀ where nothing follows.
         let floor = steps.get(1).map(|one| one.posterior_variance).or(steps.first().map(|zero| zero.beta));
@@ -71,8 +80,7 @@ pub struct Step {
 }
 
 impl Step {
-    fn new(index: StepIndex, timestep: Timestep, [prev, alpha_bar, next]: [f64; 3]) -> Self {
-        let beta = 1.0 - alpha_bar / prev;
+    fn new(index: StepIndex, timestep: Timestep, beta: f64, [prev, alpha_bar, next]: [f64; 3]) -> Self {
         let posterior_variance = beta * (1.0 - prev) / (1.0 - alpha_bar);
         Self {
             index,

@@ -43,11 +43,12 @@ impl SeededNoise {
 impl Noise for SeededNoise {
     fn draw(&self, images: &[u64], at: Draw, shape: LatentShape) -> Result<Tensor> {
         let per_image = shape.numel();
-        let mut values = Vec::with_capacity(images.len() * per_image);
-        for &image in images {
+        let mut values = vec![0.0_f32; images.len() * per_image];
+        for (&image, latent) in images.iter().zip(values.chunks_exact_mut(per_image.max(1))) {
             let mut generator = self.generator(image, at);
-            let pairs = std::iter::repeat_with(|| normal_pair(&mut generator));
-            values.extend(pairs.flatten().take(per_image));
+            for pair in latent.chunks_mut(2) {
+                pair.iter_mut().zip(normal_pair(&mut generator)).for_each(|(slot, value)| *slot = value);
+            }
         }
         let [channels, height, width] = shape.sizes();
         Ok(Tensor::from_slice(&values).view([images.len() as i64, channels, height, width]))

@@ -69,6 +69,18 @@ fn a_guided_denoiser_samples_like_any_other() {
 }
 
 #[test]
+fn half_precision_branches_are_compared_in_the_latents_precision() {
+    let labels = Tensor::from_slice(&[3_i64, 7]);
+    let forward = |x: &Tensor, t: Timestep, y: &Tensor| Ok(expected_output(x, t, y).to_kind(Kind::BFloat16));
+    let pair = ClassConditional::new(forward, &labels, NULL).unwrap();
+    let output = ClassifierFree::new(pair, 4.0, GuidedChannels::All).unwrap().predict(&latents(), Timestep(1)).unwrap();
+    let branch = |y: &Tensor| expected_output(&latents(), Timestep(1), y).to_kind(Kind::BFloat16).to_kind(Kind::Float);
+    let (with, without) = (branch(&labels), branch(&labels.full_like(NULL)));
+    let moved = &without + 4.0_f64 * (with - &without);
+    close("guided", &output.narrow(1, 0, 4), &moved.narrow(1, 0, 4), 1e-7);
+}
+
+#[test]
 fn misuse_is_refused() {
     #[track_caller]
     fn refuses(result: Result<Tensor, DenoiserError>, says: &str) {

@@ -19,7 +19,7 @@ fn seeded(seed: u64, images: &[u64], at: Draw) -> Tensor {
 fn the_values_are_those_of_the_written_definition() {
     // Computed in Python from the definition in `SeededNoise`'s documentation. They change only if every old seed's picture may.
     for (seed, image, at, expected) in [
-        (0, 0, Draw::Initial, [-1.6992191_f32, -0.20589784, 0.543084, 0.8410609, -0.1325456, -1.0978237]),
+        (0, 0, Draw::Initial, [-1.6992191_f32, -0.20589784, 0.543084, 0.8410609, -0.13254562, -1.0978237]),
         (0, 1, Draw::Initial, [0.13216007, 1.5373197, -0.6618058, 0.1975569, -1.0611293, -0.9967524]),
         (7, 3, Draw::Step(4), [0.11663884, -0.9581162, 1.0509497, 1.0506748, -0.3796917, -1.1780413]),
         (
