@@ -1,1 +1,48 @@
 //! From a sampling request to latents and pictures: the pipeline over model, diffusion and VAE.
+//!
+//! [`Plan`] checks a request against a model, [`Pipeline`] computes batches, [`Outputs`] writes what comes, [`run`] is the loop
+//! over all of it, and a [`Recipe`] in every PNG says how to make that PNG again. Nothing here parses arguments or prints.
+//!
+//! ```
+//! use dit_sample::{CfgChannels, Pipeline, Plan, Precision, SamplerKind, Settings};
+//! use dit_model::{Dit, DitConfig, Initialization};
+//! # use std::ops::ControlFlow;
+//!
+//! let config = "DiT-S/8".parse::<DitConfig>()?.with(|spec| spec.depth = 1)?;
+//! let store = tch::nn::VarStore::new(tch::Device::Cpu);
+//! let pipeline = Pipeline::new(Dit::new(&store.root(), &config, Initialization::Reference { seed: 0 }), None)?;
+//! let settings = Settings {
+//!     sampler: SamplerKind::Ddim { eta: 0.0 },
+//!     steps: "5".to_owned(),
+//!     cfg_scale: 4.0,
+//!     cfg_channels: CfgChannels::Three,
+//!     seed: 0,
+//!     precision: Precision::Fp32,
+//! };
+//! let plan = Plan::new(&config, settings, 0, vec![207, 360], 2)?;
+//! for batch in plan.batches() {
+//!     let noise = dit_diffusion::SeededNoise::new(plan.settings().seed);
+//!     let latents = pipeline.sample(&plan, &batch, &noise, &mut |_| ControlFlow::Continue(()))?;
+//!     assert_eq!(latents.tensor().size(), [2, 4, 32, 32]);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![deny(missing_docs)]
+
+mod error;
+mod memory;
+mod outputs;
+mod pipeline;
+mod plan;
+mod recipe;
+mod run;
+mod settings;
+
+pub use error::Error;
+pub use memory::{batch_size_that_fits, bytes_per_picture};
+pub use outputs::{OutputPaths, Outputs};
+pub use pipeline::Pipeline;
+pub use plan::{Batch, Plan};
+pub use recipe::{OpenedAs, Provenance, Recipe, Shows, Source};
+pub use run::{RunProgress, Timings, run};
+pub use settings::{CfgChannels, Precision, SamplerKind, Settings};

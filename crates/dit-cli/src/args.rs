@@ -1,0 +1,220 @@
+//! What can be typed, and its help. No logic: `commands` resolves it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Class-conditional image generation with Diffusion Transformers (DiT).
+#[derive(Parser)]
+#[command(
+    name = "dit-cli",
+    version,
+    max_term_width = 80,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (finished images are kept)."
+)]
+pub struct Cli {
+    /// Say more on stderr: -v what is loaded, -vv every stage
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    Sample(Box<SampleArgs>),
+    Inspect(InspectArgs),
+    Convert(ConvertArgs),
+    Completions(CompletionsArgs),
+}
+
+/// Sample pictures from a checkpoint
+///
+/// Without flags: one picture of each default class, from the fetched DiT-XL/2 256 if it is there, else from the
+/// small demo model in the repository.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  dit-cli sample --class 207,360 --cfg-scale 4 --seed 1 --out dogs.png
+  dit-cli sample --class \"golden retriever\" --num-samples 8 --out-dir dogs/
+  dit-cli sample --sampler ddim --steps 50 --npz samples.npz --json
+  dit-cli sample --from-png dogs.png --out again.png")]
+pub struct SampleArgs {
+    /// Checkpoint: file, diffusers folder, or a name from weights/manifest.json
+    /// [default: dit-xl-2-256 if fetched, else the demo]
+    #[arg(long, value_name = "PATH|NAME")]
+    pub ckpt: Option<String>,
+    /// Standard model the checkpoint is, such as DiT-XL/2; only where the file leaves it open
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Attention heads; only where the file leaves them open
+    #[arg(long, value_name = "N")]
+    pub num_heads: Option<usize>,
+    /// Side of the pictures in pixels, to make sure that the checkpoint is the one you mean
+    #[arg(long, value_name = "PX")]
+    pub image_size: Option<usize>,
+    /// Latent codec: diffusers folder, file, name from the manifest, or `none` to write latents only
+    /// [default: what the manifest pairs with the checkpoint]
+    #[arg(long, value_name = "PATH|NAME|none")]
+    pub vae: Option<String>,
+    /// Classes: ids, ranges and names, such as `207,360`, `0-9`, "golden retriever" or `all`; order and repeats are kept
+    /// [default: the original's eight for ImageNet, else all]
+    #[arg(long, value_name = "LIST")]
+    pub class: Option<String>,
+    /// Pictures per listed class [default: 1]
+    #[arg(long, value_name = "N")]
+    pub num_samples: Option<usize>,
+    /// Classifier-free guidance scale; 1 is no guidance, at half the cost [default: 4.0]
+    #[arg(long, value_name = "F")]
+    pub cfg_scale: Option<f64>,
+    /// Latent channels that are guided [default: 3 for four-channel latents, as the released models were evaluated]
+    #[arg(long, value_name = "3|all")]
+    pub cfg_channels: Option<GuidedChannelsArg>,
+    /// Sampler [default: ddpm]
+    #[arg(long)]
+    pub sampler: Option<SamplerArg>,
+    /// Steps: a count, sections such as `10,15,20`, or `ddim50` [default: 250]
+    #[arg(long, value_name = "SPEC")]
+    pub steps: Option<String>,
+    /// DDIM's noise: 0 deterministic, 1 as much as DDPM [default: 0.0]
+    #[arg(long, value_name = "F")]
+    pub eta: Option<f64>,
+    /// Seed; image k of a seed is the same whatever batch it is in [default: 0]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Replay noise: safetensors with `z` (N,C,H,W) and, for samplers that add noise, `steps` (S,N,C,H,W)
+    #[arg(long, value_name = "FILE")]
+    pub noise: Option<PathBuf>,
+    /// Arithmetic of the transformer and the VAE [default: fp32]
+    #[arg(long)]
+    pub precision: Option<PrecisionArg>,
+    /// auto, cpu, cuda or cuda:N [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// CPU threads [default: all cores this process may use]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Pictures computed at once [default: what fits into memory, at most 16]
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// One grid of all pictures, four columns [default: sample.png if no other output is named]
+    #[arg(long, value_name = "FILE.png")]
+    pub out: Option<PathBuf>,
+    /// One PNG a picture: 000000.png, 000001.png, …
+    #[arg(long, value_name = "DIR")]
+    pub out_dir: Option<PathBuf>,
+    /// `arr_0`, uint8 (N,H,W,3), as FID evaluators read it
+    #[arg(long, value_name = "FILE")]
+    pub npz: Option<PathBuf>,
+    /// safetensors `latents` (N,C,H,W), scaled as the model sees them, before the VAE
+    #[arg(long, value_name = "FILE")]
+    pub latents: Option<PathBuf>,
+    /// Repeat the run that made this PNG; other flags override its recipe
+    #[arg(long, value_name = "X.png")]
+    pub from_png: Option<PathBuf>,
+    /// A machine-readable summary on stdout; everything else is on stderr
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GuidedChannelsArg {
+    #[value(name = "3")]
+    Three,
+    All,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SamplerArg {
+    /// Ancestral sampling (Ho et al. 2020)
+    Ddpm,
+    /// Implicit sampling (Song et al. 2021)
+    Ddim,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionArg {
+    Fp32,
+    Bf16,
+}
+
+/// Say what a checkpoint is: layout, configuration, cost, problems
+#[derive(Args)]
+#[command(after_help = "Example:
+  dit-cli inspect weights/demo/dit-fashion.safetensors")]
+pub struct InspectArgs {
+    /// Checkpoint file, diffusers folder (DiT or VAE), or a name from the manifest
+    #[arg(value_name = "CKPT")]
+    pub ckpt: String,
+    /// Standard model the checkpoint is; only where the file leaves it open
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Attention heads; only where the file leaves them open
+    #[arg(long, value_name = "N")]
+    pub num_heads: Option<usize>,
+    /// Machine-readable, on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Convert a checkpoint between files and layouts
+///
+/// OUT's name decides the form: `.safetensors`, `.pt` (original layout), or a folder (diffusers).
+#[derive(Args)]
+#[command(after_help = "Examples:
+  dit-cli convert DiT-XL-2-256x256.pt dit-xl-2.safetensors --dtype bf16
+  dit-cli convert 0400000.pt hub/ --layout diffusers --ema
+  dit-cli convert hub/transformer model.pt")]
+pub struct ConvertArgs {
+    /// Checkpoint file or diffusers folder
+    #[arg(value_name = "IN")]
+    pub input: String,
+    /// File or folder to write
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// Names and shapes of the output [default: original for a file, diffusers for a folder]
+    #[arg(long)]
+    pub layout: Option<LayoutArg>,
+    /// Element type of the output [default: as in the input]
+    #[arg(long)]
+    pub dtype: Option<DtypeArg>,
+    /// Take the averaged weights of a training checkpoint [default, where it has them]
+    #[arg(long, conflicts_with = "raw")]
+    pub ema: bool,
+    /// Take the weights as trained, not averaged
+    #[arg(long)]
+    pub raw: bool,
+    /// Class names to store: a JSON array of strings
+    #[arg(long, value_name = "FILE")]
+    pub class_names: Option<PathBuf>,
+    /// Standard model the checkpoint is; only where the file leaves it open
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Attention heads; only where the file leaves them open
+    #[arg(long, value_name = "N")]
+    pub num_heads: Option<usize>,
+    /// Replace OUT if it exists
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LayoutArg {
+    Original,
+    Diffusers,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DtypeArg {
+    F32,
+    Bf16,
+    F16,
+}
+
+/// Print a completion script for your shell
+#[derive(Args)]
+#[command(after_help = "Example:
+  dit-cli completions bash > ~/.local/share/bash-completion/completions/dit-cli")]
+pub struct CompletionsArgs {
+    /// bash, zsh, fish, elvish or powershell
+    pub shell: clap_complete::Shell,
+}

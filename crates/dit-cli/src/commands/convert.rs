@@ -1,0 +1,61 @@
+use std::{fs, io::IsTerminal};
+
+use anyhow::{Context, Result, bail};
+use dit_weights::{ConvertOptions, Dtype, Layout, ModelConfig, OpenOptions, WeightsKind, convert};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    args::{ConvertArgs, DtypeArg, LayoutArg},
+    open::{Library, told},
+};
+
+pub fn run(args: &ConvertArgs) -> Result<()> {
+    let input = Library::discover()?.locate_any(&args.input)?;
+    if !args.force && args.output.exists() {
+        bail!("{} exists\n  help: pass --force to replace it", args.output.display());
+    }
+    let weights = match (args.ema, args.raw) {
+        (true, _) => Some(WeightsKind::Ema),
+        (_, true) => Some(WeightsKind::Raw),
+        (false, false) => None,
+    };
+    let class_names = match &args.class_names {
+        None => None,
+        Some(path) => {
+            let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let names = serde_json::from_str::<Vec<String>>(&text);
+            Some(names.with_context(|| format!("{} is not a JSON array of strings", path.display()))?)
+        }
+    };
+    let options = ConvertOptions {
+        open: OpenOptions { weights, ..told(input.options, args.model.as_deref(), args.num_heads)? },
+        layout: args.layout.map(|layout| match layout {
+            LayoutArg::Original => Layout::Original,
+            LayoutArg::Diffusers => Layout::Diffusers,
+        }),
+        dtype: args.dtype.map(|dtype| match dtype {
+            DtypeArg::F32 => Dtype::F32,
+            DtypeArg::Bf16 => Dtype::BF16,
+            DtypeArg::F16 => Dtype::F16,
+        }),
+        class_names,
+        ..ConvertOptions::default()
+    };
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    let template = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}";
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let done = convert(&input.path, &args.output, &options, &mut |progress| {
+        bar.set_length(progress.total);
+        bar.set_position(progress.written);
+    })?;
+    bar.finish_and_clear();
+    let what = match &done.config {
+        ModelConfig::Dit(config) => config.to_string(),
+        ModelConfig::Vae(_) => "AutoencoderKL".to_owned(),
+    };
+    eprintln!("{what}: {} layout -> {} layout, {:.1} MB", done.from, done.to, done.bytes as f64 / 1e6);
+    for file in &done.files {
+        eprintln!("wrote {}", file.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! One file a command.
+
+pub mod completions;
+pub mod convert;
+pub mod inspect;
+pub mod sample;

@@ -1,0 +1,211 @@
+//! What was typed, completed by a PNG's recipe and by defaults.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use dit_classes::ClassNames;
+use dit_config::DitConfig;
+use dit_image::read_recipe;
+use dit_sample::{CfgChannels, OpenedAs, OutputPaths, Precision, Provenance, Recipe, SamplerKind, Settings, Shows};
+
+use crate::args::{GuidedChannelsArg, PrecisionArg, SampleArgs, SamplerArg};
+
+/// The classes that the original's script samples.
+const ORIGINAL_CLASSES: [u32; 8] = [207, 360, 387, 974, 88, 979, 417, 279];
+const DEFAULT_CFG_SCALE: f64 = 4.0;
+const DEFAULT_STEPS: &str = "250";
+
+/// A resolved request: everything but what the checkpoint itself decides.
+pub struct Request {
+    pub checkpoint: Option<String>,
+    pub opened_as: OpenedAs,
+    pub vae: Option<String>,
+    pub noise: Option<PathBuf>,
+    pub seed: u64,
+    pub device: String,
+    pub threads: Option<usize>,
+    pub batch_size: Option<usize>,
+    pub first_image: u64,
+    pub shows: Shows,
+    pub outputs: OutputPaths,
+    class_list: Option<String>,
+    num_samples: usize,
+    image_size: Option<usize>,
+    sampler: SamplerKind,
+    steps: String,
+    cfg_scale: Option<f64>,
+    cfg_channels: Option<CfgChannels>,
+    precision: Precision,
+    /// The recipe that is repeated.
+    recipe: Option<Recipe>,
+    /// Which of the recipe's files the user replaced: their hashes need not be the recipe's.
+    replaced: Replaced,
+}
+
+#[derive(Default)]
+struct Replaced {
+    checkpoint: bool,
+    vae: bool,
+    noise: bool,
+}
+
+impl Request {
+    pub fn from_args(args: &SampleArgs) -> Result<Self> {
+        let recipe = match &args.from_png {
+            Some(path) => Some(Recipe::from_json(&read_recipe(path)?)?),
+            None => None,
+        };
+        let old = recipe.as_ref();
+        let settings = old.map(|recipe| &recipe.settings);
+        // Other images than the recipe's: its batch, and what it showed of it, no longer hold.
+        let new_images = args.class.is_some() || args.num_samples.is_some();
+        let kept = old.filter(|_| !new_images);
+        if args.num_samples == Some(0) {
+            bail!("--num-samples 0: there is nothing to sample");
+        }
+        if args.batch_size == Some(0) {
+            bail!("--batch-size 0: at least one picture has to be computed at once");
+        }
+        if args.num_samples.is_some() && old.is_some() && args.class.is_none() {
+            bail!("--num-samples needs --class where --from-png gives the pictures");
+        }
+        Ok(Self {
+            checkpoint: args.ckpt.clone().or(old.map(|recipe| recipe.checkpoint.name.clone())),
+            opened_as: OpenedAs {
+                model: args.model.clone().or(old.and_then(|recipe| recipe.opened_as.model.clone())),
+                num_heads: args.num_heads.or(old.and_then(|recipe| recipe.opened_as.num_heads)),
+            },
+            vae: args.vae.clone().or(old.map(|recipe| recipe.vae.name.clone())),
+            noise: args.noise.clone().or(old.and_then(|recipe| Some(PathBuf::from(&recipe.noise.as_ref()?.name)))),
+            seed: args.seed.or(settings.map(|settings| settings.seed)).unwrap_or(0),
+            device: args.device.clone().or(old.map(|recipe| recipe.device.clone())).unwrap_or("auto".to_owned()),
+            threads: args.threads.or(old.map(|recipe| recipe.threads)),
+            batch_size: args.batch_size.or(kept.map(|recipe| recipe.batch_size)),
+            first_image: kept.map_or(0, |recipe| recipe.first_image),
+            shows: kept.map_or(Shows::Grid, |recipe| recipe.shows),
+            outputs: outputs(args),
+            class_list: args.class.clone(),
+            num_samples: args.num_samples.unwrap_or(1),
+            image_size: args.image_size,
+            sampler: sampler(args, settings)?,
+            steps: args.steps.clone().or(settings.map(|s| s.steps.clone())).unwrap_or(DEFAULT_STEPS.to_owned()),
+            cfg_scale: args.cfg_scale.or(settings.map(|settings| settings.cfg_scale)),
+            cfg_channels: args
+                .cfg_channels
+                .map(|channels| match channels {
+                    GuidedChannelsArg::Three => CfgChannels::Three,
+                    GuidedChannelsArg::All => CfgChannels::All,
+                })
+                .or(settings.map(|settings| settings.cfg_channels)),
+            precision: args
+                .precision
+                .map(|precision| match precision {
+                    PrecisionArg::Fp32 => Precision::Fp32,
+                    PrecisionArg::Bf16 => Precision::Bf16,
+                })
+                .or(settings.map(|settings| settings.precision))
+                .unwrap_or(Precision::Fp32),
+            replaced: Replaced {
+                checkpoint: args.ckpt.is_some(),
+                vae: args.vae.is_some(),
+                noise: args.noise.is_some(),
+            },
+            recipe,
+        })
+    }
+
+    /// One class for each image.
+    pub fn classes(&self, names: &ClassNames) -> Result<Vec<u32>> {
+        let listed = match (&self.class_list, &self.recipe) {
+            (Some(list), _) => names.parse_list(list)?,
+            (None, Some(recipe)) => return Ok(recipe.classes.clone()),
+            (None, None) if names.len() == 1000 => ORIGINAL_CLASSES.to_vec(),
+            (None, None) => (0..names.len()).collect(),
+        };
+        Ok(listed.into_iter().flat_map(|class| std::iter::repeat_n(class, self.num_samples)).collect())
+    }
+
+    /// The settings, with the defaults that depend on the model.
+    pub fn settings(&self, config: &DitConfig) -> Result<Settings> {
+        let default_scale = if config.null_class().is_some() { DEFAULT_CFG_SCALE } else { 1.0 };
+        let settings = Settings {
+            sampler: self.sampler,
+            steps: self.steps.clone(),
+            cfg_scale: self.cfg_scale.unwrap_or(default_scale),
+            cfg_channels: self.cfg_channels.unwrap_or(CfgChannels::default_for(config.in_channels)),
+            seed: self.seed,
+            precision: self.precision,
+        };
+        if settings.cfg_channels == CfgChannels::Three && config.in_channels < 3 {
+            bail!("--cfg-channels 3: the model has {} latent channels; pass --cfg-channels all", config.in_channels);
+        }
+        if !settings.cfg_scale.is_finite() {
+            bail!("--cfg-scale {}: expected a finite number", settings.cfg_scale);
+        }
+        Ok(settings)
+    }
+
+    /// Whether the checkpoint makes pictures of the size that was asked for.
+    pub fn check_image_size(&self, config: &DitConfig) -> Result<()> {
+        let made = (config.latent.height * 8, config.latent.width * 8);
+        match self.image_size {
+            Some(size) if (size, size) != made => bail!(
+                "--image-size {size}: this checkpoint's positions are for {} x {} pixels\n  \
+                 help: pass the checkpoint that was trained at {size} pixels, or leave --image-size out",
+                made.1,
+                made.0
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the files are those of the recipe that is repeated.
+    pub fn check_sources(&self, now: &Provenance) -> Result<()> {
+        let Some(recipe) = &self.recipe else { return Ok(()) };
+        let sources = [
+            ("checkpoint", "--ckpt", self.replaced.checkpoint, Some(&recipe.checkpoint), Some(&now.checkpoint)),
+            ("VAE", "--vae", self.replaced.vae, Some(&recipe.vae), now.vae.as_ref()),
+            ("noise", "--noise", self.replaced.noise, recipe.noise.as_ref(), now.noise.as_ref()),
+        ];
+        for (what, flag, replaced, then, now) in sources {
+            if let (false, Some(then), Some(now)) = (replaced, then, now)
+                && then.sha256 != now.sha256
+            {
+                bail!(
+                    "the {what} {} is not the one that made the picture: its SHA-256 is {}, was {}\n  \
+                     help: pass {flag} to sample with another one anyway",
+                    now.name,
+                    now.sha256,
+                    then.sha256
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sampler(args: &SampleArgs, old: Option<&Settings>) -> Result<SamplerKind> {
+    let old = old.map(|settings| settings.sampler);
+    let chosen = match (args.sampler, old) {
+        (Some(SamplerArg::Ddpm), _) | (None, None) => SamplerKind::Ddpm,
+        (Some(SamplerArg::Ddim), Some(SamplerKind::Ddim { eta })) => SamplerKind::Ddim { eta },
+        (Some(SamplerArg::Ddim), _) => SamplerKind::Ddim { eta: 0.0 },
+        (None, Some(old)) => old,
+    };
+    match (chosen, args.eta) {
+        (SamplerKind::Ddim { .. }, Some(eta)) => Ok(SamplerKind::Ddim { eta }),
+        (SamplerKind::Ddpm, Some(_)) => bail!("--eta is DDIM's; pass --sampler ddim with it"),
+        (chosen, None) => Ok(chosen),
+    }
+}
+
+/// `sample.png` unless some output is named.
+fn outputs(args: &SampleArgs) -> OutputPaths {
+    let named = args.out.is_some() || args.out_dir.is_some() || args.npz.is_some() || args.latents.is_some();
+    OutputPaths {
+        png: args.out.clone().or_else(|| (!named).then(|| PathBuf::from("sample.png"))),
+        dir: args.out_dir.clone(),
+        npz: args.npz.clone(),
+        latents: args.latents.clone(),
+    }
+}

@@ -1,0 +1,103 @@
+//! From what was typed as a checkpoint to a path, and what the catalogue knows about it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use dit_catalog::{Catalog, Entry, Kind, WeightsDir};
+use dit_config::{LatentSize, StandardModel};
+use dit_weights::OpenOptions;
+
+/// The catalogue, and the folder its checkpoints are in.
+pub struct Library {
+    catalog: Catalog,
+    weights: WeightsDir,
+}
+
+/// A checkpoint's place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Located {
+    /// As typed, or the catalogue's name: what a recipe records.
+    pub name: String,
+    /// File or folder.
+    pub path: PathBuf,
+    /// What the catalogue says where shapes do not.
+    pub options: OpenOptions,
+    /// The catalogue's name of the codec that belongs to it.
+    pub pairs_with: Option<String>,
+}
+
+impl Library {
+    /// Finds the weights folder and reads its manifest.
+    pub fn discover() -> Result<Self> {
+        let weights = WeightsDir::discover()?;
+        Ok(Self { catalog: Catalog::of(&weights)?, weights })
+    }
+
+    /// The checkpoint to sample from when none is named.
+    pub fn default_checkpoint(&self) -> Result<Located> {
+        let name = self.catalog.default_checkpoint(&self.weights)?.name().to_owned();
+        self.locate(&name, Kind::Dit)
+    }
+
+    /// A path, or a name of the catalogue. What looks like a path is one; so is anything that is there and is no name.
+    pub fn locate(&self, text: &str, kind: Kind) -> Result<Located> {
+        let path = Path::new(text);
+        if !self.catalog.contains(text) || path.components().count() > 1 {
+            if path.exists() {
+                return Ok(self.at_path(text, path));
+            }
+            let looks_like_a_path = path.components().count() > 1 || path.extension().is_some();
+            if looks_like_a_path {
+                bail!("{text} does not exist\n  help: check the path, or name a checkpoint of weights/manifest.json");
+            }
+        }
+        let entry = self.catalog.get(text).with_context(|| format!("there is no file {text} either"))?;
+        if entry.kind() != kind {
+            bail!("{text} is a {}, expected a {kind}", entry.kind());
+        }
+        let path = self.catalog.installed(text, &self.weights)?;
+        Ok(Located {
+            name: text.to_owned(),
+            path,
+            options: options_of(entry),
+            pairs_with: entry.pairs_with().map(str::to_owned),
+        })
+    }
+
+    /// As [`locate`](Self::locate), whatever kind it is.
+    pub fn locate_any(&self, text: &str) -> Result<Located> {
+        let kind = self.catalog.get(text).map_or(Kind::Dit, Entry::kind);
+        self.locate(text, kind)
+    }
+
+    /// A path; if it is where an entry of the catalogue is installed, what is known about that still holds.
+    fn at_path(&self, text: &str, path: &Path) -> Located {
+        let same = |entry: &&Entry| match (entry.path_in(self.weights.path()).canonicalize(), path.canonicalize()) {
+            (Ok(installed), Ok(given)) => installed == given,
+            _ => false,
+        };
+        let entry = self.catalog.entries().iter().find(same);
+        Located {
+            name: text.to_owned(),
+            path: path.to_owned(),
+            options: entry.map(options_of).unwrap_or_default(),
+            pairs_with: entry.and_then(Entry::pairs_with).map(str::to_owned),
+        }
+    }
+}
+
+fn options_of(entry: &Entry) -> OpenOptions {
+    let hints = entry.hints();
+    OpenOptions {
+        model: hints.model,
+        heads: hints.num_heads,
+        latent: hints.image_size.map(|side| LatentSize::square(side / 8)),
+        ..OpenOptions::default()
+    }
+}
+
+/// What the user said about a checkpoint goes before what the catalogue says.
+pub fn told(catalog: OpenOptions, model: Option<&str>, num_heads: Option<usize>) -> Result<OpenOptions> {
+    let model = model.map(str::parse::<StandardModel>).transpose().context("--model")?;
+    Ok(OpenOptions { model: model.or(catalog.model), heads: num_heads.or(catalog.heads), ..catalog })
+}

@@ -1,0 +1,38 @@
+//! What the user sees if libtorch gives up in the middle of a computation, or if there is a bug.
+
+use std::panic::PanicHookInfo;
+
+/// Replaces the panic message and backtrace by one line that says what to do.
+pub fn install() {
+    std::panic::set_hook(Box::new(|info| eprintln!("error: {}", describe(&message(info)))));
+}
+
+fn message(info: &PanicHookInfo<'_>) -> String {
+    let payload = info.payload();
+    let text = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref::<&str>().copied());
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    format!("{} ({place})", text.unwrap_or("unknown"))
+}
+
+fn describe(message: &str) -> String {
+    let memory = ["out of memory", "can't allocate memory", "not enough memory"];
+    if memory.iter().any(|sign| message.contains(sign)) {
+        return "out of memory\n  help: pass a smaller --batch-size, or --precision bf16".to_owned();
+    }
+    // libtorch appends the C++ call stack, a line each.
+    let first = message.lines().next().unwrap_or_default();
+    format!("internal error: {first}\n  help: this is a bug; please report it with the command that you ran")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::describe;
+
+    #[test]
+    fn memory_is_told_from_bugs_and_call_stacks_are_cut() {
+        assert!(describe("CUDA out of memory. Tried to allocate 20.00 GiB\nframe #0").contains("--batch-size"));
+        assert!(describe("DefaultCPUAllocator: can't allocate memory: you tried to allocate").contains("--batch-size"));
+        let bug = describe("shape mismatch\nframe #0: c10::Error");
+        assert!(bug.contains("shape mismatch") && !bug.contains("frame"));
+    }
+}

@@ -1,0 +1,134 @@
+use std::ops::Range;
+
+use dit_config::{DitConfig, Sigma};
+use dit_diffusion::{
+    Ddim, Ddpm, LatentShape, MeanTarget, NoiseSchedule, Parameterization, SampleSchedule, Solver, Spacing, Variance,
+};
+
+use crate::{Error, SamplerKind, Settings};
+
+/// Training steps of every published DiT.
+const TRAIN_STEPS: usize = 1000;
+
+/// A checked request: what to compute, for which images, in which batches.
+///
+/// Invariants: at least one image, every class is the model's, guidance only where there is a null class.
+#[derive(Debug)]
+pub struct Plan {
+    settings: Settings,
+    schedule: SampleSchedule,
+    parameterization: Parameterization,
+    first_image: u64,
+    classes: Vec<u32>,
+    batch_size: usize,
+}
+
+/// Images that are computed together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Index of the first, counted over the run.
+    pub first_image: u64,
+    /// The class of each.
+    pub classes: Vec<u32>,
+}
+
+impl Batch {
+    /// Index of every image.
+    pub fn images(&self) -> Range<u64> {
+        self.first_image..self.first_image + self.classes.len() as u64
+    }
+}
+
+impl Plan {
+    /// Checks `settings` and `classes` (one for each image, from `first_image` on) against the model.
+    ///
+    /// # Errors
+    /// A class that the model does not have, guidance without a null class, no image, or settings that
+    /// [`dit_diffusion`] refuses.
+    pub fn new(
+        config: &DitConfig,
+        settings: Settings,
+        first_image: u64,
+        classes: Vec<u32>,
+        batch_size: usize,
+    ) -> Result<Self, Error> {
+        if classes.is_empty() || batch_size == 0 {
+            return Err(Error::NoImages);
+        }
+        if let Some(&class) = classes.iter().find(|&&class| class as usize >= config.num_classes) {
+            return Err(Error::Class { class, num_classes: config.num_classes });
+        }
+        if settings.cfg_scale != 1.0 && config.null_class().is_none() {
+            return Err(Error::NoNullClass);
+        }
+        let spacing: Spacing = settings.steps.parse()?;
+        let schedule = NoiseSchedule::linear(TRAIN_STEPS)?.respaced(&spacing)?;
+        let variance = match config.sigma {
+            Sigma::Learned => Variance::LearnedRange,
+            Sigma::Fixed => Variance::FixedLarge,
+        };
+        let parameterization = Parameterization { mean: MeanTarget::Epsilon, variance };
+        let plan = Self { settings, schedule, parameterization, first_image, classes, batch_size };
+        plan.solver()?;
+        Ok(plan)
+    }
+
+    /// How it is sampled.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The noise levels to walk.
+    pub fn schedule(&self) -> &SampleSchedule {
+        &self.schedule
+    }
+
+    /// How the network's output is read.
+    pub fn parameterization(&self) -> Parameterization {
+        self.parameterization
+    }
+
+    /// A fresh solver for one batch.
+    ///
+    /// # Errors
+    /// If the sampler's own settings are out of range.
+    pub fn solver(&self) -> Result<Box<dyn Solver>, Error> {
+        Ok(match self.settings.sampler {
+            SamplerKind::Ddpm => Box::new(Ddpm),
+            SamplerKind::Ddim { eta } => Box::new(Ddim::new(eta)?),
+        })
+    }
+
+    /// The class of every image.
+    pub fn classes(&self) -> &[u32] {
+        &self.classes
+    }
+
+    /// Index of the first image.
+    pub fn first_image(&self) -> u64 {
+        self.first_image
+    }
+
+    /// Images computed at once, at most.
+    pub fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    /// The batches, in order.
+    pub fn batches(&self) -> impl ExactSizeIterator<Item = Batch> {
+        self.classes.chunks(self.batch_size).enumerate().map(|(i, classes)| Batch {
+            first_image: self.first_image + (i * self.batch_size) as u64,
+            classes: classes.to_vec(),
+        })
+    }
+}
+
+/// The latent shape of a model.
+pub(crate) fn latent_shape(config: &DitConfig) -> LatentShape {
+    // A configuration's extents are far below u32::MAX.
+    LatentShape {
+        channels: config.in_channels as u32,
+        height: config.latent.height as u32,
+        width: config.latent.width as u32,
+    }
+}

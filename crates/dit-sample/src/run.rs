@@ -1,0 +1,104 @@
+use std::{
+    ops::ControlFlow,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use dit_diffusion::Noise;
+
+use crate::{Error, Outputs, Pipeline, Plan};
+
+/// Where a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunProgress {
+    /// Images finished, decoded and handed to the outputs.
+    pub images_done: usize,
+    /// Images in all.
+    pub images: usize,
+    /// Steps finished, counted over all batches.
+    pub steps_done: usize,
+    /// Steps in all.
+    pub steps: usize,
+}
+
+/// How long the parts of a run took, in seconds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Timings {
+    /// Each step of each batch.
+    pub steps: Vec<f64>,
+    /// Decoding and writing, in all.
+    pub decode: f64,
+}
+
+impl Timings {
+    /// The median step.
+    pub fn median_step(&self) -> Option<f64> {
+        let mut sorted = self.steps.clone();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        match sorted.len() {
+            0 => None,
+            odd if odd % 2 == 1 => Some(sorted[middle]),
+            _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
+        }
+    }
+}
+
+/// Computes every batch of `plan` and hands latents and pictures to `outputs`, which the caller completes: with
+/// [`Outputs::finish`], or, from another thread that was told to stop, with [`Outputs::finish_early`].
+///
+/// `outputs` is locked only while results are handed over, never while something is computed.
+///
+/// # Errors
+/// The first failure of any part; cancelled if `observe` breaks.
+pub fn run(
+    pipeline: &Pipeline,
+    plan: &Plan,
+    noise: &dyn Noise,
+    outputs: &Mutex<Outputs>,
+    observe: &mut dyn FnMut(RunProgress) -> ControlFlow<()>,
+) -> Result<Timings, Error> {
+    let mut timings = Timings::default();
+    let steps_per_batch = plan.schedule().num_steps();
+    let batches = plan.batches();
+    let mut progress = RunProgress {
+        images_done: 0,
+        images: plan.classes().len(),
+        steps_done: 0,
+        steps: steps_per_batch * batches.len(),
+    };
+    for (number, batch) in batches.enumerate() {
+        let mut last = Instant::now();
+        let latents = pipeline.sample(plan, &batch, noise, &mut |walk| {
+            if walk.done > 0 {
+                timings.steps.push(last.elapsed().as_secs_f64());
+            }
+            progress.steps_done = number * steps_per_batch + walk.done;
+            let flow = observe(progress);
+            last = Instant::now();
+            flow
+        })?;
+        let start = Instant::now();
+        lock(outputs).push_latents(&latents);
+        if lock(outputs).needs_pictures() {
+            let mut images = batch.images();
+            let mut written = Ok(());
+            pipeline.decode(&latents, &mut |picture| {
+                if let (Ok(()), Some(image)) = (&written, images.next()) {
+                    written = lock(outputs).push_picture(&batch, image, picture);
+                    progress.images_done += 1;
+                }
+            })?;
+            written?;
+        } else {
+            progress.images_done += batch.classes.len();
+        }
+        timings.decode += start.elapsed().as_secs_f64();
+    }
+    Ok(timings)
+}
+
+/// Locks, also after a panic elsewhere: what was handed over before is whole.
+fn lock(outputs: &Mutex<Outputs>) -> MutexGuard<'_, Outputs> {
+    outputs.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,99 @@
+use std::fmt;
+
+use dit_diffusion::GuidedChannels;
+use serde::{Deserialize, Serialize};
+use tch::Kind;
+
+/// Which solver walks the schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum SamplerKind {
+    /// Ancestral sampling (Ho et al. 2020, algorithm 2).
+    Ddpm,
+    /// Implicit sampling (Song et al. 2021, equation 12).
+    Ddim {
+        /// 0 is deterministic, 1 as noisy as DDPM.
+        eta: f64,
+    },
+}
+
+impl fmt::Display for SamplerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ddpm => f.write_str("ddpm"),
+            Self::Ddim { eta: 0.0 } => f.write_str("ddim"),
+            Self::Ddim { eta } => write!(f, "ddim (eta {eta})"),
+        }
+    }
+}
+
+/// Which latent channels classifier-free guidance moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CfgChannels {
+    /// The first three, as the released models were evaluated.
+    #[serde(rename = "3")]
+    Three,
+    /// All.
+    #[serde(rename = "all")]
+    All,
+}
+
+impl CfgChannels {
+    /// What the checkpoint's kind was evaluated with: three channels of four-channel latents, else all.
+    pub fn default_for(latent_channels: usize) -> Self {
+        if latent_channels == 4 { Self::Three } else { Self::All }
+    }
+
+    pub(crate) fn guided(self) -> GuidedChannels {
+        match self {
+            Self::Three => GuidedChannels::First(3),
+            Self::All => GuidedChannels::All,
+        }
+    }
+}
+
+/// Arithmetic of the networks. The latents, the schedule and the guidance are fp32 in either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// 32-bit floating point: the reference.
+    Fp32,
+    /// bfloat16 weights and activations.
+    Bf16,
+}
+
+impl Precision {
+    /// libtorch's name for it.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Fp32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+        }
+    }
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+/// What determines a picture besides the weights, its class and its index.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The solver.
+    pub sampler: SamplerKind,
+    /// Which timesteps it visits, as typed: `250`, `10,15,20`, `ddim50`, `all`.
+    pub steps: String,
+    /// Classifier-free guidance scale; 1 is none.
+    pub cfg_scale: f64,
+    /// Channels that are guided.
+    pub cfg_channels: CfgChannels,
+    /// Seed of all noise.
+    pub seed: u64,
+    /// Arithmetic of the networks.
+    pub precision: Precision,
+}

@@ -1,0 +1,208 @@
+//! `dit-cli sample` as its users run it, on the demo model.
+
+use std::{
+    fs,
+    path::Path,
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use dit_tests::{dit_cli, fail_in, read_tensor, relative_error, succeed_in};
+use serde_json::Value;
+
+const QUICK: [&str; 8] = ["sample", "--ckpt", "dit-fashion-demo", "--steps", "4", "--seed", "7", "--threads=2"];
+
+fn quick<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&QUICK[..], more].concat()
+}
+
+/// Width, height and RGB bytes.
+fn read_png(path: &Path) -> (u32, u32, Vec<u8>) {
+    let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(path).unwrap()));
+    let mut reader = decoder.read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    (info.width, info.height, pixels)
+}
+
+#[test]
+fn every_output_at_once_and_they_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = ["--class", "Trouser,0-1,Trouser", "--num-samples", "2", "--batch-size", "3", "--out", "grid.png"];
+    let files = ["--out-dir", "each", "--npz", "all.npz", "--latents", "z.safetensors", "--json"];
+    let ran = succeed_in(folder.path(), &quick(&[&more[..], &files[..]].concat()));
+    let summary: Value = serde_json::from_str(&ran.stdout).expect("stdout is JSON and nothing else");
+    for key in [
+        "checkpoint",
+        "config",
+        "device",
+        "precision",
+        "steps",
+        "images",
+        "seconds_load",
+        "seconds_per_step",
+        "seconds_decode",
+        "seconds_total",
+        "peak_rss_bytes",
+        "outputs",
+    ] {
+        assert!(!summary[key].is_null(), "no {key} in {summary}");
+    }
+    assert_eq!((summary["images"].as_u64(), summary["steps"].as_u64()), (Some(8), Some(4)));
+
+    let latents = read_tensor(&folder.path().join("z.safetensors"), "latents");
+    assert_eq!(latents.size(), [8, 4, 8, 8]);
+    let npz = fs::read(folder.path().join("all.npz")).unwrap();
+    let mut pictures = Vec::new();
+    for image in 0..8 {
+        let (width, height, pixels) = read_png(&folder.path().join(format!("each/{image:06}.png")));
+        assert_eq!((width, height), (32, 32));
+        pictures.extend(pixels);
+    }
+    assert!(npz.windows(pictures.len()).any(|window| window == pictures), "arr_0 holds the PNGs' pixels, in order");
+    // Four columns and two rows of 32 pixels, two pixels between and around them.
+    let (width, height, grid) = read_png(&folder.path().join("grid.png"));
+    assert_eq!((width, height), (4 * 34 + 2, 2 * 34 + 2));
+    let row_of_first = |row: usize| &grid[((2 + row) * width as usize + 2) * 3..][..32 * 3];
+    assert!((0..32).all(|row| row_of_first(row) == &pictures[row * 32 * 3..][..32 * 3]));
+}
+
+#[test]
+fn an_image_does_not_depend_on_its_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let latents = |batch: &str, file: &str| {
+        let more = ["--class", "0-6", "--batch-size", batch, "--vae", "none", "--latents", file];
+        succeed_in(folder.path(), &quick(&more));
+        read_tensor(&folder.path().join(file), "latents")
+    };
+    let (ones, sevens) = (latents("1", "a"), latents("7", "b"));
+    assert!(relative_error(&ones, &sevens) < 2e-5);
+    // And images of one class differ: the noise is each image's own.
+    let more = ["--class", "3", "--num-samples", "2", "--vae", "none", "--latents", "c"];
+    succeed_in(folder.path(), &quick(&more));
+    let two = read_tensor(&folder.path().join("c"), "latents");
+    assert!(relative_error(&two.get(0), &two.get(1)) > 0.1);
+}
+
+#[test]
+fn a_png_repeats_itself_to_the_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = ["--class", "5,8,9,1,2", "--batch-size", "2", "--cfg-scale", "2.5", "--sampler", "ddim", "--eta", "0.5"];
+    succeed_in(folder.path(), &quick(&[&more[..], &["--out", "grid.png", "--out-dir", "each"]].concat()));
+    for original in ["grid.png", "each/000000.png", "each/000003.png", "each/000004.png"] {
+        succeed_in(folder.path(), &["sample", "--from-png", original, "--out", "again.png"]);
+        let (first, again) = (fs::read(folder.path().join(original)), fs::read(folder.path().join("again.png")));
+        assert!(first.unwrap() == again.unwrap(), "{original} came out differently");
+    }
+    // Other flags override the recipe.
+    succeed_in(folder.path(), &["sample", "--from-png", "each/000003.png", "--seed", "8", "--out", "other.png"]);
+    assert_ne!(read_png(&folder.path().join("other.png")), read_png(&folder.path().join("each/000003.png")));
+}
+
+#[test]
+fn defaults_are_the_demo_and_a_grid_of_its_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = succeed_in(folder.path(), &["sample", "--steps", "2"]);
+    assert!(ran.stderr.contains("dit-fashion-demo"), "says which checkpoint it took:\n{}", ran.stderr);
+    assert!(ran.stdout.is_empty());
+    let (width, height, _) = read_png(&folder.path().join("sample.png"));
+    assert_eq!((width, height), (4 * 34 + 2, 3 * 34 + 2));
+}
+
+#[test]
+fn guidance_scale_one_takes_no_null_class_and_changes_the_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let latents = |scale: &str, file: &str| {
+        let more = ["--class", "4", "--cfg-scale", scale, "--vae", "none", "--latents", file];
+        succeed_in(folder.path(), &quick(&more));
+        read_tensor(&folder.path().join(file), "latents")
+    };
+    let (none, guided) = (latents("1", "a"), latents("4", "b"));
+    assert!(relative_error(&guided, &none) > 0.05);
+    let all = ["--class", "4", "--cfg-channels", "all", "--vae", "none", "--latents", "c"];
+    succeed_in(folder.path(), &quick(&all));
+    assert!(relative_error(&read_tensor(&folder.path().join("c"), "latents"), &guided) > 1e-3);
+}
+
+#[test]
+fn bf16_pictures_are_close_to_fp32() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = |precision: &str| {
+        let more = ["--class", "0-9", "--precision", precision, "--out", "x.png", "--sampler", "ddim"];
+        succeed_in(folder.path(), &quick(&more));
+        read_png(&folder.path().join("x.png")).2
+    };
+    let (full, half) = (picture("fp32"), picture("bf16"));
+    let squares: f64 = full.iter().zip(&half).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
+    let psnr = 10.0 * (255.0 * 255.0 / (squares / full.len() as f64)).log10();
+    assert!(psnr > 30.0, "{psnr} dB");
+    assert_ne!(full, half);
+}
+
+/// Interrupts a long run once three pictures are there.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_keeps_what_is_finished() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["--class", "0-9", "--num-samples", "500", "--batch-size", "1", "--out-dir", "each"];
+    let outputs = ["--npz", "all.npz", "--latents", "z.safetensors"];
+    let mut child = dit_cli()
+        .current_dir(folder.path())
+        .args(quick(&[&args[..], &outputs[..]].concat()))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while !folder.path().join("each/000002.png").exists() {
+        assert!(started.elapsed() < Duration::from_secs(120), "no picture after two minutes");
+        assert!(child.try_wait().unwrap().is_none(), "ended before it was interrupted");
+        thread::sleep(Duration::from_millis(5));
+    }
+    // SAFETY: a signal to a child that has not been waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("finished images are kept"), "{stderr}");
+    let each: Vec<_> = fs::read_dir(folder.path().join("each")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(each.len() >= 3 && each.iter().all(|path| path.extension().is_some_and(|e| e == "png")), "{each:?}");
+    each.iter().for_each(|path| drop(read_png(path)));
+    let header = String::from_utf8_lossy(&fs::read(folder.path().join("all.npz")).unwrap()[..256]).into_owned();
+    assert!(header.contains(&format!("({}, 32, 32, 3)", each.len())), "{header}");
+    let latents = read_tensor(&folder.path().join("z.safetensors"), "latents");
+    assert!(latents.size()[0] >= each.len() as i64);
+}
+
+#[test]
+fn flags_that_cannot_be_honoured_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let fail = |more: &[&str], expected: &[&str]| drop(fail_in(folder.path(), &quick(more), expected));
+    fail(&["--class", "10"], &["10", "0 to 9"]);
+    fail(&["--class", "Trousr"], &["Trouser"]);
+    fail(&["--num-samples", "0"], &["--num-samples 0"]);
+    fail(&["--batch-size", "0"], &["--batch-size 0"]);
+    fail(&["--eta", "0.5"], &["--sampler ddim"]);
+    fail(&["--sampler", "ddim", "--eta", "2"], &["eta is 2"]);
+    fail(&["--cfg-scale", "nan"], &["finite"]);
+    fail(&["--device", "cuda:7"], &["CUDA"]);
+    fail(&["--device", "tpu"], &["auto, cpu, cuda"]);
+    fail(&["--threads", "0"], &["--threads 0"]);
+    fail(&["--vae", "none"], &["--latents"]);
+    fail(&["--vae", "none", "--latents", "z", "--out", "x.png"], &["without a VAE"]);
+    fail(&["--image-size", "256"], &["--image-size 256", "64 x 64"]);
+    fail(&["--out", "no/such/folder/x.png"], &["no/such/folder", "create it"]);
+    fail(&["--npz", "/proc/x.npz"], &["/proc/x.npz"]);
+    fail(&["--noise", "none.safetensors"], &["none.safetensors"]);
+    fail(&["--model", "DiT-XL/2"], &["DiT-XL/2"]);
+    fail(&["--vae", "dit-fashion-demo"], &["is a dit"]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+    let steps = |spec: &str, expected: &[&str]| {
+        let args = ["sample", "--ckpt", "dit-fashion-demo", "--steps", spec];
+        drop(fail_in(folder.path(), &args, expected));
+    };
+    steps("0", &["zero steps"]);
+    steps("ddim64", &["ddim63", "ddim67"]);
+    steps("1001", &["1000"]);
+    steps("many", &["not a step spacing"]);
+}
