@@ -14,7 +14,7 @@ use crate::observe::{Event, Observer};
 use crate::part::{Origin, Part, with_suffix};
 use crate::retry::{Retry, RetryPolicy, jitter};
 use crate::sniff;
-use crate::url::shown;
+use crate::url::{Origin as Host, shown};
 
 /// How often one address may make a download start from its first byte again.
 const MOST_RESTARTS: u32 = 3;
@@ -93,13 +93,24 @@ impl Downloader<'_> {
     pub(crate) fn fetch(&self, target: &Target) -> Result<Arrived, FetchError> {
         let mut part = self.open(target)?;
         let mut failures = Vec::new();
+        let mut unreachable = Vec::new();
         for (i, url) in target.urls.iter().enumerate() {
+            let host = Host::of(url);
+            if unreachable.contains(&host) {
+                continue;
+            }
             match self.from_address(target, url, part) {
                 Ok(arrived) => return Ok(arrived),
                 Err(error) if error.is_final() => return Err(error),
                 Err(error) => {
                     if i + 1 < target.urls.len() {
                         self.observer.observe(&Event::NextAddress { file: &target.label, error: &error.to_string() });
+                    }
+                    if matches!(
+                        error,
+                        FetchError::NoAddress { .. } | FetchError::Refused { .. } | FetchError::Tls { .. }
+                    ) {
+                        unreachable.push(host);
                     }
                     failures.push(error);
                     part = self.open(target)?;

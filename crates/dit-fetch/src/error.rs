@@ -9,22 +9,9 @@ use crate::url::shown;
 /// Every failure of this crate. [`FetchError::exit_code`] gives each class its own process exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// A name is not in the catalogue.
-    #[error("there is no checkpoint named `{name}`\n  help: {help}")]
-    UnknownName {
-        /// What was asked for.
-        name: String,
-        /// Near misses, or the list of names.
-        help: String,
-    },
-    /// The catalogue cannot be fetched from as it stands.
-    #[error("the manifest's entry `{name}` {problem}")]
-    Entry {
-        /// The checkpoint's name.
-        name: String,
-        /// What is wrong, and the mend.
-        problem: String,
-    },
+    /// A name is not in the catalogue, or the catalogue itself is wrong.
+    #[error(transparent)]
+    Catalog(#[from] dit_catalog::Error),
     /// A setting (variable or flag) has a value that cannot be used.
     #[error("{name} is not usable: {problem}")]
     Setting {
@@ -323,7 +310,7 @@ impl FetchError {
     /// that of the gravest: a wrong hash before a page instead of a file, before the first in order.
     pub fn exit_code(&self) -> u8 {
         match self {
-            FetchError::UnknownName { .. } | FetchError::Entry { .. } | FetchError::Setting { .. } => 2,
+            FetchError::Catalog(_) | FetchError::Setting { .. } => 2,
             FetchError::NoAddress { .. } => 10,
             FetchError::Refused { .. } | FetchError::Proxy { .. } => 11,
             FetchError::Tls { .. } => 12,

@@ -80,8 +80,10 @@ pub enum Event<'a> {
     },
     /// A checkpoint is being turned into safetensors.
     Converting {
-        /// The checkpoint.
+        /// The checkpoint; also the `file` of the [`Event::Advanced`] that follow.
         name: &'a str,
+        /// Bytes of weights to write.
+        total: u64,
     },
     /// A checkpoint is ready.
     Installed {

@@ -170,15 +170,16 @@ pub(crate) fn remove(path: &Path) -> Result<(), FetchError> {
     }
 }
 
-/// Writes a small JSON file as a whole or not at all.
+/// Writes a small JSON file as a whole or not at all. The temporary file's name is fixed, so that killed runs leave no
+/// litter: only one process writes a given file at a time.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), FetchError> {
     let fail = |e| FetchError::io("write", path, e);
-    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(fail)?;
-    serde_json::to_writer_pretty(&mut file, value).map_err(|e| fail(e.into()))?;
-    file.write_all(b"\n").map_err(fail)?;
-    file.as_file().sync_all().map_err(fail)?;
-    file.persist(path).map_err(|e| fail(e.error))?;
+    let temporary = with_suffix(path, ".tmp");
+    let mut json = serde_json::to_vec_pretty(value).map_err(|e| fail(e.into()))?;
+    json.push(b'\n');
+    let mut file = File::create(&temporary).map_err(fail)?;
+    file.write_all(&json).and_then(|()| file.sync_all()).map_err(fail)?;
+    std::fs::rename(&temporary, path).map_err(fail)?;
     sync_dir(path)
 }
 

@@ -29,41 +29,55 @@ struct Entries {
     files: BTreeMap<String, Seen>,
 }
 
-/// The record beside one manifest.
+/// The record beside one manifest; where that folder is read-only, the one in the weights folder.
 #[derive(Debug)]
 pub(crate) struct Trust {
-    path: PathBuf,
     manifest: PathBuf,
-    entries: Entries,
+    /// In the order in which they are asked and written.
+    places: Vec<(PathBuf, Entries)>,
 }
 
 impl Trust {
     /// Reads the record of `manifest`: `manifest.json` has `manifest.lock.json`.
-    pub(crate) fn open(manifest: &Path) -> Result<Self, FetchError> {
-        let path = manifest.with_extension("lock.json");
-        let entries = read(&path)?;
-        Ok(Trust { path, manifest: manifest.to_owned(), entries })
+    pub(crate) fn open(manifest: &Path, dir: &Path) -> Result<Self, FetchError> {
+        let mut paths = vec![manifest.with_extension("lock.json"), dir.join("manifest.lock.json")];
+        paths.dedup();
+        let places =
+            paths.into_iter().map(|path| Ok((path.clone(), read(&path)?))).collect::<Result<_, FetchError>>()?;
+        Ok(Trust { manifest: manifest.to_owned(), places })
     }
 
     pub(crate) fn get(&self, name: &str, file: &str) -> Option<&Seen> {
-        self.entries.files.get(&key(name, file))
+        let key = key(name, file);
+        self.places.iter().find_map(|(_, entries)| entries.files.get(&key))
     }
 
     /// Records files seen for the first time; what was recorded before, by whomever, stays.
     pub(crate) fn record(&mut self, name: &str, files: &[(String, Seen)]) -> Result<(), FetchError> {
+        let files: Vec<_> = files.iter().filter(|(file, _)| self.get(name, file).is_none()).collect();
+        if files.is_empty() {
+            return Ok(());
+        }
         // The manifest itself serves as the lock between processes that write to different folders.
         let lock = File::open(&self.manifest).map_err(|e| FetchError::io("open", &self.manifest, e))?;
         lock.lock().map_err(|e| FetchError::io("lock", &self.manifest, e))?;
-        let mut entries = read(&self.path)?;
-        for (file, seen) in files {
-            entries.files.entry(key(name, file)).or_insert_with(|| seen.clone());
-        }
-        if entries != self.entries {
-            write_json(&self.path, &entries)?;
-            self.entries = entries;
+        let last = self.places.len().saturating_sub(1);
+        for (i, (path, entries)) in self.places.iter_mut().enumerate() {
+            *entries = read(path)?;
+            for (file, seen) in &files {
+                entries.files.entry(key(name, file)).or_insert_with(|| seen.clone());
+            }
+            match write_json(path, entries) {
+                Err(FetchError::Io { source, .. }) if i < last && is_read_only(&source) => entries.files.clear(),
+                written => return written,
+            }
         }
         Ok(())
     }
+}
+
+fn is_read_only(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
 }
 
 fn key(name: &str, file: &str) -> String {
@@ -92,15 +106,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let manifest = dir.path().join("lab.json");
         std::fs::write(&manifest, "{}").unwrap();
-        let mut a = Trust::open(&manifest).unwrap();
-        let mut b = Trust::open(&manifest).unwrap();
+        let mut a = Trust::open(&manifest, dir.path()).unwrap();
+        let mut b = Trust::open(&manifest, dir.path()).unwrap();
         a.record("n", &[("f".to_owned(), seen("aa"))]).unwrap();
         b.record("n", &[("f".to_owned(), seen("bb")), ("g".to_owned(), seen("cc"))]).unwrap();
-        let again = Trust::open(&manifest).unwrap();
+        let again = Trust::open(&manifest, dir.path()).unwrap();
         assert_eq!(again.get("n", "f"), Some(&seen("aa")));
         assert_eq!(again.get("n", "g"), Some(&seen("cc")));
         assert_eq!(again.get("m", "f"), None);
         assert_eq!(b.get("n", "f"), Some(&seen("aa")));
+        assert!(!dir.path().join("manifest.lock.json").exists());
         assert!(dir.path().join("lab.lock.json").is_file());
     }
 
@@ -108,7 +123,7 @@ mod tests {
     fn a_damaged_record_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("manifest.lock.json"), "{\"files\": {").unwrap();
-        let error = Trust::open(&dir.path().join("manifest.json")).unwrap_err();
+        let error = Trust::open(&dir.path().join("manifest.json"), dir.path()).unwrap_err();
         assert!(error.to_string().contains("manifest.lock.json"), "{error}");
     }
 }

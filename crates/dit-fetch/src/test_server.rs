@@ -1,4 +1,5 @@
-//! A small HTTP server on the loopback interface that can misbehave in every way the downloads must survive.
+//! For tests (feature `test-server`): a small HTTP server on the loopback interface that can misbehave in every way that
+//! downloads must survive.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -9,6 +10,7 @@ use std::time::Duration;
 /// What a client asked.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// The path, with its query.
     pub path: String,
     headers: Vec<(String, String)>,
     /// How many requests came before it, whatever their path.
@@ -16,6 +18,7 @@ pub struct Request {
 }
 
 impl Request {
+    /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
@@ -55,7 +58,7 @@ pub enum Ending {
 /// An answer.
 #[derive(Debug, Clone)]
 pub struct Response {
-    pub status: u16,
+    status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     length: Length,
@@ -65,6 +68,7 @@ pub struct Response {
 }
 
 impl Response {
+    /// A status and a body, told honestly.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         let (headers, length, ending) = (Vec::new(), Length::Honest, Ending::Whole);
         Response { status, headers, body: body.into(), length, ending, pace: None }
@@ -83,31 +87,31 @@ impl Response {
         response.with("ETag", etag).with("Accept-Ranges", "bytes")
     }
 
+    /// To another address.
     pub fn redirect(location: &str) -> Self {
         Response::new(302, "moved").with("Location", location)
     }
 
+    /// With a header, in place of any other of that name.
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub fn without(mut self, name: &str) -> Self {
-        self.headers.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
-        self
-    }
-
+    /// With its length told otherwise.
     pub fn length(mut self, length: Length) -> Self {
         self.length = length;
         self
     }
 
+    /// With another end.
     pub fn ending(mut self, ending: Ending) -> Self {
         self.ending = ending;
         self
     }
 
+    /// So many bytes at a time, with a pause after each.
     pub fn pace(mut self, bytes: usize, pause: Duration) -> Self {
         self.pace = Some((bytes, pause));
         self
@@ -171,6 +175,7 @@ impl Response {
 type Handler = dyn Fn(&Request) -> Response + Send + Sync;
 
 /// Serves until dropped.
+#[derive(Debug)]
 pub struct Server {
     port: u16,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -179,6 +184,10 @@ pub struct Server {
 }
 
 impl Server {
+    /// Answers every request as `handler` says.
+    ///
+    /// # Panics
+    /// If there is no free port.
     pub fn start(handler: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on the loopback interface");
         let port = listener.local_addr().expect("bound").port();
@@ -200,19 +209,20 @@ impl Server {
         Server { port, requests, stopping, acceptor: Some(acceptor) }
     }
 
+    /// The port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
+    /// The address of a path.
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    /// The same server under another host's name.
-    pub fn url_as(&self, host: &str, path: &str) -> String {
-        format!("http://{host}:{}{path}", self.port)
-    }
-
+    /// All requests so far.
+    ///
+    /// # Panics
+    /// If a handler panicked.
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().expect("no handler panicked").clone()
     }
