@@ -38,8 +38,21 @@ macro_rules! float {
 
 float!(f64, |value: f64| value, f64::from);
 float!(f32, |value: f64| value as f32, |value: f32| value);
-float!(f16, f16::from_f64, f16::from_f32);
-float!(bf16, bf16::from_f64, bf16::from_f32);
+float!(f16, |value: f64| f16::from_f32(round_to_odd(value)), f16::from_f32);
+float!(bf16, |value: f64| bf16::from_f32(round_to_odd(value)), bf16::from_f32);
+
+/// `value` as binary32, inexact ones with the last bit set, so that rounding once more equals rounding `value` itself
+/// (Boldo & Melquiond 2008, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd").
+/// `half`'s own conversions from `f64` drop the lower bits, which turns values just above a tie into ties.
+fn round_to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    let exact = f64::from(nearest);
+    if exact == value || !value.is_finite() {
+        return nearest;
+    }
+    let toward_zero = nearest.to_bits() - u32::from(exact.abs() > value.abs());
+    f32::from_bits(toward_zero | 1)
+}
 
 /// `tensor` with elements of type `to`, each rounded once to the nearest, ties to even. Integers and booleans stay as they
 /// are, and nothing becomes an integer. `name` is for messages.

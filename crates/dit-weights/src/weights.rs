@@ -201,10 +201,10 @@ fn training_hints(args: Value<'_>) -> Hints {
     }
 }
 
-/// How many steps the optimizer beside the weights has taken.
+/// How many steps the optimizer beside the weights has taken. Parameters that are not trained have no state, such as the first.
 fn training_step(file: &TorchFile) -> Option<u64> {
-    let state = file.state_dict("opt.state.0").ok()?;
-    let step = state.read("step").ok()?.to_f32().ok()?;
+    let place = file.state_dicts().find(|place| place.starts_with("opt.state."))?;
+    let step = file.state_dict(place).ok()?.read("step").ok()?.to_f32().ok()?;
     let whole = step.first().copied().filter(|step| *step >= 0.0 && step.fract() == 0.0)?;
     Some(whole as u64)
 }
