@@ -187,8 +187,8 @@ pub enum Error {
         variance: &'static str,
     },
 
-    /// The denoiser itself failed.
-    #[error("the denoiser failed at step {step} (timestep {timestep}): {source}")]
+    /// The denoiser itself failed; why is the error's source.
+    #[error("the denoiser failed at step {step} (timestep {timestep})")]
     Denoiser {
         /// Step of the sampling schedule.
         step: StepIndex,
