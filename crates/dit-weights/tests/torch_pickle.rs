@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use dit_weights::{Dtype, Error, Kind, TensorSource, TorchFile, Value, torch_save};
+use dit_weights::{Dtype, Error, Kind, TensorSource, TensorView, TorchFile, Value, torch_save};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
@@ -525,6 +525,10 @@ fn instructions_build_what_python_builds() {
     check_value(b"\x80\x02\x8a\x01\xff.", "Int(-1)");
     check_value(b"\x80\x02\x8a\x02\xff\x00.", "Int(255)");
     check_value(b"\x80\x02\x8b\x02\0\0\0\x00\x80.", "Int(-32768)");
+    check_value(b"\x80\x02\x8a\x09\x01\0\0\0\0\0\0\0\0.", "Int(1)");
+    check_value(b"\x80\x02\x8a\x09\xfe\xff\xff\xff\xff\xff\xff\xff\xff.", "Int(-2)");
+    check_value(b"\x80\x02\x8a\x09\0\0\0\0\0\0\0\x80\0.", "BigInt([0, 0, 0, 0, 0, 0, 0, 128, 0])");
+    check_value(b"\x80\x02\x8a\x09\0\0\0\0\0\0\0\x7f\xff.", "BigInt([0, 0, 0, 0, 0, 0, 0, 127, 255])");
     check_value(b"\x80\x02G\xbf\xf8\0\0\0\0\0\0.", "Float(-1.5)");
     check_value(b"\x80\x02U\x02ab.", r#"Str("ab")"#);
     check_value(b"\x80\x02T\x02\0\0\0ab.", r#"Str("ab")"#);
@@ -621,6 +625,10 @@ fn what_is_written_reads_back() {
         let copy = TorchFile::open(&path).unwrap();
         assert_eq!(read_all(&copy.state_dict("").unwrap()), read_all(&source));
     }
+    // Extents that need more than 32 bits.
+    let wide = TensorView::new(Dtype::F32, vec![0, 1 << 40], vec![]).unwrap();
+    torch_save::write_state_dict(&path, [Ok(("wide".to_owned(), wide.clone()))]).unwrap();
+    assert_eq!(TorchFile::open(&path).unwrap().state_dict("").unwrap().read("wide").unwrap(), wide);
     torch_save::write_state_dict(&path, []).unwrap();
     assert_eq!(TorchFile::open(&path).unwrap().root().kind(), Kind::Dict);
 }

@@ -299,18 +299,16 @@ impl<'a> Machine<'a> {
 
     // Plain values.
 
+    /// An integer in two's complement, in as many bytes as its writer found fit.
     fn long(&mut self, len: usize) -> Result<(), String> {
         let bytes = self.take(len)?;
-        let node = match bytes.last() {
-            None => Node::Int(0),
-            Some(&top) if len <= 8 => {
-                let mut extended = [if top < 0x80 { 0 } else { 0xff }; 8];
-                extended[..len].copy_from_slice(bytes);
-                Node::Int(i64::from_le_bytes(extended))
-            }
-            Some(_) => Node::BigInt(bytes.into()),
-        };
-        self.push(node)
+        let sign = if bytes.last().is_some_and(|&top| top >= 0x80) { 0xff } else { 0 };
+        let mut extended = [sign; 8];
+        let (low, high) = bytes.split_at(len.min(8));
+        extended[..low.len()].copy_from_slice(low);
+        let value = i64::from_le_bytes(extended);
+        let fits = high.iter().all(|&byte| byte == sign) && (value < 0) == (sign != 0);
+        self.push(if fits { Node::Int(value) } else { Node::BigInt(bytes.into()) })
     }
 
     fn string(&mut self, len: usize) -> Result<(), String> {

@@ -93,11 +93,11 @@ impl Pickle {
         self.0.push(b'\n');
         self.string(key)?;
         self.string("cpu")?;
-        self.integer(view.numel());
+        self.integer(view.numel())?;
         self.0.extend(b"tQ");
-        self.integer(0);
-        self.tuple(view.shape());
-        self.tuple(&contiguous_strides(view.shape()));
+        self.integer(0)?;
+        self.tuple(view.shape())?;
+        self.tuple(&contiguous_strides(view.shape()))?;
         self.0.extend(b"\x89ccollections\nOrderedDict\n)RtR");
         Ok(())
     }
@@ -110,27 +110,28 @@ impl Pickle {
         Ok(())
     }
 
-    fn integer(&mut self, value: usize) {
+    fn integer(&mut self, value: usize) -> io::Result<()> {
         match i32::try_from(value) {
             Ok(value) => {
                 self.0.push(b'J');
                 self.0.extend(value.to_le_bytes());
             }
             Err(_) => {
-                // Nine bytes, so that the sign bit stays clear.
-                self.0.extend([0x8a, 9]);
-                self.0.extend((value as u64).to_le_bytes());
-                self.0.push(0);
+                let value = i64::try_from(value).map_err(io::Error::other)?;
+                self.0.extend([0x8a, 8]);
+                self.0.extend(value.to_le_bytes());
             }
         }
+        Ok(())
     }
 
-    fn tuple(&mut self, values: &[usize]) {
+    fn tuple(&mut self, values: &[usize]) -> io::Result<()> {
         self.0.push(b'(');
         for &value in values {
-            self.integer(value);
+            self.integer(value)?;
         }
         self.0.push(b't');
+        Ok(())
     }
 }
 
