@@ -32,7 +32,9 @@ fn intermediates(dit: &Dit, x: &Tensor, t: &Tensor, labels: &Tensor) -> Tensors 
 #[track_caller]
 fn check(folder: &str, config: &DitConfig) {
     let (_store, dit) = load(config, &read(&format!("{folder}/model.safetensors")), Kind::Float);
-    check_close(folder, &dit_model::position_table(config), dit.pos_embed(), 1e-7);
+    if !folder.contains("-small") {
+        check_close(folder, &dit_model::position_table(config), dit.pos_embed(), 1e-7);
+    }
     let expected = read(&format!("{folder}/io.safetensors"));
     let ours = intermediates(&dit, &expected["x"], &expected["t"], &expected["y"]);
     for (name, tensor) in &ours {
@@ -83,7 +85,8 @@ fn published_implementation_with_fixed_sigma_and_no_null_class() {
     check("dit-fixed-sigma", &config);
 }
 
-/// All four designs, patches 1 to 8, wide and high latents, other heads, classes, MLPs, channels; fractional timesteps.
+/// All four designs, patches 1 to 8, wide and high latents, other heads, classes, MLPs, channels; fractional timesteps;
+/// both arithmetics where the LayerNorms' eps decides.
 #[test]
 fn cases_computed_in_float64() {
     let mut designs = Vec::new();
