@@ -1,0 +1,138 @@
+use std::collections::BTreeMap;
+
+use dit_config::VaeConfig;
+use dit_weights::{TensorSource, VaeCheckpoint, find_non_finite, to_tensor};
+use tch::{Device, Kind, Tensor};
+
+use crate::decoder::Decoder;
+use crate::encoder::Encoder;
+use crate::layers::Conv2d;
+use crate::weights::Weights;
+use crate::{Error, LatentCodec, LatentScale, Moments, RawLatents};
+
+/// The KL-regularised autoencoder of latent diffusion (Rombach et al. 2022, appendix G), in any width and depth.
+///
+/// It computes in the kind it was made with: fp32, or bf16 at half the time or less on CPUs that have it.
+#[derive(Debug)]
+pub struct AutoencoderKl {
+    config: VaeConfig,
+    device: Device,
+    kind: Kind,
+    encoder: Encoder,
+    quant: Option<Conv2d>,
+    post_quant: Option<Conv2d>,
+    decoder: Decoder,
+}
+
+impl AutoencoderKl {
+    /// The autoencoder of a checkpoint of any format and spelling, on `device` and in `kind`.
+    ///
+    /// Beside the mapped file, whose pages are released as they are read, no second copy of the weights is held.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where the file cannot be read or holds NaN or infinities; else as
+    /// [`from_tensors`](Self::from_tensors).
+    pub fn load(checkpoint: &VaeCheckpoint, device: Device, kind: Kind) -> Result<Self, Error> {
+        let tensors = find_non_finite(checkpoint)?;
+        if !tensors.is_empty() {
+            return Err(dit_weights::Error::NonFinite { tensors }.into());
+        }
+        let mut tensors = BTreeMap::new();
+        for name in checkpoint.infos().keys() {
+            tensors.insert(name.clone(), to_tensor(checkpoint, name)?.to_device(device));
+            checkpoint.release(name);
+        }
+        Self::from_tensors(checkpoint.config().clone(), tensors, device, kind)
+    }
+
+    /// An autoencoder of these weights, named as in diffusers' present state dicts ([`VaeConfig::tensors`] lists them),
+    /// moved to `device` and converted to `kind`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] lists every tensor missing, unexpected or mis-shaped; [`Error::Kind`] for integers among
+    /// them, or a `kind` that is not Float, BFloat16, Half or Double.
+    pub fn from_tensors(
+        config: VaeConfig,
+        tensors: BTreeMap<String, Tensor>,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self, Error> {
+        let mut weights = Weights::checked(&config, tensors, device, kind)?;
+        let weights = &mut weights;
+        Ok(Self {
+            encoder: Encoder::new(weights, &config)?,
+            quant: if config.use_quant_conv { Some(Conv2d::same(weights, "quant_conv")?) } else { None },
+            post_quant: if config.use_post_quant_conv { Some(Conv2d::same(weights, "post_quant_conv")?) } else { None },
+            decoder: Decoder::new(weights, &config)?,
+            config,
+            device,
+            kind,
+        })
+    }
+
+    /// What it is on paper.
+    pub fn config(&self) -> &VaeConfig {
+        &self.config
+    }
+
+    /// Where its weights are.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// What it computes in.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// `x` where and as the network computes, if it is a floating-point (N ≥ 1, `channels`, positive, positive).
+    fn input(&self, what: &'static str, x: &Tensor, channels: usize) -> Result<Tensor, Error> {
+        let size = x.size();
+        if size.len() != 4 || size[1] != channels as i64 || size.contains(&0) {
+            let expected = format!("(N, {channels}, height, width), none of them 0");
+            return Err(Error::Shape { what, actual: size, expected });
+        }
+        if !x.is_floating_point() {
+            return Err(Error::Kind { what: what.to_owned(), actual: x.kind(), expected: "floating point" });
+        }
+        Ok(x.to_device(self.device).to_kind(self.kind))
+    }
+}
+
+impl LatentCodec for AutoencoderKl {
+    fn downsampling(&self) -> usize {
+        self.config.downsampling()
+    }
+
+    fn latent_channels(&self) -> usize {
+        self.config.latent_channels
+    }
+
+    fn scale(&self) -> LatentScale {
+        LatentScale::of(&self.config)
+    }
+
+    fn encode(&self, images: &Tensor) -> Result<Moments, Error> {
+        let x = self.input("images", images, self.config.in_channels)?; // (N, 3, H, W)
+        let (height, width, factor) = (x.size()[2] as u64, x.size()[3] as u64, self.downsampling() as u64);
+        if !height.is_multiple_of(factor) || !width.is_multiple_of(factor) {
+            return Err(Error::NotDivisible { height, width, factor });
+        }
+        let x = self.encoder.forward(&x); // (N, 2·C, h, w)
+        let x = match &self.quant {
+            None => x,
+            Some(quant) => quant.forward(&x), // (N, 2·C, h, w)
+        };
+        let channels = self.config.latent_channels as i64;
+        Moments::new(&x.narrow(1, 0, channels), &x.narrow(1, channels, channels)) // (N, C, h, w) twice
+    }
+
+    fn decode_raw(&self, raw: &RawLatents) -> Result<Tensor, Error> {
+        let z = self.input("latents", raw.tensor(), self.config.latent_channels)?; // (N, C, h, w)
+        let z = match &self.post_quant {
+            None => z,
+            Some(post_quant) => post_quant.forward(&z), // (N, C, h, w)
+        };
+        Ok(self.decoder.forward(&z).to_kind(Kind::Float).contiguous()) // (N, 3, H, W)
+    }
+}

@@ -1,0 +1,10 @@
+//! The autoencoder against diffusers' numbers, its properties, and what it refuses.
+
+mod errors;
+mod loading;
+mod memory;
+mod parity;
+mod precision;
+mod properties;
+mod support;
+mod tiled;
