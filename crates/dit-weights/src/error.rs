@@ -99,7 +99,7 @@ pub enum Error {
 
     /// A Python object stands where a tensor is needed. It was not executed.
     #[error(
-        "{name:?} is a Python object made by `{global}`, not a tensor; nothing of it was executed\n  help: in Python, load the file and save its plain state dict: torch.save(model.state_dict(), …)"
+        "{name:?} is a Python object made by `{global}`, not a tensor; nothing of it was executed\n  help: if you trust the file, load it in Python and save its plain state dict: torch.save(model.state_dict(), …)"
     )]
     Opaque {
         /// Where in the file: the keys from its root, joined by dots.

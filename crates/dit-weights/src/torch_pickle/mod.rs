@@ -224,7 +224,8 @@ fn refuse_other_formats(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     if bytes.starts_with(b"version https://git-lfs") {
         return Err(Error::LfsPointer { path: path.into() });
     }
-    if bytes.trim_ascii_start().starts_with(b"<") {
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    if text.trim_ascii_start().starts_with(b"<") {
         return Err(Error::WebPage { path: path.into() });
     }
     Err(match bytes {

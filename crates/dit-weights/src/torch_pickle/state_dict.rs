@@ -155,7 +155,7 @@ fn no_state_dict(contents: &Contents, path: &str) -> Error {
     let places = &contents.state_dicts;
     let help = match (&places[..], root.kind()) {
         ([], Kind::Opaque(global)) => format!(
-            "the file holds a Python object made by `{global}`, of which nothing is executed; in Python, save its plain state dict: torch.save(model.state_dict(), …)"
+            "the file holds a Python object made by `{global}`, of which nothing is executed; if you trust it, load it in Python and save its plain state dict: torch.save(model.state_dict(), …)"
         ),
         ([], Kind::Tensor(info)) => {
             format!("the file holds a single tensor without a name, {} {:?}", info.dtype, info.shape)
