@@ -1,4 +1,5 @@
 use dit_config::{BlockDesign, DitConfig};
+use dit_weights::{Checkpoint, NonFinite};
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::{
@@ -50,6 +51,25 @@ impl Dit {
             blocks: (0..config.depth).map(|i| Block::new(&blocks.sub(i), config)).collect(),
             final_layer: FinalLayer::new(&scope.sub("final_layer"), config),
         }
+    }
+
+    /// The model of a checkpoint, for inference: on `device`, converted to `kind`, none of its weights trainable.
+    ///
+    /// Beside the mapped file it holds one copy of the weights. To go on training, make a model with
+    /// [`new`](Self::new) and [`Initialization::Empty`], then [`dit_weights::load_into`] its variable store.
+    ///
+    /// # Errors
+    /// [`ModelError::Checkpoint`] where the file cannot be read or holds NaN or infinities; [`ModelError::Kind`].
+    pub fn load(checkpoint: &Checkpoint, device: Device, kind: Kind) -> Result<Self, ModelError> {
+        if !is_float(kind) {
+            return Err(ModelError::Kind { kind });
+        }
+        let mut store = nn::VarStore::new(device);
+        store.set_kind(kind);
+        let dit = Self::new(&store.root(), checkpoint.config(), Initialization::Empty);
+        dit_weights::load_into(&mut store, checkpoint, NonFinite::Reject)?;
+        store.freeze();
+        Ok(dit)
     }
 
     /// The network's output for noised latents `x` at timesteps `t` of classes `labels`.
@@ -159,4 +179,9 @@ impl Dit {
     pub fn kind(&self) -> Kind {
         self.pos_embed.kind()
     }
+}
+
+/// Whether weights and latents can be of `kind`.
+pub(crate) fn is_float(kind: Kind) -> bool {
+    matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half | Kind::Double)
 }

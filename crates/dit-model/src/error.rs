@@ -1,4 +1,4 @@
-use tch::TchError;
+use tch::{Kind, TchError};
 
 /// What can go wrong at this crate's boundary.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +11,15 @@ pub enum ModelError {
         model: String,
         /// Each misfit: what is given and what is expected.
         problems: Vec<String>,
+    },
+    /// The checkpoint cannot be loaded.
+    #[error(transparent)]
+    Checkpoint(#[from] dit_weights::Error),
+    /// Weights cannot have this element type.
+    #[error("a model of kind {kind:?} cannot be computed; expected Float, BFloat16, Half (on a GPU) or Double")]
+    Kind {
+        /// The kind asked for.
+        kind: Kind,
     },
     /// libtorch refused an operation, for lack of memory for example.
     #[error("libtorch: {0}")]

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::{Dit, ModelError};
+use crate::{Dit, ModelError, dit::is_float};
 
 impl Dit {
     /// Whether [`forward`](Dit::forward) accepts these arguments. Reads the values of `t` and `labels`: on a GPU this waits
@@ -33,7 +33,7 @@ impl Dit {
         } else if shape[0] == 0 {
             problems.push("x holds no sample".to_owned());
         }
-        if !matches!(x.kind(), Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16) {
+        if !is_float(x.kind()) {
             problems.push(format!("x is of kind {:?}, expected a floating-point kind", x.kind()));
         }
     }

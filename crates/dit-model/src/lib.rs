@@ -4,7 +4,7 @@
 //! All four block designs of the paper's figure 3, learned and fixed sigma, any size, any latent (square or not).
 //! [`Dit::forward`] is a function of its three arguments and the weights: no random numbers, no training mode, no
 //! diffusion schedule and no guidance. Dropping labels is a step of training; guiding is a caller that evaluates twice.
-//! Nothing here reads arguments, prints, or opens a file.
+//! Nothing here reads arguments, prints, or finds files: [`Dit::load`] takes a checkpoint that [`dit_weights`] has opened.
 //!
 //! ```
 //! use dit_model::{Dit, DitConfig, Initialization};

@@ -3,6 +3,8 @@
 mod common;
 mod initialisation;
 mod input;
+mod load;
 mod names;
 mod parity;
 mod properties;
+mod xl;

@@ -1,11 +1,12 @@
 //! Every intermediate and the output against the published implementation (`dit-learned-sigma`, `dit-fixed-sigma`,
 //! `dit-diffusers`) and against a float64 forward pass written from the mathematics (`dit-cases`).
 //!
-//! Tolerance: 2e-5 of the norm, some two hundred fp32 roundings; the worst measured is 2e-6.
+//! Tolerance: 2e-5 of the norm, some two hundred fp32 roundings; the worst measured is 6e-7.
 
 use crate::common::{Tensors, check_close, fixture, load, read, relative_error};
 use dit_model::{BlockDesign, Dit, DitConfig, DitSpec, LatentSize, Numerics, Sigma};
-use tch::{Kind, Tensor};
+use dit_weights::{Checkpoint, OpenOptions};
+use tch::{Device, Kind, Tensor};
 
 const TOLERANCE: f64 = 2e-5;
 
@@ -102,43 +103,11 @@ fn cases_computed_in_float64() {
     }
 }
 
-/// The table of a diffusers checkpoint's names.
-fn from_diffusers(weights: &Tensors, depth: usize) -> Tensors {
-    let mut ours = Tensors::new();
-    for part in ["weight", "bias"] {
-        let theirs = |name: &str| weights[&format!("{name}.{part}")].shallow_clone();
-        let mut put = |name: &str, tensor: Tensor| ours.insert(format!("{name}.{part}"), tensor);
-        put("x_embedder.proj", theirs("pos_embed.proj"));
-        put("t_embedder.mlp.0", theirs("transformer_blocks.0.norm1.emb.timestep_embedder.linear_1"));
-        put("t_embedder.mlp.2", theirs("transformer_blocks.0.norm1.emb.timestep_embedder.linear_2"));
-        for i in 0..depth {
-            let block = format!("transformer_blocks.{i}");
-            let qkv = ["to_q", "to_k", "to_v"].map(|name| theirs(&format!("{block}.attn1.{name}")));
-            put(&format!("blocks.{i}.attn.qkv"), Tensor::cat(&qkv, 0));
-            put(&format!("blocks.{i}.attn.proj"), theirs(&format!("{block}.attn1.to_out.0")));
-            put(&format!("blocks.{i}.mlp.fc1"), theirs(&format!("{block}.ff.net.0.proj")));
-            put(&format!("blocks.{i}.mlp.fc2"), theirs(&format!("{block}.ff.net.2")));
-            put(&format!("blocks.{i}.adaLN_modulation.1"), theirs(&format!("{block}.norm1.linear")));
-        }
-        put("final_layer.adaLN_modulation.1", theirs("proj_out_1"));
-        put("final_layer.linear", theirs("proj_out_2"));
-    }
-    let labels = &weights["transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight"];
-    ours.insert("y_embedder.embedding_table.weight".to_owned(), labels.shallow_clone());
-    ours
-}
-
 #[track_caller]
 fn check_numerics(numerics: Numerics, output: &str, other_output: &str) {
-    let config = published(|spec| {
-        spec.hidden = 32;
-        spec.depth = 2;
-        spec.num_classes = 1000;
-        spec.numerics = numerics;
-    });
-    let mut weights = from_diffusers(&read("dit-diffusers/diffusion_pytorch_model.safetensors"), config.depth);
-    weights.insert("pos_embed".to_owned(), dit_model::position_table(&config));
-    let (_store, dit) = load(&config, &weights, Kind::Float);
+    let options = OpenOptions { numerics: Some(numerics), ..Default::default() };
+    let checkpoint = Checkpoint::open(fixture("dit-diffusers"), &options).unwrap();
+    let dit = Dit::load(&checkpoint, Device::Cpu, Kind::Float).unwrap();
     let io = read("dit-diffusers/io.safetensors");
     let ours = dit.try_forward(&io["x"], &io["t"], &io["y"]).unwrap();
     check_close(output, &ours, &io[output], TOLERANCE);
