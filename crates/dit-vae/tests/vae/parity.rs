@@ -66,6 +66,11 @@ fn log_variances_are_clamped_at_both_ends() {
 }
 
 #[test]
+fn quiet_activations_in_which_the_eps_of_every_norm_shows() {
+    check(&workspace("tests/fixtures/vae-cases/quiet"));
+}
+
+#[test]
 #[ignore = "336 MB: python tests/fixtures/make_vae_cases.py FOLDER, then DIT_VAE_CASE=FOLDER"]
 fn a_case_made_by_hand() {
     check(Path::new(&std::env::var_os("DIT_VAE_CASE").expect("DIT_VAE_CASE names the case's folder")));
