@@ -107,9 +107,8 @@ mod tests {
     #[test]
     fn every_difference_is_in_one_error() {
         let spec = |name: &str, shape: &[usize]| TensorSpec { name: name.to_owned(), shape: shape.to_vec() };
-        let tensor = |shape: &[usize]| {
-            TensorView::from_f32(shape.to_vec(), &vec![0.0; shape.iter().product()]).unwrap()
-        };
+        let tensor =
+            |shape: &[usize]| TensorView::from_f32(shape.to_vec(), &vec![0.0; shape.iter().product()]).unwrap();
         let mut specs = vec![spec("a", &[2, 3]), spec("b", &[4])];
         let mut source = MemorySource::from_iter([("a", tensor(&[2, 3])), ("b", tensor(&[4]))]);
         assert!(check_tensors(&source, &specs, "DiT", |_| None).is_ok());

@@ -111,7 +111,9 @@ impl Checkpoint {
         if !tensors.infos().contains_key("pos_embed") {
             add_positions(&mut tensors, &config)?;
         }
-        check_tensors(&tensors, &config.tensors(), &config.to_string(), |mismatch| advice(&tensors, &config, mismatch))?;
+        check_tensors(&tensors, &config.tensors(), &config.to_string(), |mismatch| {
+            advice(&tensors, &config, mismatch)
+        })?;
         if metadata.class_names.is_none() && layout == Layout::Diffusers {
             metadata.class_names = folder::class_names(&located.folder);
         }

@@ -208,7 +208,8 @@ mod tests {
     fn weights_are_found_in_the_folder_or_its_part_and_in_shards() {
         check_located(&[(WEIGHTS, ""), ("diffusion_pytorch_model.bin", "")], &[WEIGHTS]);
         check_located(&[("transformer/diffusion_pytorch_model.bin", "")], &["transformer/diffusion_pytorch_model.bin"]);
-        let index = r#"{"metadata": {}, "weight_map": {"a": "2.safetensors", "b": "1.safetensors", "c": "2.safetensors"}}"#;
+        let index =
+            r#"{"metadata": {}, "weight_map": {"a": "2.safetensors", "b": "1.safetensors", "c": "2.safetensors"}}"#;
         check_located(
             &[("diffusion_pytorch_model.safetensors.index.json", index)],
             &["1.safetensors", "2.safetensors"],

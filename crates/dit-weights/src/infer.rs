@@ -47,6 +47,7 @@ pub fn infer_config(source: &dyn TensorSource, hints: &Hints) -> Result<DitConfi
         None => (shapes.hidden, shapes.depth, shapes.patch),
     };
     let heads = heads.ok_or(Error::HeadsUnknown { hidden, depth })?;
+    let sigma = sigma(&shapes)?;
     let (num_classes, label_dropout) = classes(shapes.label_rows, hints.num_classes)?;
     let config = DitConfig::new(DitSpec {
         block: shapes.block,
@@ -59,7 +60,7 @@ pub fn infer_config(source: &dyn TensorSource, hints: &Hints) -> Result<DitConfi
         latent: latent(source, patch, hints.latent)?,
         num_classes,
         label_dropout,
-        sigma: sigma(&shapes)?,
+        sigma,
         numerics: hints.numerics.unwrap_or(Numerics::Original),
     })?;
     Ok(config)
@@ -69,9 +70,9 @@ pub fn infer_config(source: &dyn TensorSource, hints: &Hints) -> Result<DitConfi
 pub fn looks_like(source: &dyn TensorSource) -> Option<StandardModel> {
     let [hidden, _, patch, _] = *shape(source, "x_embedder.proj.weight")? else { return None };
     let depth = depth(source);
-    StandardModel::ALL.into_iter().find(|model| {
-        (model.size.hidden(), model.size.depth(), model.patch) == (hidden, depth, patch)
-    })
+    StandardModel::ALL
+        .into_iter()
+        .find(|model| (model.size.hidden(), model.size.depth(), model.patch) == (hidden, depth, patch))
 }
 
 fn standard_size(hidden: usize, depth: usize) -> Option<Size> {
@@ -220,7 +221,9 @@ fn latent(source: &dyn TensorSource, patch: usize, hint: Option<LatentSize>) -> 
     let grid = match matching_grid(source, tokens, hidden) {
         Some(grid) => grid,
         None if tokens.isqrt().pow(2) == tokens => LatentSize::square(tokens.isqrt()),
-        None => return Err(unknown(format!("its {tokens} patches make no square, its position table is none of ours"))),
+        None => {
+            return Err(unknown(format!("its {tokens} patches make no square, its position table is none of ours")));
+        }
     };
     let extent = |patches: usize| {
         patches.checked_mul(patch).ok_or_else(|| unknown(format!("{patches} patches of {patch} are too large")))

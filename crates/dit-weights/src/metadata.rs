@@ -147,10 +147,9 @@ impl Metadata {
         Ok(Self {
             config,
             class_names: reader.json(CLASSES)?,
-            origin: reader.take(ORIGIN_NAME).map(|name| Origin {
-                name,
-                sha256: reader.take(ORIGIN_SHA256).unwrap_or_default(),
-            }),
+            origin: reader
+                .take(ORIGIN_NAME)
+                .map(|name| Origin { name, sha256: reader.take(ORIGIN_SHA256).unwrap_or_default() }),
             weights,
             step: reader.parse(STEP)?,
             other: reader.other,

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    Checkpoint, Error, Layout, Metadata, ModelConfig, OpenOptions, TensorSource, VaeCheckpoint, folder,
-    layout::is_vae, weights::open_weights,
+    Checkpoint, Error, Layout, Metadata, ModelConfig, OpenOptions, TensorSource, VaeCheckpoint, folder, layout::is_vae,
+    weights::open_weights,
 };
 
 /// A checkpoint whose network is told by its tensors.

@@ -102,7 +102,9 @@ impl Header {
                 return Err(format!("tensor {name:?} overlaps another: it begins at byte {start}, before byte {end}"));
             }
             if start > end {
-                return Err(format!("bytes {end} to {start} of the values belong to no tensor, before tensor {name:?}"));
+                return Err(format!(
+                    "bytes {end} to {start} of the values belong to no tensor, before tensor {name:?}"
+                ));
             }
             let needed = stored
                 .byte_len(&shape)

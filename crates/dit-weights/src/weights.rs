@@ -169,11 +169,14 @@ impl<T> Choices<T> {
         asked: Option<WeightsKind>,
         describe: impl FnOnce() -> Result<String, Error>,
     ) -> Result<(Option<WeightsKind>, T), Error> {
-        let absent = |asked, found: &str| Error::NoSuchWeights { path: path.to_owned(), asked, found: found.to_owned() };
+        let absent =
+            |asked, found: &str| Error::NoSuchWeights { path: path.to_owned(), asked, found: found.to_owned() };
         match (asked, self.plain, self.ema, self.raw) {
             (None, Some(plain), _, _) => Ok(plain),
             (Some(asked), Some((Some(kind), plain)), _, _) if asked == kind => Ok((Some(kind), plain)),
-            (Some(asked), Some((Some(kind), _)), _, _) => Err(absent(asked, &format!("it says that its weights are {kind}"))),
+            (Some(asked), Some((Some(kind), _)), _, _) => {
+                Err(absent(asked, &format!("it says that its weights are {kind}")))
+            }
             (Some(asked), Some((None, _)), _, _) => {
                 Err(absent(asked, "it is a plain state dict, which does not say; leave the option out to use it"))
             }

@@ -173,8 +173,7 @@ mod tests {
         let source = source();
         let whole = bytes_of(&source, &BTreeMap::new()).len();
         for room in 0..whole {
-            let result =
-                write_to(&mut FullAfter { room }, Path::new("x"), &source, &BTreeMap::new(), &mut |_| {});
+            let result = write_to(&mut FullAfter { room }, Path::new("x"), &source, &BTreeMap::new(), &mut |_| {});
             assert!(matches!(result, Err(Error::Io { action: "write", .. })), "room for {room} of {whole}");
         }
     }

@@ -42,7 +42,16 @@ mod tests {
     fn columns_come_first_and_each_half_is_sines_then_cosines() {
         let table = position_table(LatentSize { height: 2, width: 3 }, 8);
         let token = &table[(3 + 2) * 8..][..8]; // row 1, column 2
-        let expected = [2f64.sin(), 0.02f64.sin(), 2f64.cos(), 0.02f64.cos(), 1f64.sin(), 0.01f64.sin(), 1f64.cos(), 0.01f64.cos()];
+        let expected = [
+            2f64.sin(),
+            0.02f64.sin(),
+            2f64.cos(),
+            0.02f64.cos(),
+            1f64.sin(),
+            0.01f64.sin(),
+            1f64.cos(),
+            0.01f64.cos(),
+        ];
         assert_eq!(token, expected.map(|value| value as f32));
         assert_eq!(token, position(1, 2, 8));
         assert_eq!(table.len(), 2 * 3 * 8);

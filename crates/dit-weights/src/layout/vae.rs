@@ -61,9 +61,15 @@ mod tests {
     fn both_spellings_become_the_present_one() {
         for (name, expected) in [
             ("encoder.mid_block.attentions.0.query.weight", Some(("encoder.mid_block.attentions.0.to_q.weight", true))),
-            ("decoder.mid_block.attentions.0.proj_attn.bias", Some(("decoder.mid_block.attentions.0.to_out.0.bias", true))),
+            (
+                "decoder.mid_block.attentions.0.proj_attn.bias",
+                Some(("decoder.mid_block.attentions.0.to_out.0.bias", true)),
+            ),
             ("decoder.mid_block.attentions.0.to_v.bias", Some(("decoder.mid_block.attentions.0.to_v.bias", false))),
-            ("decoder.mid_block.attentions.0.to_out.0.bias", Some(("decoder.mid_block.attentions.0.to_out.0.bias", false))),
+            (
+                "decoder.mid_block.attentions.0.to_out.0.bias",
+                Some(("decoder.mid_block.attentions.0.to_out.0.bias", false)),
+            ),
             ("decoder.mid_block.attentions.0.group_norm.bias", None),
             ("decoder.query.weight", None),
         ] {

@@ -163,10 +163,7 @@ fn check_against_judge(bytes: Vec<u8>) {
     let expected = judge(&bytes);
     match (open(bytes), expected) {
         (Ok(file), Some(expected)) => {
-            let all: Vec<String> = expected
-                .into_iter()
-                .filter(|name| file.why_missing(name).is_none())
-                .collect();
+            let all: Vec<String> = expected.into_iter().filter(|name| file.why_missing(name).is_none()).collect();
             assert_eq!(file.infos().keys().cloned().collect::<Vec<_>>(), all);
             for name in &all {
                 assert_eq!(Some(file.read(name).unwrap().data().len()), file.infos()[name].byte_len());
@@ -200,7 +197,8 @@ fn header() -> impl Strategy<Value = (String, usize)> {
             let start = (end + before).max(0);
             let stop = (start + length + after).max(0);
             let name = if exact { format!("{name}{i}") } else { name };
-            entries.push(format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{start},{stop}]}}"#));
+            entries
+                .push(format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[{start},{stop}]}}"#));
             end = stop;
         }
         let tail = if exact { 0 } else { tail };
