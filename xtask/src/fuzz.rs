@@ -121,8 +121,8 @@ fn fuzz(home: &Path, target: &str, binary: &Path, seconds: u32) -> Result<()> {
     command.arg(&corpus).args(seeds.is_dir().then_some(&seeds));
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-artifact_prefix={}/", artifacts.display()));
-    // A file that needs more than this for a few kilobytes of input is a defect too.
-    command.args(["-rss_limit_mb=2048", "-timeout=10", "-print_final_stats=1", "-verbosity=0"]);
+    // Inputs are a few kilobytes: one that needs this much memory or time is a defect too.
+    command.args(["-rss_limit_mb=2048", "-timeout=60", "-print_final_stats=1", "-verbosity=0"]);
     let status = command.status().with_context(|| format!("{} does not start", binary.display()))?;
     ensure!(
         status.success(),
