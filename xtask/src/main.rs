@@ -1,6 +1,7 @@
 //! Set-up and chores, as `cargo xtask COMMAND`. Links no libtorch: it is what brings libtorch.
 
 mod demo;
+mod fetch_weights;
 mod fuzz;
 mod libtorch;
 mod test;
@@ -30,6 +31,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Libtorch(libtorch::Args),
+    FetchWeights(Box<fetch_weights::Args>),
     Demo(demo::Args),
     Test(test::Args),
     Fuzz(fuzz::Args),
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = Workspace::find().and_then(|workspace| match &cli.command {
         Command::Libtorch(args) => libtorch::run(&workspace, args),
+        Command::FetchWeights(args) => fetch_weights::run(&workspace, args),
         Command::Demo(args) => demo::run(&workspace, args),
         Command::Test(args) => test::run(&workspace, args),
         Command::Fuzz(args) => fuzz::run(&workspace, args),

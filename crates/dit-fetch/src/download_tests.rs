@@ -13,8 +13,8 @@ use crate::http::Client;
 use crate::observe::{Event, Observer};
 use crate::part::{Origin, with_suffix, write_json};
 use crate::retry::RetryPolicy;
-use crate::test_server::{Ending, Length, Request, Response, Server, content};
 use crate::settings::{Settings, Timeouts};
+use crate::test_server::{Ending, Length, Request, Response, Server, content};
 
 /// Keeps a line for each event.
 #[derive(Default)]

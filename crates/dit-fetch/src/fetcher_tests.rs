@@ -17,8 +17,8 @@ use crate::fetcher::{Fetched, Fetcher};
 use crate::list::{State, list};
 use crate::observe::{Event, Observer};
 use crate::retry::RetryPolicy;
-use crate::test_server::{Ending, Response, Server, content};
 use crate::settings::{Network, Originals, Settings, Timeouts};
+use crate::test_server::{Ending, Response, Server, content};
 use crate::verify::Finding;
 
 #[derive(Default)]
