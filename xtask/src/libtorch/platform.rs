@@ -80,7 +80,7 @@ impl Platform {
             (Self::LinuxX86_64, Variant::Cpu) => (550_000_000, 530_000_000),
             (Self::LinuxAarch64, Variant::Cpu) => (440_000_000, 380_000_000),
             (Self::MacArm64, _) => (85_000_000, 300_000_000),
-            (Self::LinuxX86_64 | Self::LinuxAarch64, Variant::Cuda) => (3_000_000_000, 5_500_000_000),
+            (Self::LinuxX86_64 | Self::LinuxAarch64, Variant::Cuda) => (2_700_000_000, 4_000_000_000),
         };
         Sizes { download, unpacked }
     }
