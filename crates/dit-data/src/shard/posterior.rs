@@ -1,0 +1,53 @@
+//! Draws from stored posteriors.
+
+use std::f64::consts::TAU;
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::Rng;
+
+use super::{MomentsView, permutation::keyed};
+
+/// The random numbers of one record in one epoch, whatever its batch, rank or run: a ChaCha8 generator keyed by (seed, epoch)
+/// whose stream is the record. Its first word decides the flip, the rest is noise.
+#[derive(Debug)]
+pub(crate) struct RecordNoise(ChaCha8Rng);
+
+impl RecordNoise {
+    pub(crate) fn new(seed: u64, epoch: u64, record: u64) -> Self {
+        let mut generator = keyed(seed, epoch, b"dit-data noise 1");
+        generator.set_stream(record);
+        Self(generator)
+    }
+
+    /// Heads or tails. To be called first, and always, so that the noise is the same with and without flips.
+    pub(crate) fn flip(&mut self) -> bool {
+        self.0.next_u64() >> 63 == 1
+    }
+
+    /// mean + exp(logvar / 2) · noise for each value, appended to `out`.
+    pub(crate) fn draw(&mut self, moments: &MomentsView, out: &mut Vec<f32>) {
+        let mut spare = None;
+        for (mean, logvar) in moments.mean().zip(moments.logvar()) {
+            let noise = match spare.take() {
+                Some(noise) => noise,
+                None => {
+                    let [first, second] = self.normal_pair();
+                    spare = Some(second);
+                    first
+                }
+            };
+            out.push(mean + libm::expf(0.5 * logvar) * noise);
+        }
+    }
+
+    /// Two independent standard normals (Box & Muller 1958). Logarithm and sine are a portable library's, since those of
+    /// operating systems differ in their last bits.
+    fn normal_pair(&mut self) -> [f32; 2] {
+        const STEP: f64 = 1.0 / (1_u64 << 53) as f64;
+        let u = ((self.0.next_u64() >> 11) + 1) as f64 * STEP; // (0, 1]
+        let v = (self.0.next_u64() >> 11) as f64 * STEP; // [0, 1)
+        let radius = (-2.0 * libm::log(u)).sqrt();
+        let (sin, cos) = libm::sincos(TAU * v);
+        [(radius * cos) as f32, (radius * sin) as f32]
+    }
+}
