@@ -1,1 +1,18 @@
-//! Image folders and archives to latent shards.
+//! Pictures to latents: the original's image preparation, exactly.
+//!
+//! No libtorch: worker threads that decode and crop never touch it.
+#![deny(missing_docs)]
+
+mod crop;
+mod decode;
+mod error;
+mod resample;
+mod rgb;
+pub mod shard;
+mod simd;
+
+pub use crop::adm_crop;
+pub use decode::{DecodeError, Encoded, Format, Limits, decode};
+pub use error::Error;
+pub use rgb::Rgb;
+pub use shard::CropRecipe;

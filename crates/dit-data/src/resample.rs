@@ -1,0 +1,207 @@
+//! Separable resampling of 8-bit RGB pictures, to the byte what Pillow up to 12 computes: rows before columns, always.
+//! Pillow 13 filters columns first where the height shrinks much more than the width, which moves single levels; published
+//! latents and reference batches were made before.
+//!
+//! A filter is stretched by the scale when it shrinks the picture, sampled at the source pixels it covers, normalised to
+//! sum 1 and rounded to 22-bit fixed point; rows are filtered first, rounded to 8 bits, then columns. Each pixel depends on no
+//! other result, so only those that a crop keeps are computed.
+
+use std::ops::Range;
+
+use crate::Rgb;
+use crate::simd::vectorised;
+
+/// Fractional bits of a weight: 32 minus 8 for a pixel and 2 for overshoot.
+const PRECISION_BITS: u32 = 32 - 8 - 2;
+
+const HALF: i32 = 1 << (PRECISION_BITS - 1);
+
+/// A resampling filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filter {
+    /// The mean over the covered pixels.
+    Box,
+    /// Keys' cubic convolution with a = −1/2.
+    Bicubic,
+}
+
+impl Filter {
+    fn support(self) -> f64 {
+        match self {
+            Self::Box => 0.5,
+            Self::Bicubic => 2.0,
+        }
+    }
+
+    fn weight(self, x: f64) -> f64 {
+        match self {
+            Self::Box => f64::from(u8::from(x > -0.5 && x <= 0.5)),
+            Self::Bicubic => {
+                const A: f64 = -0.5;
+                let x = x.abs();
+                if x < 1.0 {
+                    ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+                } else if x < 2.0 {
+                    (((x - 5.0) * x + 8.0) * x - 4.0) * A
+                } else {
+                    0.0
+                }
+            }
+        }
+    }
+}
+
+/// The source pixels that one output pixel is made of, and their fixed-point weights.
+struct Window {
+    first: usize,
+    weights: Vec<i32>,
+}
+
+impl Window {
+    fn end(&self) -> usize {
+        self.first + self.weights.len()
+    }
+}
+
+/// One axis of a picture as it becomes `output` long, of which the pixels in `kept` are wanted.
+struct Axis {
+    input: usize,
+    output: usize,
+    kept: Range<usize>,
+}
+
+impl Axis {
+    /// One window for each kept pixel. An axis that keeps its extent is not filtered: one pixel of weight 1 each.
+    fn windows(&self, filter: Filter) -> Vec<Window> {
+        if self.input == self.output {
+            return self.kept.clone().map(|first| Window { first, weights: vec![1 << PRECISION_BITS] }).collect();
+        }
+        let scale = self.input as f64 / self.output as f64;
+        let stretch = scale.max(1.0);
+        let support = filter.support() * stretch;
+        let window = |index: usize| {
+            let center = (index as f64 + 0.5) * scale;
+            // Casts saturate: what lies before the picture is its first pixel.
+            let first = (center - support + 0.5) as usize;
+            let end = ((center + support + 0.5) as usize).min(self.input);
+            let raw: Vec<f64> =
+                (first..end).map(|pixel| filter.weight((pixel as f64 - center + 0.5) * (1.0 / stretch))).collect();
+            let sum: f64 = raw.iter().sum();
+            let fixed = |weight: f64| {
+                let normalised = if sum == 0.0 { weight } else { weight / sum };
+                let scaled = normalised * f64::from(1 << PRECISION_BITS);
+                (scaled + 0.5f64.copysign(scaled)) as i32 // half away from zero
+            };
+            Window { first, weights: raw.into_iter().map(fixed).collect() }
+        };
+        self.kept.clone().map(window).collect()
+    }
+}
+
+/// Half of each side, rounded down, with a box filter.
+pub(crate) fn halve(picture: &Rgb) -> Rgb {
+    let (width, height) = (picture.width() / 2, picture.height() / 2);
+    if picture.width() % 2 == 0 && picture.height() % 2 == 0 {
+        let mut pixels = vec![0; width * height * 3];
+        for (rows, out) in picture.pixels().chunks_exact(width * 12).zip(pixels.chunks_exact_mut(width * 3)) {
+            let (upper, lower) = rows.split_at(width * 6);
+            halve_rows(upper, lower, out);
+        }
+        return Rgb::from_parts(width, height, pixels);
+    }
+    let columns = Axis { input: picture.width(), output: width, kept: 0..width };
+    let rows = Axis { input: picture.height(), output: height, kept: 0..height };
+    resample(picture, Filter::Box, &columns, &rows)
+}
+
+/// The bicubically resized picture's `size` × `size` pixels in the middle (rounded towards the beginning).
+///
+/// `width` and `height` must be at least `size`.
+pub(crate) fn resize_and_crop(picture: &Rgb, (width, height): (usize, usize), size: usize) -> Rgb {
+    let axis = |input, output| {
+        let first = (output - size) / 2;
+        Axis { input, output, kept: first..first + size }
+    };
+    resample(picture, Filter::Bicubic, &axis(picture.width(), width), &axis(picture.height(), height))
+}
+
+fn resample(picture: &Rgb, filter: Filter, columns: &Axis, rows: &Axis) -> Rgb {
+    let across = columns.windows(filter);
+    let mut down = rows.windows(filter);
+    // Rows that no window covers are not filtered.
+    let first = down.iter().map(|window| window.first).min().unwrap_or(0);
+    let end = down.iter().map(Window::end).max().unwrap_or(0);
+    down.iter_mut().for_each(|window| window.first -= first);
+    let (stride, width) = (picture.width() * 3, columns.kept.len() * 3);
+    let source = picture.pixels()[first * stride..end * stride].chunks_exact(stride);
+    let mut filtered = vec![0; width * (end - first)];
+    let mut spread = vec![[0; 4]; picture.width()];
+    for (row, out) in source.zip(filtered.chunks_exact_mut(width)) {
+        filter_row(row, &across, &mut spread, out);
+    }
+    let mut pixels = vec![0; width * rows.kept.len()];
+    for (window, out) in down.iter().zip(pixels.chunks_exact_mut(width)) {
+        filter_column(&filtered[window.first * width..], width, &window.weights, out);
+    }
+    Rgb::from_parts(columns.kept.len(), rows.kept.len(), pixels)
+}
+
+#[inline(always)]
+fn clip(sum: i32) -> u8 {
+    (sum >> PRECISION_BITS).clamp(0, 255) as u8
+}
+
+vectorised! {
+    /// Means of 2 × 2 pixels, rounded half up after each direction.
+    fn halve_rows(upper: &[u8], lower: &[u8], out: &mut [u8]) {
+        let mean = |a: u8, b: u8| ((u16::from(a) + u16::from(b) + 1) >> 1) as u8;
+        let pairs = upper.as_chunks::<6>().0.iter().zip(lower.as_chunks::<6>().0);
+        for (pixel, (upper, lower)) in out.as_chunks_mut::<3>().0.iter_mut().zip(pairs) {
+            let means = |row: &[u8; 6]| [mean(row[0], row[3]), mean(row[1], row[4]), mean(row[2], row[5])];
+            let (upper, lower) = (means(upper), means(lower));
+            *pixel = [mean(upper[0], lower[0]), mean(upper[1], lower[1]), mean(upper[2], lower[2])];
+        }
+    }
+}
+
+vectorised! {
+    /// One row through one window a pixel. `spread` is scratch: the row at four bytes a pixel, which fit a vector.
+    fn filter_row(row: &[u8], windows: &[Window], spread: &mut [[u8; 4]], out: &mut [u8]) {
+        for (spread, &[r, g, b]) in spread.iter_mut().zip(row.as_chunks::<3>().0) {
+            *spread = [r, g, b, 0];
+        }
+        for (out, window) in out.as_chunks_mut::<3>().0.iter_mut().zip(windows) {
+            let mut sums = [HALF; 4];
+            for (pixel, &weight) in spread[window.first..].iter().zip(&window.weights) {
+                for (sum, &value) in sums.iter_mut().zip(pixel) {
+                    *sum += i32::from(value) * weight;
+                }
+            }
+            let [r, g, b, _] = sums.map(clip);
+            *out = [r, g, b];
+        }
+    }
+}
+
+vectorised! {
+    /// One output row: the weighted sum of the rows, `stride` bytes each, that `rows` begins with.
+    fn filter_column(rows: &[u8], stride: usize, weights: &[i32], out: &mut [u8]) {
+        const LANES: usize = 32;
+        let (blocks, rest) = out.as_chunks_mut::<LANES>();
+        let whole = blocks.len() * LANES;
+        for (index, block) in blocks.iter_mut().enumerate() {
+            let mut sums = [HALF; LANES];
+            for (row, &weight) in rows.chunks_exact(stride).zip(weights) {
+                let values = &row[index * LANES..][..LANES];
+                for (sum, &value) in sums.iter_mut().zip(values) {
+                    *sum += i32::from(value) * weight;
+                }
+            }
+            *block = sums.map(clip);
+        }
+        for (column, out) in rest.iter_mut().enumerate() {
+            let column = rows.chunks_exact(stride).zip(weights).map(|(row, &weight)| i32::from(row[whole + column]) * weight);
+            *out = clip(HALF + column.sum::<i32>());
+        }
+    }
+}
