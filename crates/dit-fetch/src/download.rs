@@ -8,7 +8,7 @@ use ureq::http::header;
 
 use crate::cancel::Cancel;
 use crate::digest::CHUNK;
-use crate::error::FetchError;
+use crate::error::{FetchError, WrongHash};
 use crate::http::{Client, From, Reply};
 use crate::observe::{Event, Observer};
 use crate::part::{Origin, Part, with_suffix};
@@ -53,14 +53,14 @@ impl Target {
         } else {
             "Try again or pass --mirror URL; if a new version was published, correct `sha256` in the manifest."
         };
-        FetchError::WrongHash {
+        FetchError::WrongHash(Box::new(WrongHash {
             path: self.path.clone(),
             bad: self.bad_path(),
             expected: expected.sha256.clone(),
             actual,
             origin: expected.origin.clone(),
-            advice: advice.to_owned(),
-        }
+            advice,
+        }))
     }
 }
 
@@ -99,7 +99,7 @@ impl Downloader<'_> {
             if unreachable.contains(&host) {
                 continue;
             }
-            match self.from_address(target, url, part) {
+            match self.try_address(target, url, part) {
                 Ok(arrived) => return Ok(arrived),
                 Err(error) if error.is_final() => return Err(error),
                 Err(error) => {
@@ -135,7 +135,7 @@ impl Downloader<'_> {
         Part::open(&target.path, self.cancel, |bytes| self.observer.observe(&Event::Advanced { file: label, bytes }))
     }
 
-    fn from_address(&self, target: &Target, url: &str, mut part: Part) -> Result<Arrived, FetchError> {
+    fn try_address(&self, target: &Target, url: &str, mut part: Part) -> Result<Arrived, FetchError> {
         // Bytes from an earlier run or an interrupted transfer may be to blame for a wrong hash.
         let mut pieced = part.len() > 0;
         loop {
@@ -236,11 +236,14 @@ impl Downloader<'_> {
         let reply = self.client.get(url, from.as_ref())?;
         let encoding = reply.header(header::CONTENT_ENCODING).unwrap_or("identity");
         if !encoding.eq_ignore_ascii_case("identity") {
-            let detail = format!("it answers in the encoding `{encoding}`, which was not asked for");
-            return Err(FetchError::ConnectionLost { url: shown(url), detail });
+            let what = format!("a copy in the encoding `{encoding}`, which was not asked for");
+            return Err(FetchError::NotACheckpoint { url: shown(url), what });
         }
         let offer = Offer::read(url, &reply, part.len())?;
         match offer.kind {
+            Kind::Nothing if part.len() == 0 => {
+                return Err(FetchError::Status { url: shown(url), status: 416, retry_after: None });
+            }
             Kind::Nothing => {
                 let total = offer.origin.total.or(part.origin().and_then(|o| o.total));
                 let complete =
@@ -377,7 +380,11 @@ impl Offer {
         let (kind, total) = match (reply.status.as_u16(), range) {
             (200, _) => (Kind::Everything, length),
             (206, Some(ContentRange { start: Some(start), total })) => {
-                let kind = if start == asked { Kind::Rest } else { Kind::Elsewhere };
+                let kind = match start {
+                    0 if asked == 0 => Kind::Everything,
+                    start if start == asked => Kind::Rest,
+                    _ => Kind::Elsewhere,
+                };
                 (kind, total.or(length.and_then(|l| l.checked_add(start))))
             }
             (206, _) => (Kind::Elsewhere, None),

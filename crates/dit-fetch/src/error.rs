@@ -166,24 +166,8 @@ pub enum FetchError {
         actual: u64,
     },
     /// The file has the wrong hash.
-    #[error(
-        "wrong sha256: {} is {actual}, expected {expected} ({origin})\n  help: nothing will load it; it is kept as {} for you to look at. {advice}",
-        path.display(), bad.display()
-    )]
-    WrongHash {
-        /// The file as it should have been.
-        path: PathBuf,
-        /// Where the bad file is now.
-        bad: PathBuf,
-        /// The hash expected, hexadecimal.
-        expected: String,
-        /// The hash found, hexadecimal.
-        actual: String,
-        /// Who says so: the manifest, or the record of the first fetch.
-        origin: String,
-        /// What to do.
-        advice: String,
-    },
+    #[error(transparent)]
+    WrongHash(Box<WrongHash>),
     /// Not enough room.
     #[error(
         "the disk at {} is full: {} free, {} needed\n  help: free some space or pass --dir with a folder on a larger disk; what arrived is kept",
@@ -266,6 +250,27 @@ pub enum FetchError {
     },
 }
 
+/// A file with the wrong hash, put aside.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "wrong sha256: {} is {actual}, expected {expected} ({origin})\n  help: nothing will load it; it is kept as {} for you to look at. {advice}",
+    path.display(), bad.display()
+)]
+pub struct WrongHash {
+    /// The file as it should have been.
+    pub path: PathBuf,
+    /// Where the bad file is now.
+    pub bad: PathBuf,
+    /// The hash expected, hexadecimal.
+    pub expected: String,
+    /// The hash found, hexadecimal.
+    pub actual: String,
+    /// Who says so: the manifest, or the record of the first fetch.
+    pub origin: String,
+    /// What to do.
+    pub advice: &'static str,
+}
+
 fn numbered(failures: &[FetchError]) -> String {
     let mut text = String::new();
     for (i, failure) in failures.iter().enumerate() {
@@ -319,7 +324,7 @@ impl FetchError {
             FetchError::Forbidden { .. } => 15,
             FetchError::NotFound { .. } => 16,
             FetchError::Status { .. } | FetchError::Redirect { .. } | FetchError::Changing { .. } => 17,
-            FetchError::WrongHash { .. } | FetchError::WrongSize { .. } => 20,
+            FetchError::WrongHash(_) | FetchError::WrongSize { .. } => 20,
             FetchError::NotACheckpoint { .. } | FetchError::Convert { .. } => 21,
             FetchError::DiskFull { .. } => 22,
             FetchError::Committed { .. } => 23,

@@ -67,7 +67,7 @@ impl Fetcher<'_> {
         }
         let cached = entry.files().get(file).and_then(|f| self.cached(f));
         if let Some(cached) = cached
-            && let Some(input) = self.from_cache(entry, &target, &cached)?
+            && let Some(input) = self.take_cached(entry, &target, &cached)?
         {
             return Ok(input);
         }
@@ -116,7 +116,7 @@ impl Fetcher<'_> {
     }
 
     /// The hub's copy, if it is right: read in place where it will not be kept, else copied.
-    fn from_cache(&self, entry: &Entry, target: &Target, cached: &Path) -> Result<Option<Input>, FetchError> {
+    fn take_cached(&self, entry: &Entry, target: &Target, cached: &Path) -> Result<Option<Input>, FetchError> {
         let right = |bytes: u64, sha256: &str| {
             target.expected.as_ref().is_none_or(|e| e.sha256 == sha256) && target.bytes.is_none_or(|b| b == bytes)
         };
