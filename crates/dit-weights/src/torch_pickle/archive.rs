@@ -50,7 +50,7 @@ impl Archive {
             not_stored = not_stored.or(header.check_stored(name)?);
             let data = header
                 .data(&bytes[..directory.range.start])
-                .ok_or_else(|| format!("{CORRUPT}: the bytes of entry {name:?} lie outside the file"))?;
+                .ok_or_else(|| format!("{CORRUPT}: entry {name:?} is not where the directory says"))?;
             if entries.insert(name.to_owned(), data).is_some() {
                 return Err(format!("{CORRUPT}: two entries are named {name:?}"));
             }

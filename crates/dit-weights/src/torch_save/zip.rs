@@ -185,4 +185,35 @@ mod tests {
         check(&entries, u32::MAX.into());
         check(&entries[..usize::from(u16::MAX)], u32::MAX.into());
     }
+
+    #[track_caller]
+    fn check_refused(zip: ZipWriter<Vec<u8>>, expected: &str) {
+        let problem = Archive::parse(&zip.finish().unwrap()).unwrap_err();
+        assert!(problem.contains(expected), "{expected:?} is not in: {problem}");
+    }
+
+    #[test]
+    fn archives_that_readers_could_take_for_two_are_refused() {
+        let mut twice = ZipWriter::new(Vec::new());
+        twice.entry("a/data.pkl", b"1").unwrap();
+        twice.entry("a/data.pkl", b"2").unwrap();
+        check_refused(twice, "two entries are named");
+
+        // An entry within another's bytes.
+        let mut inner = ZipWriter::new(Vec::new());
+        inner.entry("b", b"inner").unwrap();
+        let mut outer = ZipWriter::new(Vec::new());
+        outer.entry("a", &inner.out).unwrap();
+        let offset = outer.at - inner.at;
+        let header = inner.directory.len() - "b".len() - 4;
+        inner.directory[header..][..4].copy_from_slice(&(offset as u32).to_le_bytes());
+        outer.directory.extend(&inner.directory);
+        outer.entries += 1;
+        check_refused(outer, "share bytes");
+
+        let mut more = ZipWriter::new(Vec::new());
+        more.entry("a", b"").unwrap();
+        more.entries += 1;
+        check_refused(more, "corrupt");
+    }
 }
