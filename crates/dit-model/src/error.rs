@@ -22,6 +22,6 @@ pub enum ModelError {
         kind: Kind,
     },
     /// libtorch refused an operation, for lack of memory for example.
-    #[error("libtorch: {0}")]
+    #[error("libtorch refused an operation")]
     Torch(#[from] TchError),
 }
