@@ -127,7 +127,8 @@ impl LatentBatches {
         }
         if options.flip == FlipChoice::Random && folder.layout().flips() == Flips::None {
             return refuse(
-                "the folder holds no mirror images\n  help: make it with --flip both, or train without flips".to_owned(),
+                "the folder holds no mirror images\n  help: make it with --flip both, or train without flips"
+                    .to_owned(),
             );
         }
         if (position.seed, position.records) != (options.seed, records) || position.consumed > records {

@@ -86,17 +86,17 @@ impl FolderWriter {
             let (first, end) = (entry.first_record, entry.first_record + entry.records + entry.skipped);
             let listed = skipped.iter().filter(|skipped| (first..end).contains(&skipped.record)).count() as u64;
             let problem = problems.next().flatten().or_else(|| {
-                (listed != entry.skipped).then(|| format!("{SKIPPED} lists {listed} of its {} skipped records", entry.skipped))
+                (listed != entry.skipped)
+                    .then(|| format!("{SKIPPED} lists {listed} of its {} skipped records", entry.skipped))
             });
             if let Some(problem) = &problem {
                 tracing::warn!("{} is made again: {problem}", entry.file);
             }
             problem.is_none()
         });
-        let kept: BTreeSet<usize> =
-            manifest.shards.iter().map(|entry| entry.index(settings.shard_size)).collect();
+        let kept: BTreeSet<usize> = manifest.shards.iter().map(|entry| entry.index(settings.shard_size)).collect();
         skipped.retain(|skipped| kept.contains(&((skipped.record / settings.shard_size as u64) as usize)));
-        let journals = Journals::new(folder, layout, settings.digest());
+        let journals = Journals::new(folder, layout, manifest.settings.digest());
         // Without a manifest nothing says what a journal is of.
         remove_journals(folder, |index| !begun || kept.contains(&index))?;
         let mut writer = Self { folder: folder.to_owned(), manifest, skipped, journals, _lock: lock };
@@ -105,6 +105,11 @@ impl FolderWriter {
             writer.write_manifest()?;
         }
         Ok(writer)
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// What the folder holds so far.
@@ -228,12 +233,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
 /// The lock of the folder. Its file stays: taking it away would let two processes hold locks on two files of one name.
 fn lock(folder: &Path) -> Result<File, Error> {
     let path = folder.join(LOCK);
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(failed("open", &path))?;
+    let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(failed("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::Locked { path: folder.to_owned() }),

@@ -35,6 +35,11 @@ impl Journals {
         Self { folder: folder.to_owned(), layout, digest }
     }
 
+    /// Whether shard `index` has a journal.
+    pub fn exists(&self, index: usize) -> bool {
+        journal_path(&self.folder, index).is_file()
+    }
+
     /// Opens the journal of shard `index`, whose first record is `first` and which covers `covered` records, and reads what it
     /// has of the shard from its beginning.
     ///
@@ -46,17 +51,13 @@ impl Journals {
             let path = path.clone();
             move |source| Error::Io { action, path, source }
         };
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(failed("open"))?;
+        let mut file =
+            File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed("open"))?;
         let mut batches = Vec::new();
         let mut sound = 0;
         let mut head = [0; 40];
-        if read_whole(&mut file, &mut head).map_err(failed("read"))? && head[..8] == *MAGIC && head[8..] == self.digest {
+        if read_whole(&mut file, &mut head).map_err(failed("read"))? && head[..8] == *MAGIC && head[8..] == self.digest
+        {
             sound = head.len() as u64;
             let mut next = first;
             let longest = self.longest_frame(covered);
@@ -79,7 +80,8 @@ impl Journals {
         Ok((journal, batches))
     }
 
-    pub(crate) fn layout(&self) -> MomentsLayout {
+    /// The shape of a record's moments.
+    pub fn layout(&self) -> MomentsLayout {
         self.layout
     }
 
@@ -136,9 +138,7 @@ pub(crate) fn index_of(name: &str) -> Option<usize> {
 pub(crate) fn remove(folder: &Path, index: usize) -> Result<(), Error> {
     let path = journal_path(folder, index);
     match fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(Error::Io { action: "remove", path, source: error })
-        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::Io { action: "remove", path, source: error }),
         _ => Ok(()),
     }
 }
@@ -169,7 +169,9 @@ fn read_frame(file: &mut File, longest: u64) -> io::Result<Option<(EncodedBatch,
         return Ok(None);
     }
     let Some((head_length, rest)) = payload.split_first_chunk::<8>() else { return Ok(None) };
-    let Some((head, moments)) = rest.split_at_checked(u64::from_le_bytes(*head_length) as usize) else { return Ok(None) };
+    let Some((head, moments)) = rest.split_at_checked(u64::from_le_bytes(*head_length) as usize) else {
+        return Ok(None);
+    };
     let Ok(head) = serde_json::from_slice::<BatchHead>(head) else { return Ok(None) };
     Ok(Some((EncodedBatch { head, moments: moments.to_vec() }, 40 + length)))
 }

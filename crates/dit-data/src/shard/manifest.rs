@@ -127,7 +127,10 @@ impl Manifest {
         let head: Head = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
         if head.format != FORMAT || head.version != VERSION {
             return Err(not_latents(
-                format!("{MANIFEST} is of format {} version {}, expected {FORMAT} {VERSION}", head.format, head.version),
+                format!(
+                    "{MANIFEST} is of format {} version {}, expected {FORMAT} {VERSION}",
+                    head.format, head.version
+                ),
                 "use the version of this program that wrote it",
             ));
         }

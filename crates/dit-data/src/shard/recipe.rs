@@ -51,6 +51,9 @@ mod tests {
         expected[(4 + 1) * 3..][..6].copy_from_slice(picture.pixels());
         assert_eq!(padded.pixels(), expected);
         assert_eq!(CropRecipe::Pad.apply(picture.clone(), 2).unwrap().pixels(), [1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 0, 0]);
-        assert!(matches!(CropRecipe::Pad.apply(picture, 1), Err(Error::TooLargeToPad { width: 2, height: 1, size: 1 })));
+        assert!(matches!(
+            CropRecipe::Pad.apply(picture, 1),
+            Err(Error::TooLargeToPad { width: 2, height: 1, size: 1 })
+        ));
     }
 }

@@ -125,12 +125,7 @@ fn compare(name: &str, there: &Value, asked: &Value, differences: &mut Vec<Strin
         (Value::Object(a), Value::Object(b)) => {
             for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(*key))) {
                 let inner = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
-                compare(
-                    &inner,
-                    a.get(key).unwrap_or(&Value::Null),
-                    b.get(key).unwrap_or(&Value::Null),
-                    differences,
-                );
+                compare(&inner, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null), differences);
             }
         }
         (a, b) if a != b => differences.push(format!("{name}: {a} there, {b} asked for")),

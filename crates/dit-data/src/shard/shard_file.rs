@@ -1,13 +1,11 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
-use dit_weights::{Dtype, MemorySource, SafetensorsFile, TensorInfo, TensorSource, TensorView, sha256_of, write_safetensors};
+use dit_weights::{
+    Dtype, MemorySource, SafetensorsFile, TensorInfo, TensorSource, TensorView, sha256_of, write_safetensors,
+};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    MomentsLayout, ShardEntry, Skipped,
-    manifest::shard_name,
-    statistics,
-};
+use super::{MomentsLayout, ShardEntry, Skipped, manifest::shard_name, statistics};
 use crate::Error;
 
 /// One window of records, encoded: what a journal keeps and a shard is made of.
@@ -46,8 +44,12 @@ impl EncodedBatch {
         moments: &[f32],
     ) -> Result<Self, Error> {
         if labels.len() != keys.len() || moments.len() != keys.len() * layout.record_len() {
-            let problem =
-                format!("{} keys, {} labels and {} values of moments do not match", keys.len(), labels.len(), moments.len());
+            let problem = format!(
+                "{} keys, {} labels and {} values of moments do not match",
+                keys.len(),
+                labels.len(),
+                moments.len()
+            );
             return Err(Error::Batches { problem });
         }
         let moments = layout.store_records(moments, &keys)?;
@@ -137,7 +139,8 @@ impl ShardBuffer {
         let path = folder.join(&file);
         write_safetensors(&path, &source, &metadata)?;
         drop(source);
-        let bytes = fs::metadata(&path).map_err(|source| Error::Io { action: "read", path: path.clone(), source })?.len();
+        let bytes =
+            fs::metadata(&path).map_err(|source| Error::Io { action: "read", path: path.clone(), source })?.len();
         let entry = ShardEntry {
             file,
             first_record: self.first,

@@ -4,11 +4,7 @@ use dit_weights::{SafetensorsFile, TensorSource};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use sha2::{Digest, Sha256};
 
-use super::{
-    Manifest, MomentsLayout, ShardEntry,
-    manifest::SKIPPED,
-    shard_file::open_shard,
-};
+use super::{Manifest, MomentsLayout, ShardEntry, manifest::SKIPPED, shard_file::open_shard};
 use crate::Error;
 
 /// What was found sound.
