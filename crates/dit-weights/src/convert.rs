@@ -7,13 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dit_config::{TensorSpec, VaeSpec};
+use dit_config::{DitConfig, TensorSpec, VaeSpec};
 
 use crate::{
     CastSource, Dtype, Error, Layout, Metadata, ModelConfig, Network, OpenOptions, Origin, TensorSource,
     atomic::AtomicFile,
     folder,
-    layout::{export_dit, inexpressible},
+    layout::{export_dit, inexpressible, position_table},
     torch_save,
     writer::write_safetensors_with,
 };
@@ -179,7 +179,10 @@ fn layout(network: &Network, output: &Path, format: Format, asked: Option<Layout
             Err(unwritable("a .pt file holds the original's layout".to_owned(), "name a .safetensors file or a folder"))
         }
         (Network::Dit(dit), Layout::Diffusers, _) => {
-            let problems = inexpressible(dit.config());
+            let mut problems = inexpressible(dit.config());
+            if !has_computed_table(&**dit, dit.config())? {
+                problems.push("its position table is not the one that diffusers computes".to_owned());
+            }
             if problems.is_empty() {
                 Ok(layout)
             } else {
@@ -188,6 +191,14 @@ fn layout(network: &Network, output: &Path, format: Format, asked: Option<Layout
         }
         _ => Ok(layout),
     }
+}
+
+/// Whether the position table of `dit` is the sine-cosine one, as far as bf16 tells: diffusers does not store it.
+fn has_computed_table(dit: &dyn TensorSource, config: &DitConfig) -> Result<bool, Error> {
+    const TOLERANCE: f32 = 4e-3;
+    let stored = dit.read("pos_embed")?.to_f32()?;
+    let computed = position_table(config.grid(), config.hidden);
+    Ok(stored.iter().zip(computed).all(|(a, b)| (a - b).abs() <= TOLERANCE))
 }
 
 /// What the output says about itself.
@@ -275,7 +286,7 @@ fn write_folder(
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
         let temporary = builder.tempdir_in(parent).map_err(Error::io("write", output))?;
-        write_into(temporary.path())?;
+        write_into(temporary.path()).map_err(|error| at_destination(error, temporary.path(), output))?;
         fs::rename(temporary.path(), output).map_err(Error::io("write", output))?;
         // It has moved; there is nothing left to remove.
         let _ = temporary.keep();
@@ -284,6 +295,17 @@ fn write_folder(
         }
     }
     Ok([folder::WEIGHTS, folder::CONFIG].map(|name| output.join(name)).to_vec())
+}
+
+/// `error` with the path that the file would have had, not the temporary one, which is gone by the time it is read.
+fn at_destination(error: Error, temporary: &Path, output: &Path) -> Error {
+    match error {
+        Error::Io { action, path, source } => {
+            let path = path.strip_prefix(temporary).map_or_else(|_| path.clone(), |file| output.join(file));
+            Error::Io { action, path, source }
+        }
+        other => other,
+    }
 }
 
 fn write_text(path: &Path, text: &str) -> Result<(), Error> {

@@ -267,5 +267,15 @@ fn what_an_output_cannot_hold_is_refused() {
         // The same file in the original's layout is fine.
         run(&at("in.safetensors"), &at("out.safetensors"), &ConvertOptions::default()).unwrap();
     }
+
+    // A table that is not the computed one, trained for instance, would be lost.
+    let config = tiny(BlockDesign::AdaLnZero).with(|spec| spec.latent = LatentSize::square(4)).unwrap();
+    let metadata = Metadata { config: Some(ModelConfig::Dit(config.clone())), ..Metadata::default() };
+    let mut source = weights_of(&config);
+    let mut table = source.read("pos_embed").unwrap().to_f32().unwrap();
+    table[5] += 0.01;
+    source.insert("pos_embed", TensorView::from_f32(vec![1, 4, 16], &table).unwrap());
+    write_safetensors(&at("in.safetensors"), &source, &metadata.to_map()).unwrap();
+    check_unwritable(&at("in.safetensors"), &at("x"), None, "its position table is not the one");
     assert_eq!(listing(folder.path()), ["in.safetensors", "out.safetensors"]);
 }
