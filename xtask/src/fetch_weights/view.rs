@@ -55,10 +55,10 @@ impl View {
         let entry = files.entry(file.to_owned()).or_default();
         (entry.done, entry.total, entry.tenths) = (start, total, 0);
         let Some(bars) = &self.bars else { return };
-        let bar = entry.bar.get_or_insert_with(|| bars.add(ProgressBar::no_length()));
+        let bar = entry.bar.get_or_insert_with(|| bars.add(ProgressBar::no_length().with_message(short(file))));
         let template = match total {
-            Some(_) => "{msg:30!} [{wide_bar}] {bytes}/{total_bytes} {binary_bytes_per_sec}, {eta} left",
-            None => "{msg:30!} {spinner} {bytes} {binary_bytes_per_sec}",
+            Some(_) => "{msg} [{wide_bar}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}, {eta} left",
+            None => "{msg} {spinner} {decimal_bytes} {decimal_bytes_per_sec}",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
@@ -66,7 +66,6 @@ impl View {
         if let Some(total) = total {
             bar.set_length(total);
         }
-        bar.set_message(file.to_owned());
         bar.set_position(start);
         bar.reset_eta();
     }
@@ -94,6 +93,15 @@ impl View {
             bar.finish_and_clear();
             bars.remove(&bar);
         }
+    }
+}
+
+/// `sd-vae-ft-mse/diffusion_pytorc…`: room must be left for the bar.
+fn short(file: &str) -> String {
+    const WIDTH: usize = 32;
+    match file.char_indices().nth(WIDTH) {
+        None => format!("{file:WIDTH$}"),
+        Some(_) => file.chars().take(WIDTH - 1).chain(['…']).collect(),
     }
 }
 
@@ -144,5 +152,22 @@ impl Observer for View {
             // Events of later versions of the library.
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_of_one_width() {
+        #[track_caller]
+        fn check(file: &str, expected: &str) {
+            assert_eq!(short(file), expected);
+        }
+        check("tiny/a.pt", "tiny/a.pt                       ");
+        check("12345678901234567890123456789012", "12345678901234567890123456789012");
+        check("123456789012345678901234567890123", "1234567890123456789012345678901…");
+        check("é/é", "é/é                             ");
     }
 }
