@@ -5,16 +5,16 @@
 
 use std::collections::HashMap;
 
+use super::global::{Global, Known};
+use super::input::Input;
 use super::opcode::Opcode;
 use super::rebuild::{self, Storages};
-use super::value::{DictNode, Global, Id, Known, Node, Values};
+use super::value::{DictNode, Id, Node, Values};
 
 /// Marks are open containers; pickles of real checkpoints nest a handful.
 const MAX_MARKS: usize = 4096;
 /// Longer than any importable name, short enough that names cannot exhaust memory.
 const MAX_GLOBAL_NAME: usize = 256;
-
-const CUT_SHORT: &str = "the pickle is cut short";
 
 /// What is wrong and at which byte of the pickle.
 #[derive(Debug)]
@@ -26,8 +26,7 @@ pub(super) struct Fault {
 /// Runs the pickle `input`; `storages` tells where the tensors' bytes are. Returns all values and which of them is the result.
 pub(super) fn unpickle(input: &[u8], storages: &Storages<'_>) -> Result<(Values, Id), Fault> {
     let mut machine = Machine {
-        input,
-        at: 0,
+        input: Input::new(input),
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
@@ -35,7 +34,7 @@ pub(super) fn unpickle(input: &[u8], storages: &Storages<'_>) -> Result<(Values,
         storages,
     };
     loop {
-        let offset = machine.at;
+        let offset = machine.input.offset();
         match machine.step() {
             Ok(None) => {}
             Ok(Some(root)) => return Ok((machine.values, root)),
@@ -45,8 +44,7 @@ pub(super) fn unpickle(input: &[u8], storages: &Storages<'_>) -> Result<(Values,
 }
 
 struct Machine<'a> {
-    input: &'a [u8],
-    at: usize,
+    input: Input<'a>,
     stack: Vec<Id>,
     /// Heights of the stack. Invariant: ascending, none above the stack's height.
     marks: Vec<usize>,
@@ -58,8 +56,8 @@ struct Machine<'a> {
 impl<'a> Machine<'a> {
     /// Executes one instruction. `Some` is the pickle's result: the machine is done.
     fn step(&mut self) -> Result<Option<Id>, String> {
-        let first = self.at == 0;
-        let byte = self.u8()?;
+        let first = self.input.offset() == 0;
+        let byte = self.input.u8()?;
         let opcode = Opcode::from_byte(byte).ok_or_else(|| {
             format!("instruction {byte:#04x} is not one that torch.save writes (pickle protocols 2 to 5)")
         })?;
@@ -67,15 +65,13 @@ impl<'a> Machine<'a> {
             return Err("the pickle does not start with its protocol number".into());
         }
         match opcode {
-            Opcode::Proto => match self.u8()? {
+            Opcode::Proto => match self.input.u8()? {
                 2..=5 => {}
                 n => return Err(format!("pickle protocol {n} is not one of 2 to 5")),
             },
             Opcode::Frame => {
-                let len = self.len8()?;
-                if len > self.input.len() - self.at {
-                    return Err(CUT_SHORT.into());
-                }
+                let len = self.input.len8()?;
+                self.input.require(len)?;
             }
             Opcode::Stop => return self.pop().map(Some),
 
@@ -83,53 +79,53 @@ impl<'a> Machine<'a> {
             Opcode::NewTrue => self.push(Node::Bool(true))?,
             Opcode::NewFalse => self.push(Node::Bool(false))?,
             Opcode::BinInt => {
-                let value = i32::from_le_bytes(self.array()?);
+                let value = i32::from_le_bytes(self.input.array()?);
                 self.push(Node::Int(value.into()))?;
             }
             Opcode::BinInt1 => {
-                let value = self.u8()?;
+                let value = self.input.u8()?;
                 self.push(Node::Int(value.into()))?;
             }
             Opcode::BinInt2 => {
-                let value = u16::from_le_bytes(self.array()?);
+                let value = u16::from_le_bytes(self.input.array()?);
                 self.push(Node::Int(value.into()))?;
             }
             Opcode::Long1 => {
-                let len = self.len1()?;
+                let len = self.input.len1()?;
                 self.long(len)?;
             }
             Opcode::Long4 => {
-                let len = self.len4()?;
+                let len = self.input.len4()?;
                 self.long(len)?;
             }
             Opcode::BinFloat => {
-                let value = f64::from_be_bytes(self.array()?);
+                let value = f64::from_be_bytes(self.input.array()?);
                 self.push(Node::Float(value))?;
             }
 
             // Python 2's strings are bytes, which Python 3 decodes when it loads them.
             Opcode::ShortBinString | Opcode::ShortBinUnicode => {
-                let len = self.len1()?;
+                let len = self.input.len1()?;
                 self.string(len)?;
             }
             Opcode::BinString | Opcode::BinUnicode => {
-                let len = self.len4()?;
+                let len = self.input.len4()?;
                 self.string(len)?;
             }
             Opcode::BinUnicode8 => {
-                let len = self.len8()?;
+                let len = self.input.len8()?;
                 self.string(len)?;
             }
             Opcode::ShortBinBytes => {
-                let len = self.len1()?;
+                let len = self.input.len1()?;
                 self.bytes(len)?;
             }
             Opcode::BinBytes => {
-                let len = self.len4()?;
+                let len = self.input.len4()?;
                 self.bytes(len)?;
             }
             Opcode::BinBytes8 | Opcode::ByteArray8 => {
-                let len = self.len8()?;
+                let len = self.input.len8()?;
                 self.bytes(len)?;
             }
 
@@ -156,11 +152,11 @@ impl<'a> Machine<'a> {
             }
 
             Opcode::BinPut => {
-                let index = self.u8()?;
+                let index = self.input.u8()?;
                 self.remember(index.into())?;
             }
             Opcode::LongBinPut => {
-                let index = u32::from_le_bytes(self.array()?);
+                let index = u32::from_le_bytes(self.input.array()?);
                 self.remember(index)?;
             }
             Opcode::Memoize => {
@@ -168,11 +164,11 @@ impl<'a> Machine<'a> {
                 self.remember(index)?;
             }
             Opcode::BinGet => {
-                let index = self.u8()?;
+                let index = self.input.u8()?;
                 self.recall(index.into())?;
             }
             Opcode::LongBinGet => {
-                let index = u32::from_le_bytes(self.array()?);
+                let index = u32::from_le_bytes(self.input.array()?);
                 self.recall(index)?;
             }
 
@@ -223,8 +219,8 @@ impl<'a> Machine<'a> {
             }
 
             Opcode::Global => {
-                let module = self.line()?;
-                let name = self.line()?;
+                let module = self.input.line()?;
+                let name = self.input.line()?;
                 self.global(module, name)?;
             }
             Opcode::StackGlobal => {
@@ -265,43 +261,11 @@ impl<'a> Machine<'a> {
         Ok(None)
     }
 
-    // The input.
-
-    fn take(&mut self, len: usize) -> Result<&'a [u8], String> {
-        let end = self.at.checked_add(len).ok_or(CUT_SHORT)?;
-        let taken = self.input.get(self.at..end).ok_or(CUT_SHORT)?;
-        self.at = end;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let bytes = self.take(N)?;
-        bytes.try_into().map_err(|_| CUT_SHORT.into())
-    }
-
-    fn u8(&mut self) -> Result<u8, String> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    fn len1(&mut self) -> Result<usize, String> {
-        self.u8().map(usize::from)
-    }
-
-    fn len4(&mut self) -> Result<usize, String> {
-        let len = u32::from_le_bytes(self.array()?);
-        usize::try_from(len).map_err(|_| CUT_SHORT.into())
-    }
-
-    fn len8(&mut self) -> Result<usize, String> {
-        let len = u64::from_le_bytes(self.array()?);
-        usize::try_from(len).map_err(|_| CUT_SHORT.into())
-    }
-
     // Plain values.
 
     /// An integer in two's complement, in as many bytes as its writer found fit.
     fn long(&mut self, len: usize) -> Result<(), String> {
-        let bytes = self.take(len)?;
+        let bytes = self.input.take(len)?;
         let sign = if bytes.last().is_some_and(|&top| top >= 0x80) { 0xff } else { 0 };
         let mut extended = [sign; 8];
         let (low, high) = bytes.split_at(len.min(8));
@@ -312,23 +276,14 @@ impl<'a> Machine<'a> {
     }
 
     fn string(&mut self, len: usize) -> Result<(), String> {
-        let text = std::str::from_utf8(self.take(len)?).map_err(|_| "a string is not UTF-8")?;
+        let text = std::str::from_utf8(self.input.take(len)?).map_err(|_| "a string is not UTF-8")?;
         let node = Node::Str(text.into());
         self.push(node)
     }
 
     fn bytes(&mut self, len: usize) -> Result<(), String> {
-        let node = Node::Bytes(self.take(len)?.into());
+        let node = Node::Bytes(self.input.take(len)?.into());
         self.push(node)
-    }
-
-    /// A line of text, without its end.
-    fn line(&mut self) -> Result<&'a str, String> {
-        let rest = self.input.get(self.at..).unwrap_or_default();
-        let len = rest.iter().position(|&b| b == b'\n').ok_or(CUT_SHORT)?;
-        let line = std::str::from_utf8(&rest[..len]).map_err(|_| "a global's name is not UTF-8")?;
-        self.at += len + 1;
-        Ok(line)
     }
 
     fn global(&mut self, module: &str, name: &str) -> Result<(), String> {

@@ -6,6 +6,8 @@
 //! acted out, whatever else would be called becomes an opaque value. Every length, offset, stride and count is bounded.
 
 mod archive;
+mod global;
+mod input;
 mod machine;
 mod opcode;
 mod rebuild;

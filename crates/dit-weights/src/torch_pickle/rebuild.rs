@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::global::Known;
 use super::tensor::StridedTensor;
-use super::value::{DictNode, Id, Known, Node, StorageNode, Values};
+use super::value::{DictNode, Id, Node, StorageNode, Values};
 use crate::Dtype;
 
 /// Where the file holds each storage, by its key.
