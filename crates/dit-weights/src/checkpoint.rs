@@ -79,7 +79,8 @@ impl std::fmt::Debug for Checkpoint {
 
 impl Checkpoint {
     /// Opens the file or diffusers folder (or a pipeline's, with its subfolder `transformer`) at `path`. The format is told by
-    /// the file's content, not by its name.
+    /// the file's content, not by its name. The configuration in the file's metadata counts before a `config.json` beside it;
+    /// without either it is inferred, as [`infer_config`](crate::infer_config) says.
     ///
     /// # Errors
     /// Each says what is wrong and what to do: not a checkpoint, corrupt, not a DiT; [`Error::HeadsUnknown`] and

@@ -6,7 +6,7 @@ use crate::common::{fixture, tiny, weights_of, with_heads};
 use dit_config::{BlockDesign, DitConfig, DitSpec, LatentSize, Sigma, StandardModel, VaeConfig};
 use dit_weights::{
     CastSource, Checkpoint, Dtype, Error, Layout, MemorySource, Metadata, ModelConfig, OpenOptions, SafetensorsFile,
-    TensorSource, TensorView, VaeCheckpoint, WeightsKind, find_non_finite, position_table, torch_save,
+    TensorSource, TensorView, TorchFile, VaeCheckpoint, WeightsKind, find_non_finite, position_table, torch_save,
     write_safetensors,
 };
 
@@ -198,6 +198,32 @@ fn a_missing_part_of_the_diffusers_layout_is_named() {
 }
 
 #[test]
+fn a_hostile_config_beside_the_weights_costs_nothing() {
+    let (raw, config) = diffusers();
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(config).unwrap()).unwrap();
+    let error = |key: &str, value: u64| {
+        let folder = changed(&raw, None, |_| {});
+        let mut json = json.clone();
+        json[key] = value.into();
+        std::fs::write(folder.0.path().join("config.json"), json.to_string()).unwrap();
+        folder.open(&OpenOptions::default()).unwrap_err()
+    };
+    // A position table of 8 GB.
+    assert!(matches!(error("sample_size", 1 << 14), Error::LatentUnknown { .. }));
+    for (key, value) in [
+        ("sample_size", u64::MAX),
+        ("sample_size", 0),
+        ("sample_size", 7),
+        ("num_attention_heads", 0),
+        ("num_attention_heads", u64::MAX),
+    ] {
+        let error = error(key, value);
+        assert!(matches!(error, Error::Config(_)), "{key} {value}: {error}");
+    }
+    assert!(matches!(error("num_embeds_ada_norm", u64::MAX), Error::Conflict { what: "classes", .. }));
+}
+
+#[test]
 fn every_renamed_or_reshaped_tensor_is_found() {
     let raw = SafetensorsFile::open(fixture("dit-learned-sigma/model.safetensors")).unwrap();
     for name in raw.infos().keys() {
@@ -322,6 +348,29 @@ fn nested_and_wrapped_weights_are_found() {
         let error = bias(prefixes, asked).unwrap_err();
         assert!(matches!(error, Error::NoSuchWeights { .. }), "{error}");
     }
+}
+
+#[test]
+fn a_training_checkpoint_of_the_original_tells_its_step_and_classes() {
+    let path = fixture("dit-training/checkpoint.pt");
+    let open = |weights| Checkpoint::open(&path, &OpenOptions { weights, ..with_heads(4) }).unwrap();
+    let file = TorchFile::open(&path).unwrap();
+    for (asked, found, place, prefix) in [
+        (None, WeightsKind::Ema, "ema", ""),
+        (Some(WeightsKind::Ema), WeightsKind::Ema, "ema", ""),
+        (Some(WeightsKind::Raw), WeightsKind::Raw, "model", "module."),
+    ] {
+        let checkpoint = open(asked);
+        assert_eq!(checkpoint.metadata().weights, Some(found));
+        assert_eq!(checkpoint.metadata().step, Some(7));
+        assert_eq!((checkpoint.config().num_classes, checkpoint.config().null_class()), (5, None));
+        let expected = file.state_dict(place).unwrap();
+        for name in checkpoint.infos().keys() {
+            assert_eq!(checkpoint.read(name).unwrap(), expected.read(&format!("{prefix}{name}")).unwrap(), "{name}");
+        }
+    }
+    let error = Checkpoint::open(&path, &OpenOptions { num_classes: Some(4), ..with_heads(4) }).unwrap_err();
+    assert!(matches!(error, Error::Conflict { what: "classes", .. }), "{error}");
 }
 
 #[test]
