@@ -25,6 +25,7 @@ pub enum Command {
     Sample(Box<SampleArgs>),
     Inspect(InspectArgs),
     Convert(ConvertArgs),
+    //PrecomputeLatents(Box<PrecomputeArgs>),
     Completions(CompletionsArgs),
 }
 
@@ -142,7 +143,7 @@ pub enum PrecisionArg {
 #[command(after_help = "Example:
   dit-cli inspect weights/demo/dit-fashion.safetensors")]
 pub struct InspectArgs {
-    /// Checkpoint file, diffusers folder (DiT or VAE), or a name from the manifest
+    /// Checkpoint file, diffusers folder (DiT or VAE), folder of latents, or a name from the manifest
     #[arg(value_name = "CKPT")]
     pub ckpt: String,
     /// Standard model the checkpoint is; only where the file leaves it open
@@ -208,6 +209,91 @@ pub enum DtypeArg {
     F32,
     Bf16,
     F16,
+}
+
+/// Encode a dataset into latent shards for training
+///
+/// Interrupt it any way, at any time: the same command continues, and the result is the same to the byte.
+#[derive(Args)]
+#[command(after_help = "Sources, recognised by looking: a folder of class folders, ImageNet's tar of tars, WebDataset tars,
+parquet shards, IDX files (MNIST and its family).
+
+Examples:
+  dit-cli precompute-latents --data imagenet/train --out latents/ --precision bf16
+  dit-cli precompute-latents --data fashion/ --out latents/ --vae vae-fashion-demo --image-size 32 --crop pad
+  dit-cli precompute-latents --out latents/ --verify")]
+pub struct PrecomputeArgs {
+    /// Labelled pictures: a folder, archive, glob of archives, or file
+    #[arg(long, value_name = "PATH", required_unless_present = "verify")]
+    pub data: Option<PathBuf>,
+    /// Folder to write, or to continue
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Latent codec: diffusers folder, file, or name from the manifest
+    #[arg(long, value_name = "NAME|PATH", default_value = "sd-vae-ft-ema")]
+    pub vae: String,
+    /// Side of the cropped pictures in pixels
+    #[arg(long, value_name = "PX", default_value_t = 256)]
+    pub image_size: usize,
+    /// How pictures become square
+    #[arg(long, default_value = "adm")]
+    pub crop: CropArg,
+    /// Pictures encoded at once [default: 1 on a CPU, where small batches stay in cache; 32 on CUDA]
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Threads that decode and crop [default: all cores this process may use]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// Threads of the encoder on a CPU [default: all cores this process may use]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// auto, cpu, cuda or cuda:N [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// Arithmetic of the encoder [default: fp32]
+    #[arg(long)]
+    pub precision: Option<PrecisionArg>,
+    /// Records per shard
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    pub shard_size: usize,
+    /// Store the mirror image beside each picture, so that training can flip at random
+    #[arg(long, default_value = "both")]
+    pub flip: FlipArg,
+    /// Element type of the stored moments
+    #[arg(long, default_value = "f16")]
+    pub store: StoreArg,
+    /// Fraction of the pictures that may be unreadable; they are skipped and listed in skipped.jsonl
+    #[arg(long, value_name = "F", default_value_t = 0.001)]
+    pub max_skipped: f64,
+    /// Take only the first N records
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Read everything back and compare its SHA-256; without --data, that is all
+    #[arg(long)]
+    pub verify: bool,
+    /// A machine-readable summary on stdout; everything else is on stderr
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CropArg {
+    /// Scale the shorter side, crop the middle, as ImageNet models are trained
+    Adm,
+    /// Do not scale; put into the middle of black
+    Pad,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FlipArg {
+    Both,
+    None,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StoreArg {
+    F16,
+    F32,
 }
 
 /// Print a completion script for your shell

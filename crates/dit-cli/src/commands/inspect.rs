@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use dit_config::{DitSpec, VaeSpec};
@@ -49,6 +49,9 @@ struct Memory {
 }
 
 pub fn run(args: &InspectArgs) -> Result<()> {
+    if dit_data::shard::Manifest::is_in(Path::new(&args.ckpt)) {
+        return super::latents::inspect(Path::new(&args.ckpt), args.json);
+    }
     let located = Library::discover()?.locate_any(&args.ckpt)?;
     let options = told(located.options, args.model.as_deref(), args.num_heads)?;
     let report = match Network::open(&located.path, &options)? {
@@ -188,7 +191,8 @@ fn text(report: &Report) -> String {
 }
 
 fn mebibytes(bytes: u64) -> String {
-    format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))
+    let mebibytes = bytes as f64 / f64::from(1 << 20);
+    if mebibytes < 10.0 { format!("{mebibytes:.1} MiB") } else { format!("{mebibytes:.0} MiB") }
 }
 
 fn thousands(number: u64) -> String {

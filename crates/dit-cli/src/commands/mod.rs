@@ -3,4 +3,6 @@
 pub mod completions;
 pub mod convert;
 pub mod inspect;
+pub mod latents;
+//pub mod precompute;
 pub mod sample;
