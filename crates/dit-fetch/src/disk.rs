@@ -21,7 +21,7 @@ pub(crate) fn require(dir: &Path, needed: u64) -> Result<(), FetchError> {
     if needed == 0 || needed.saturating_add(MARGIN) <= free {
         Ok(())
     } else {
-        Err(FetchError::DiskFull { dir: dir.to_owned(), needed: needed.saturating_add(MARGIN), free })
+        Err(FetchError::DiskFull { dir: dir.to_owned(), needed: Some(needed.saturating_add(MARGIN)), free })
     }
 }
 
@@ -46,6 +46,7 @@ mod tests {
     fn a_full_disk_is_told_apart_from_other_failures() {
         let full = FetchError::io("write", Path::new("/tmp/x"), std::io::ErrorKind::StorageFull.into());
         assert_eq!(full.exit_code(), 22);
+        assert!(!full.to_string().contains("needed"), "{full}");
         let other = FetchError::io("write", Path::new("/tmp/x"), std::io::ErrorKind::PermissionDenied.into());
         assert_eq!(other.exit_code(), 27);
     }

@@ -170,14 +170,15 @@ pub enum FetchError {
     WrongHash(Box<WrongHash>),
     /// Not enough room.
     #[error(
-        "the disk at {} is full: {} free, {} needed\n  help: free some space or pass --dir with a folder on a larger disk; what arrived is kept",
-        dir.display(), crate::list::human_bytes(*free), crate::list::human_bytes(*needed)
+        "the disk at {} is full: {} free{}\n  help: free some space or pass --dir with a folder on a larger disk; what arrived is kept",
+        dir.display(), crate::list::human_bytes(*free),
+        needed.map_or_else(String::new, |bytes| format!(", {} needed", crate::list::human_bytes(bytes)))
     )]
     DiskFull {
         /// The folder.
         dir: PathBuf,
-        /// Bytes needed.
-        needed: u64,
+        /// Bytes needed, where known.
+        needed: Option<u64>,
         /// Bytes free.
         free: u64,
     },
@@ -285,7 +286,7 @@ impl FetchError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 let dir = path.parent().unwrap_or(path).to_owned();
                 let free = crate::disk::free_bytes(&dir).unwrap_or(0);
-                FetchError::DiskFull { dir, needed: free.saturating_add(1), free }
+                FetchError::DiskFull { dir, needed: None, free }
             }
             _ => FetchError::Io { action, path: path.to_owned(), source },
         }
