@@ -44,7 +44,8 @@ fn pictures(folder: &Path, count: usize) -> PathBuf {
         fs::create_dir_all(&class).unwrap();
         let (width, height) = (20 + random.below(30) as u32, 20 + random.below(30) as u32);
         let base: [u64; 3] = std::array::from_fn(|_| random.below(200));
-        let pixels: Vec<u8> = (0..width * height).flat_map(|_| base.map(|base| (base + random.below(56)) as u8)).collect();
+        let pixels: Vec<u8> =
+            (0..width * height).flat_map(|_| base.map(|base| (base + random.below(56)) as u8)).collect();
         write_png(&class.join(format!("{index:05}.png")), width, height, &pixels);
     }
     data
@@ -228,7 +229,8 @@ fn damage_and_other_settings_are_found() {
     succeed_in(folder.path(), &arguments(&["--out", "out"]));
     let out = folder.path().join("out");
     let before = contents(&out);
-    let inspected: Value = serde_json::from_str(&succeed_in(folder.path(), &["inspect", "out", "--json"]).stdout).unwrap();
+    let inspected: Value =
+        serde_json::from_str(&succeed_in(folder.path(), &["inspect", "out", "--json"]).stdout).unwrap();
     assert_eq!(inspected["kind"], "latents");
     assert_eq!((&inspected["finished"], &inspected["scale"]), (&Value::from(true), &Value::from(0.18215)));
     assert_eq!(inspected["class_names"], serde_json::json!(["cats", "dogs"]));

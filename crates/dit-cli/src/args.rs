@@ -25,7 +25,7 @@ pub enum Command {
     Sample(Box<SampleArgs>),
     Inspect(InspectArgs),
     Convert(ConvertArgs),
-    //PrecomputeLatents(Box<PrecomputeArgs>),
+    PrecomputeLatents(Box<PrecomputeArgs>),
     Completions(CompletionsArgs),
 }
 
@@ -215,13 +215,15 @@ pub enum DtypeArg {
 ///
 /// Interrupt it any way, at any time: the same command continues, and the result is the same to the byte.
 #[derive(Args)]
-#[command(after_help = "Sources, recognised by looking: a folder of class folders, ImageNet's tar of tars, WebDataset tars,
+#[command(
+    after_help = "Sources, recognised by looking: a folder of class folders, ImageNet's tar of tars, WebDataset tars,
 parquet shards, IDX files (MNIST and its family).
 
 Examples:
   dit-cli precompute-latents --data imagenet/train --out latents/ --precision bf16
   dit-cli precompute-latents --data fashion/ --out latents/ --vae vae-fashion-demo --image-size 32 --crop pad
-  dit-cli precompute-latents --out latents/ --verify")]
+  dit-cli precompute-latents --out latents/ --verify"
+)]
 pub struct PrecomputeArgs {
     /// Labelled pictures: a folder, archive, glob of archives, or file
     #[arg(long, value_name = "PATH", required_unless_present = "verify")]

@@ -33,7 +33,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Sample(args) => commands::sample::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Convert(args) => commands::convert::run(&args),
-        //Command::PrecomputeLatents(args) => commands::precompute::run(&args),
+        Command::PrecomputeLatents(args) => commands::precompute::run(&args),
         Command::Completions(args) => commands::completions::run(&args),
     }
 }

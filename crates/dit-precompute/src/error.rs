@@ -76,8 +76,7 @@ fn is_full(error: &dit_data::Error) -> bool {
 }
 
 fn listed(skipped: &[Skipped]) -> String {
-    let mut lines: Vec<String> =
-        skipped.iter().take(SHOWN).map(|one| format!("{}: {}", one.key, one.reason)).collect();
+    let mut lines: Vec<String> = skipped.iter().take(SHOWN).map(|one| format!("{}: {}", one.key, one.reason)).collect();
     if skipped.len() > SHOWN {
         lines.push(format!("… and {} more", skipped.len() - SHOWN));
     }

@@ -62,5 +62,5 @@ mod run;
 mod window;
 
 pub use error::Error;
-pub use records::{PictureError, Records};
+pub use records::{PictureError, Records, SourceRecords};
 pub use run::{Progress, Report, RunOptions, run};

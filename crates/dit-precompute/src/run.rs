@@ -274,7 +274,8 @@ impl Run<'_> {
         let mut moments = if keys.is_empty() { Vec::new() } else { self.encoder.encode(&pictures)? };
         self.meter.encoding += start.elapsed();
         if !keys.is_empty() && !skipped.is_empty() {
-            let kept = moments.chunks_exact(layout.record_len()).zip(&pictures).filter(|(_, picture)| picture.is_some());
+            let kept =
+                moments.chunks_exact(layout.record_len()).zip(&pictures).filter(|(_, picture)| picture.is_some());
             moments = kept.flat_map(|(values, _)| values).copied().collect();
         }
         Ok(EncodedBatch::new(&layout, first, keys, labels, skipped, &moments)?)

@@ -10,8 +10,8 @@ use std::{
 use dit_data::{
     CropRecipe, Rgb,
     shard::{
-        Encoding, EncodingPrecision, Flips, FolderWriter, LatentFolder, PictureVersion, Settings, SourceIdentity, Store,
-        VaeIdentity,
+        Encoding, EncodingPrecision, Flips, FolderWriter, LatentFolder, PictureVersion, Settings, SourceIdentity,
+        Store, VaeIdentity,
     },
 };
 use dit_precompute::{Error, PictureError, Progress, Records, Report, RunOptions, run};
@@ -92,12 +92,7 @@ fn settings(codec: &Codec) -> Settings {
         shard_size: 10,
         vae: codec.identity.clone(),
         source: SourceIdentity { fingerprint: "generated".to_owned(), records: 47 },
-        encoding: Encoding {
-            device: "cpu".to_owned(),
-            precision: EncodingPrecision::Fp32,
-            threads: 1,
-            batch_size: 3,
-        },
+        encoding: Encoding { device: "cpu".to_owned(), precision: EncodingPrecision::Fp32, threads: 1, batch_size: 3 },
     }
 }
 

@@ -50,7 +50,10 @@ fn text(folder: &Path, report: &Report) -> String {
         let shape: Vec<String> = layout.shape(0).iter().skip(1).map(usize::to_string).collect();
         line("moments", format!("({}) {:?} a record: mean, log-variance", shape.join(", "), settings.store));
     }
-    line("pictures", format!("{} px, crop {:?}, mirror images: {:?}", settings.image_size, settings.crop, settings.flips));
+    line(
+        "pictures",
+        format!("{} px, crop {:?}, mirror images: {:?}", settings.image_size, settings.crop, settings.flips),
+    );
     line("VAE", format!("{} ({})", settings.vae.name, settings.vae.sha256));
     line("scale", format!("{}, shift {}; latents are stored raw", report.scale, report.shift));
     let encoding = &settings.encoding;

@@ -4,5 +4,5 @@ pub mod completions;
 pub mod convert;
 pub mod inspect;
 pub mod latents;
-//pub mod precompute;
+pub mod precompute;
 pub mod sample;

@@ -169,11 +169,11 @@ fn precompute(args: &PrecomputeArgs, data: &Path, interrupt: &OnInterrupt) -> Re
         source: SourceIdentity { fingerprint: source.fingerprint(), records },
         encoding,
     };
-    let writer = FolderWriter::open(&args.out, settings, source.class_names().to_vec())?;
+    let writer =
+        FolderWriter::open(&args.out, settings, source.class_names().to_vec()).map_err(dit_precompute::Error::from)?; // which knows what a full disk is
     let codec = AutoencoderKl::load(&checkpoint, device, kind)?;
     let defaults = RunOptions::default();
-    let options =
-        RunOptions { workers: args.workers.unwrap_or(defaults.workers), max_skipped: args.max_skipped };
+    let options = RunOptions { workers: args.workers.unwrap_or(defaults.workers), max_skipped: args.max_skipped };
 
     let done = Arc::new(AtomicU64::new(0));
     let done_then = Arc::clone(&done);
