@@ -35,6 +35,41 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(#[from] dit_files::WriteError),
+
+    /// A path that is no data set that can be read.
+    #[error("cannot use {} as a data set: {problem}\n  help: {help}", path.display())]
+    Source {
+        /// What was opened.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        help: &'static str,
+    },
+
+    /// An archive or table whose structure is damaged.
+    #[error("{} is damaged at byte {offset}: {problem}\n  help: it is incomplete or was changed; fetch it again", path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+        /// What is wrong.
+        problem: String,
+    },
+
+    /// One record that cannot be read; others can.
+    #[error("cannot read {key}: {problem}")]
+    Record {
+        /// Which.
+        key: String,
+        /// What is wrong.
+        problem: String,
+    },
+
     /// A latent shard could not be read or written as a file of tensors.
     #[error(transparent)]
     Tensors(#[from] dit_weights::Error),

@@ -99,53 +99,18 @@ pub enum Error {
         source: png::EncodingError,
     },
 
-    /// The folder of the file to be written is not there.
-    #[error("{}: the folder {} does not exist; create it, or choose another place", path.display(), folder.display())]
-    MissingFolder {
-        /// The file that was to be written.
-        path: PathBuf,
-        /// The folder that is missing.
-        folder: PathBuf,
-    },
-    /// Part of the path is a file where a folder must be.
-    #[error("{}: {} is not a folder; choose another place", path.display(), folder.display())]
-    NotAFolder {
-        /// The file or folder that was to be made.
-        path: PathBuf,
-        /// What is not a folder.
-        folder: PathBuf,
-    },
-    /// The path is something that must not be replaced: a folder, a device, a pipe.
-    #[error("{}: is {what}, and cannot be replaced by a file; choose another name", path.display())]
-    NotAFile {
-        /// The path given.
-        path: PathBuf,
-        /// What is there.
-        what: &'static str,
-    },
-    /// The file system refuses.
-    #[error("{}: permission denied (or the file system is read-only); choose another place", path.display())]
-    Denied {
+    /// The file could not be written.
+    #[error(transparent)]
+    Write(#[from] dit_files::WriteError),
+
+    /// The file could not be read.
+    #[error("{}: cannot be read", path.display())]
+    Read {
         /// The file in question.
         path: PathBuf,
-    },
-    /// No room.
-    #[error("{}: the disk, or your quota, is full; free some space and run again (nothing half-written was left)", path.display())]
-    DiskFull {
-        /// The file that was to be written.
-        path: PathBuf,
-    },
-    /// Any other failure of the file system.
-    #[error("{}: cannot be {verb}", path.display())]
-    Io {
-        /// The file in question.
-        path: PathBuf,
-        /// `read` or `written`.
-        verb: &'static str,
         /// The system's reason.
         source: io::Error,
     },
-
     /// The file to be read is not there.
     #[error("{}: no such file", path.display())]
     Missing {
@@ -191,14 +156,7 @@ pub enum Error {
 impl Error {
     /// A failed write of `path`, by its cause.
     pub(crate) fn writing(path: &Path, source: io::Error) -> Self {
-        let path = path.to_path_buf();
-        match source.kind() {
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::Denied { path },
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                Self::DiskFull { path }
-            }
-            _ => Self::Io { path, verb: "written", source },
-        }
+        Self::Write(dit_files::WriteError::new(path, source))
     }
 
     /// A failed read of `path`, by its cause.
@@ -206,30 +164,8 @@ impl Error {
         let path = path.to_path_buf();
         match source.kind() {
             io::ErrorKind::NotFound => Self::Missing { path },
-            io::ErrorKind::PermissionDenied => Self::Denied { path },
             io::ErrorKind::IsADirectory => Self::NotAPng { path },
-            _ => Self::Io { path, verb: "read", source },
+            _ => Self::Read { path, source },
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(kind: io::ErrorKind, expected: &str) {
-        let text = Error::writing(Path::new("a.png"), kind.into()).to_string();
-        assert!(text.starts_with("a.png: "), "{text}");
-        assert!(text.contains(expected), "{text}");
-    }
-
-    #[test]
-    fn failed_writes_are_told_apart() {
-        check(io::ErrorKind::PermissionDenied, "permission denied");
-        check(io::ErrorKind::ReadOnlyFilesystem, "read-only");
-        check(io::ErrorKind::StorageFull, "is full");
-        check(io::ErrorKind::QuotaExceeded, "quota");
-        check(io::ErrorKind::Other, "cannot be written");
     }
 }

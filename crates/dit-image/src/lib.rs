@@ -28,7 +28,6 @@
 //! ```
 #![deny(missing_docs)]
 
-mod atomic;
 mod error;
 mod grid;
 mod npz;
@@ -36,7 +35,7 @@ mod picture;
 mod png_file;
 mod recipe;
 
-pub use atomic::{ensure_folder, ensure_writable};
+pub use dit_files::{ensure_folder, ensure_writable};
 pub use error::{Error, Result};
 pub use grid::{GRID_COLUMNS, GRID_PADDING, grid};
 pub use npz::NpzWriter;

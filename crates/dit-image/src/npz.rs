@@ -1,7 +1,8 @@
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::atomic::AtomicFile;
+use dit_files::AtomicFile;
+
 use crate::error::{Error, Result};
 use crate::picture::Picture;
 
@@ -93,7 +94,7 @@ impl NpzWriter {
     /// Appends one picture.
     ///
     /// # Errors
-    /// [`Error::MixedSizes`], [`Error::TooManyPictures`], [`Error::DiskFull`], [`Error::Io`].
+    /// [`Error::MixedSizes`], [`Error::TooManyPictures`], [`Error::Write`].
     pub fn push(&mut self, picture: &Picture) -> Result<()> {
         let expected = (self.width, self.height);
         if picture.size() != expected {
@@ -117,7 +118,7 @@ impl NpzWriter {
     ///
     /// # Errors
     /// [`Error::TooFewPictures`] unless exactly the announced number was pushed: a short archive would give a wrong FID
-    /// without a word. [`Error::DiskFull`], [`Error::Io`]. Nothing is left at the path then.
+    /// without a word. [`Error::Write`]. Nothing is left at the path then.
     pub fn finish(self) -> Result<()> {
         if self.written < self.announced {
             return Err(Error::TooFewPictures { path: self.path, announced: self.announced, written: self.written });
@@ -129,7 +130,7 @@ impl NpzWriter {
     /// pictures in it; with none at all no file is made.
     ///
     /// # Errors
-    /// [`Error::DiskFull`], [`Error::Io`].
+    /// [`Error::Write`].
     pub fn finish_early(self) -> Result<u64> {
         let written = self.written;
         if written > 0 {

@@ -1,7 +1,8 @@
 use std::io::Write;
 use std::path::Path;
 
-use crate::atomic::AtomicFile;
+use dit_files::AtomicFile;
+
 use crate::error::{Error, Result};
 use crate::picture::Picture;
 use crate::recipe::{RECIPE_KEYWORD, RECIPE_LIMIT};

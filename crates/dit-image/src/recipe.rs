@@ -21,7 +21,7 @@ const TEXT_OVERHEAD: usize = 4096;
 /// however well its text is compressed. The checksum of the recipe's chunk is verified.
 ///
 /// # Errors
-/// [`Error::Missing`], [`Error::Denied`], [`Error::Io`]; [`Error::NotAPng`]; [`Error::NoRecipe`];
+/// [`Error::Missing`], [`Error::Read`]; [`Error::NotAPng`]; [`Error::NoRecipe`];
 /// [`Error::Truncated`]; [`Error::Damaged`]; [`Error::RecipeTooLong`].
 pub fn read_recipe(path: &Path) -> Result<String> {
     let file = File::open(path).map_err(|source| Error::reading(path, source))?;

@@ -87,10 +87,10 @@ fn unwritable_places_are_named() {
     in_folder(|path| {
         let inside = path.join("b.png");
         let error = write_png(&inside, &picture(), &Caption::default()).unwrap_err();
-        assert!(matches!(error, Error::MissingFolder { .. }), "{error}");
+        assert!(matches!(error, Error::Write(dit_files::WriteError::MissingFolder { .. })), "{error}");
         fs::write(path, "a file").unwrap();
         let error = write_png(&inside, &picture(), &Caption::default()).unwrap_err();
-        assert!(matches!(error, Error::NotAFolder { .. }), "{error}");
+        assert!(matches!(error, Error::Write(dit_files::WriteError::NotAFolder { .. })), "{error}");
     });
 }
 

@@ -9,10 +9,10 @@ use std::{
 
 use dit_config::{DitConfig, TensorSpec, VaeSpec};
 
+use dit_files::AtomicFile;
+
 use crate::{
-    CastSource, Dtype, Error, Layout, Metadata, ModelConfig, Network, OpenOptions, Origin, TensorSource,
-    atomic::AtomicFile,
-    folder,
+    CastSource, Dtype, Error, Layout, Metadata, ModelConfig, Network, OpenOptions, Origin, TensorSource, folder,
     layout::{export_dit, inexpressible, position_table},
     torch_save,
     writer::write_safetensors_with,
@@ -285,9 +285,9 @@ fn write_folder(
         // What `create_dir` would give, not a temporary folder's 0700.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let temporary = builder.tempdir_in(parent).map_err(Error::io("write", output))?;
+        let temporary = builder.tempdir_in(parent).map_err(Error::writing(output))?;
         write_into(temporary.path()).map_err(|error| at_destination(error, temporary.path(), output))?;
-        fs::rename(temporary.path(), output).map_err(Error::io("write", output))?;
+        fs::rename(temporary.path(), output).map_err(Error::writing(output))?;
         // It has moved; there is nothing left to remove.
         let _ = temporary.keep();
         if let Ok(parent) = File::open(parent) {
@@ -304,12 +304,13 @@ fn at_destination(error: Error, temporary: &Path, output: &Path) -> Error {
             let path = path.strip_prefix(temporary).map_or_else(|_| path.clone(), |file| output.join(file));
             Error::Io { action, path, source }
         }
+        Error::Write(error) => Error::Write(error.moved(temporary, output)),
         other => other,
     }
 }
 
 fn write_text(path: &Path, text: &str) -> Result<(), Error> {
     let mut file = AtomicFile::create(path)?;
-    file.file_mut().write_all(text.as_bytes()).map_err(Error::io("write", path))?;
-    file.commit()
+    file.file_mut().write_all(text.as_bytes()).map_err(Error::writing(path))?;
+    file.commit().map_err(Error::writing(path))
 }

@@ -20,6 +20,10 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(#[from] dit_files::WriteError),
+
     /// A tensor's bytes are not as many as its shape asks for.
     #[error("a {dtype} tensor of shape {shape:?} cannot hold {actual} bytes")]
     DataLength {
@@ -338,6 +342,11 @@ impl Error {
     /// For `map_err`: the safetensors file at `path` has `problem`.
     pub(crate) fn safetensors(path: &Path, problem: String) -> Self {
         Self::Safetensors { path: path.to_path_buf(), problem }
+    }
+
+    /// For `map_err`: `path` could not be written.
+    pub(crate) fn writing(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Write(dit_files::WriteError::new(path, source))
     }
 
     /// For `map_err`: the operating system refused `action` on `path`.

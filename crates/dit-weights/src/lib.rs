@@ -27,7 +27,6 @@
 
 #![deny(missing_docs)]
 
-mod atomic;
 mod cast;
 mod check;
 mod checkpoint;

@@ -6,11 +6,11 @@ use std::{
     path::Path,
 };
 
+use dit_files::AtomicFile;
 use serde_json::json;
 
 use crate::{
     Error, TensorInfo, TensorSource,
-    atomic::AtomicFile,
     safetensors_header::{LENGTH_BYTES, stored_name},
 };
 
@@ -44,9 +44,9 @@ pub fn write_safetensors_with(
     let mut file = AtomicFile::create(path)?;
     let mut out = BufWriter::with_capacity(1 << 20, file.file_mut());
     write_to(&mut out, path, source, metadata, progress)?;
-    out.flush().map_err(Error::io("write", path))?;
+    out.flush().map_err(Error::writing(path))?;
     drop(out);
-    file.commit()
+    file.commit().map_err(Error::writing(path))
 }
 
 /// Writes the file's bytes to `out`; `path` is for messages.
@@ -59,7 +59,7 @@ fn write_to(
 ) -> Result<(), Error> {
     let order = file_order(source.infos());
     let header = header_bytes(&order, metadata)?;
-    out.write_all(&header).map_err(Error::io("write", path))?;
+    out.write_all(&header).map_err(Error::writing(path))?;
     let mut written = 0;
     for (name, info) in order {
         let tensor = source.read(name)?;
@@ -67,7 +67,7 @@ fn write_to(
             let TensorInfo { dtype, shape } = info.clone();
             return Err(Error::DataLength { dtype, shape, actual: tensor.data().len() });
         }
-        out.write_all(tensor.data()).map_err(Error::io("write", path))?;
+        out.write_all(tensor.data()).map_err(Error::writing(path))?;
         written += tensor.data().len() as u64;
         drop(tensor);
         source.release(name);
@@ -174,7 +174,7 @@ mod tests {
         let whole = bytes_of(&source, &BTreeMap::new()).len();
         for room in 0..whole {
             let result = write_to(&mut FullAfter { room }, Path::new("x"), &source, &BTreeMap::new(), &mut |_| {});
-            assert!(matches!(result, Err(Error::Io { action: "write", .. })), "room for {room} of {whole}");
+            assert!(matches!(result, Err(Error::Write(_))), "room for {room} of {whole}");
         }
     }
 }

@@ -5,12 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use dit_files::{is_unfinished, sync_folder, write_atomically};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::{
-    Journals, Manifest, Settings, ShardBuffer, ShardEntry, Skipped, Summary,
-    files::{TEMPORARY_PREFIX, TEMPORARY_SUFFIX, sync_folder, write_atomically},
-    journal,
+    Journals, Manifest, Settings, ShardBuffer, ShardEntry, Skipped, Summary, journal,
     manifest::{MANIFEST, SKIPPED},
     shard_file::{labels, open_shard},
     statistics, verify,
@@ -163,7 +162,8 @@ impl FolderWriter {
     /// # Errors
     /// [`Error::Io`].
     pub fn write_skipped(&self, unfinished: &[Skipped]) -> Result<(), Error> {
-        write_atomically(&self.folder, SKIPPED, &self.skipped_text(unfinished).map_err(failed("write", &self.folder))?)
+        let text = self.skipped_text(unfinished).map_err(failed("write", &self.folder))?;
+        Ok(write_atomically(&self.folder.join(SKIPPED), &text)?)
     }
 
     /// Completes the manifest, once no shard is missing.
@@ -221,7 +221,7 @@ impl FolderWriter {
 
     fn write_manifest(&self) -> Result<(), Error> {
         let text = self.manifest.to_json().map_err(failed("write", &self.folder))?;
-        write_atomically(&self.folder, MANIFEST, &text)
+        Ok(write_atomically(&self.folder.join(MANIFEST), &text)?)
     }
 }
 
@@ -246,17 +246,13 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
     fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
-fn is_temporary(name: &str) -> bool {
-    name.starts_with(TEMPORARY_PREFIX) && name.ends_with(TEMPORARY_SUFFIX)
-}
-
 /// Whether there is anything that a run interrupted at its very beginning does not leave.
 fn holds_other_files(folder: &Path) -> io::Result<bool> {
-    Ok(names(folder)?.iter().any(|name| name != LOCK && !is_temporary(name) && !journal::is_journal(name)))
+    Ok(names(folder)?.iter().any(|name| name != LOCK && !is_unfinished(name) && !journal::is_journal(name)))
 }
 
 fn remove_temporaries(folder: &Path) -> io::Result<()> {
-    names(folder)?.iter().filter(|name| is_temporary(name)).try_for_each(|name| fs::remove_file(folder.join(name)))?;
+    names(folder)?.iter().filter(|name| is_unfinished(name)).try_for_each(|name| fs::remove_file(folder.join(name)))?;
     sync_folder(folder)
 }
 

@@ -18,7 +18,6 @@
 //! alone: no interruption and no number of workers shows in it.
 
 mod batches;
-mod files;
 mod folder;
 mod journal;
 mod layout;

@@ -7,7 +7,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use self::zip::ZipWriter;
-use crate::atomic::AtomicFile;
+use dit_files::AtomicFile;
+
 use crate::{Dtype, Error, TensorView};
 
 /// Writes named tensors as a PyTorch checkpoint: an `OrderedDict` of contiguous CPU tensors, in the order given.
@@ -37,7 +38,7 @@ pub fn write_state_dict<'a>(
 ) -> Result<(), Error> {
     let mut file = AtomicFile::create(path)?;
     write_archive(path, BufWriter::new(file.file_mut()), tensors)?;
-    file.commit()
+    file.commit().map_err(Error::writing(path))
 }
 
 fn write_archive<'a>(
@@ -57,14 +58,14 @@ fn write_archive<'a>(
         pickle
             .tensor(&name, &key, &view)
             .and_then(|()| zip.entry(&format!("archive/data/{key}"), view.data()))
-            .map_err(Error::io("write", path))?;
+            .map_err(Error::writing(path))?;
     }
     // The pickle comes last, since it is known last; readers find it through the directory.
     zip.entry("archive/data.pkl", &pickle.finish())
         .and_then(|()| zip.entry("archive/byteorder", b"little"))
         .and_then(|()| zip.entry("archive/version", b"3\n"))
         .and_then(|()| zip.finish()?.flush())
-        .map_err(Error::io("write", path))
+        .map_err(Error::writing(path))
 }
 
 /// A protocol 2 pickle of an `OrderedDict` of tensors.

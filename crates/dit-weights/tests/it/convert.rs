@@ -206,7 +206,8 @@ fn a_conversion_that_fails_leaves_everything_as_it_was() {
 
     let nowhere = at("no such folder").join("x.safetensors");
     let error = run(&at("in.safetensors"), &nowhere, &ConvertOptions::default()).unwrap_err();
-    assert!(matches!(&error, Error::Io { path, .. } if *path == nowhere), "{error}");
+    let Error::Write(dit_files::WriteError::MissingFolder { path, .. }) = &error else { panic!("{error}") };
+    assert_eq!(*path, nowhere);
 }
 
 /// A source that describes a tensor it then cannot give.

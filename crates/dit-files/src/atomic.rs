@@ -1,0 +1,104 @@
+use std::fs;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::{
+    WriteError,
+    place::{folder_of, resolve, temporary_beside},
+};
+
+/// How the names of unfinished files end; they begin with a dot.
+pub(crate) const TEMPORARY_SUFFIX: &str = ".part";
+
+/// Whether a file of this name is one that a killed process left unfinished, and nobody else will finish.
+pub fn is_unfinished(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(TEMPORARY_SUFFIX)
+}
+
+/// Replaces the file at `path` by `bytes`.
+///
+/// # Errors
+/// As [`AtomicFile::create`], and when the disk refuses.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes).and_then(|()| file.commit()).map_err(|source| WriteError::new(path, source))
+}
+
+/// A file that appears under its name only once it is whole and on the disk.
+///
+/// Until [`commit`](Self::commit) the bytes are in a temporary file of the same folder, which goes away with this value.
+#[derive(Debug)]
+pub struct AtomicFile {
+    temporary: NamedTempFile,
+    target: PathBuf,
+}
+
+impl AtomicFile {
+    /// Opens the temporary file beside `path`. A link at `path` is followed: what it points at will be replaced.
+    ///
+    /// # Errors
+    /// Where nothing can be written, or `path` is something that a file must not replace.
+    pub fn create(path: &Path) -> Result<Self, WriteError> {
+        let target = resolve(path)?;
+        let temporary = temporary_beside(&target, path)?;
+        Ok(Self { temporary, target })
+    }
+
+    /// Cuts the file to `length` bytes.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_len(&self, length: u64) -> io::Result<()> {
+        self.temporary.as_file().set_len(length)
+    }
+
+    /// The file to write to.
+    pub fn file_mut(&mut self) -> &mut fs::File {
+        self.temporary.as_file_mut()
+    }
+
+    /// Puts the file in its place: synchronise, rename, synchronise the folder.
+    ///
+    /// # Errors
+    /// The system's; what was at the path before is then still there.
+    pub fn commit(self) -> io::Result<()> {
+        self.temporary.as_file().sync_all()?;
+        let folder = folder_of(&self.target);
+        self.temporary.persist(&self.target)?;
+        sync_folder(&folder)
+    }
+}
+
+/// Makes renames and removals in `folder` survive a power cut. Not every system lets a folder be opened for that; where it
+/// does not, there is nothing to do.
+///
+/// # Errors
+/// The system's.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    if let Ok(folder) = fs::File::open(folder) {
+        folder.sync_all().or_else(|error| match error.kind() {
+            io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => Ok(()),
+            _ => Err(error),
+        })?;
+    }
+    Ok(())
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.temporary.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.temporary.flush()
+    }
+}
+
+impl Seek for AtomicFile {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.temporary.seek(position)
+    }
+}

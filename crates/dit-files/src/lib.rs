@@ -1,0 +1,28 @@
+//! Files that appear whole or not at all.
+//!
+//! Whatever this toolkit writes, it writes beside its final place, synchronises and renames: a reader never sees half a file, and
+//! a failed or interrupted write leaves what was there before. [`ensure_writable`] and [`ensure_folder`] tell before minutes of
+//! computing whether the result could be written at all.
+//!
+//! It does not read, lock or format anything.
+//!
+//! ```
+//! use std::io::Write;
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("result.json");
+//! let mut file = dit_files::AtomicFile::create(&path)?;
+//! file.write_all(b"{}")?;
+//! assert!(!path.exists());
+//! file.commit()?;
+//! assert!(path.exists());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![deny(missing_docs)]
+
+mod atomic;
+mod error;
+mod place;
+
+pub use atomic::{AtomicFile, is_unfinished, sync_folder, write_atomically};
+pub use error::WriteError;
+pub use place::{ensure_folder, ensure_writable};

@@ -1,0 +1,92 @@
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use tempfile::NamedTempFile;
+
+use crate::{AtomicFile, WriteError, atomic::TEMPORARY_SUFFIX};
+
+/// Checks that `path` could be written now, so that a long computation does not end at a folder that is not there.
+///
+/// A temporary file is created in the folder and removed; `path` itself is not touched.
+///
+/// # Errors
+/// The same as those of writing: [`WriteError::MissingFolder`], [`WriteError::NotAFolder`], [`WriteError::NotAFile`],
+/// [`WriteError::Denied`], [`WriteError::DiskFull`], [`WriteError::Io`].
+pub fn ensure_writable(path: &Path) -> Result<(), WriteError> {
+    AtomicFile::create(path).map(drop)
+}
+
+/// Creates `folder`, and those above it, unless they are there, and checks that files can be written into it.
+///
+/// # Errors
+/// [`WriteError::NotAFolder`] if a file is in the way; else as in [`ensure_writable`].
+pub fn ensure_folder(folder: &Path) -> Result<(), WriteError> {
+    fs::create_dir_all(folder).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            WriteError::NotAFolder { path: folder.to_path_buf(), folder: first_file_above(folder) }
+        }
+        _ => WriteError::new(folder, source),
+    })?;
+    temporary_beside(&folder.join("probe"), folder).map(drop)
+}
+
+/// A temporary file in the folder of `target`; errors speak of `path`, as the user wrote it.
+pub(crate) fn temporary_beside(target: &Path, path: &Path) -> Result<NamedTempFile, WriteError> {
+    let folder = folder_of(target);
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let prefix = format!(".{name}.");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(TEMPORARY_SUFFIX);
+    // A temporary file is private by default; a picture is as readable as the user's umask says.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(&folder).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => WriteError::MissingFolder { path: path.to_path_buf(), folder },
+        io::ErrorKind::NotADirectory => WriteError::NotAFolder { path: path.to_path_buf(), folder },
+        _ => WriteError::new(path, source),
+    })
+}
+
+/// The deepest part of `path` that exists: what is in the way of a folder.
+fn first_file_above(path: &Path) -> PathBuf {
+    let existing = path.ancestors().find(|part| part.is_file());
+    existing.unwrap_or(path).to_path_buf()
+}
+
+/// The real place of `path`: links followed, and nothing there that a rename must not replace.
+pub(crate) fn resolve(path: &Path) -> Result<PathBuf, WriteError> {
+    let not_a_file = |what| WriteError::NotAFile { path: path.to_path_buf(), what };
+    match fs::canonicalize(path) {
+        Ok(real) => {
+            let kind = fs::metadata(&real).map_err(|source| WriteError::new(path, source))?;
+            if kind.is_dir() {
+                return Err(not_a_file("a folder"));
+            }
+            // Renaming over /dev/null or a pipe would replace the device itself.
+            if !kind.is_file() {
+                return Err(not_a_file("a device or a pipe"));
+            }
+            Ok(real)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if path.file_name().is_none() || path.as_os_str().to_string_lossy().ends_with('/') {
+                return Err(not_a_file("not the name of a file"));
+            }
+            Ok(path.to_path_buf())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            Err(WriteError::NotAFolder { path: path.to_path_buf(), folder: first_file_above(path) })
+        }
+        Err(error) => Err(WriteError::new(path, error)),
+    }
+}
+
+/// The folder that `path` is in; `.` for a bare name.
+pub(crate) fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
