@@ -10,9 +10,11 @@ mod resample;
 mod rgb;
 pub mod shard;
 mod simd;
+mod source;
 
 pub use crop::adm_crop;
 pub use decode::{DecodeError, Encoded, Format, Limits, decode};
 pub use error::Error;
 pub use rgb::Rgb;
 pub use shard::CropRecipe;
+pub use source::{Record, Source, SourceKind};

@@ -77,6 +77,17 @@ pub enum DecodeError {
         what: String,
     },
 
+    /// Raw levels that do not fill their picture, or a picture without pixels.
+    #[error("{levels} levels are not a grey picture of {width} x {height} pixels")]
+    Shape {
+        /// Columns.
+        width: usize,
+        /// Rows.
+        height: usize,
+        /// Levels there are.
+        levels: usize,
+    },
+
     /// More pixels than [`Limits`] allow.
     #[error("{width} x {height} pixels are more than the limit of {limit}")]
     TooLarge {
@@ -117,8 +128,8 @@ impl Encoded {
             Self::Grey { width, height, levels } => {
                 check_pixels(*width as u64, *height as u64, limits)?;
                 let pixels = levels.iter().flat_map(|&level| [level; 3]).collect();
-                Rgb::new(*width, *height, pixels)
-                    .map_err(|error| DecodeError::Corrupt { format: Format::Png, what: error.to_string() })
+                let shape = |_| DecodeError::Shape { width: *width, height: *height, levels: levels.len() };
+                Rgb::new(*width, *height, pixels).map_err(shape)
             }
         }
     }

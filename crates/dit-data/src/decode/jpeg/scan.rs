@@ -12,6 +12,8 @@ pub(super) struct Selection {
     pub(super) components: Vec<usize>,
     dc: Vec<usize>,
     ac: Vec<usize>,
+    /// Whether the scan codes DC differences.
+    differences: bool,
     /// First and last coefficient of the band, in scan order.
     pub(super) start: usize,
     pub(super) end: usize,
@@ -33,6 +35,7 @@ impl Selection {
             components: Vec::new(),
             dc: Vec::new(),
             ac: Vec::new(),
+            differences: !frame.progressive || (start == 0 && approximation >> 4 == 0),
             start: usize::from(start),
             end: usize::from(end),
             high: u32::from(approximation >> 4),
@@ -96,7 +99,7 @@ impl<'a> Scan<'a> {
             names.iter().map(|&name| tables.get(name).and_then(Option::as_ref)).collect()
         };
         let (dc, ac) = (find(&tables.dc, &selection.dc), find(&tables.ac, &selection.ac));
-        if dc.iter().flatten().any(|table| !table.fits_dc()) && selection.start == 0 && selection.high == 0 {
+        if selection.differences && dc.iter().flatten().any(|table| !table.fits_dc()) {
             return Err(Fault::Corrupt("Huffman table of DC differences"));
         }
         Ok(Self {

@@ -1,0 +1,102 @@
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::listing::Listing;
+use super::names::{is_picture, key, python_order};
+use super::{Source, SourceKind, Store, file};
+use crate::{Encoded, Error};
+
+/// Paths of a class folder's pictures.
+struct Folder {
+    root: PathBuf,
+    paths: Vec<PathBuf>,
+}
+
+impl Store for Folder {
+    fn read(&self, index: usize, key: &str) -> Result<Encoded, Error> {
+        file::read_picture(key, &self.root.join(&self.paths[index]))
+    }
+
+    fn size(&self, index: usize) -> u64 {
+        self.root.join(&self.paths[index]).metadata().map_or(u64::MAX, |metadata| metadata.len())
+    }
+}
+
+/// The folders in `folder`, links to folders among them, in Python's order.
+pub(super) fn subfolders(folder: &Path) -> Result<Vec<OsString>, Error> {
+    let mut names: Vec<OsString> = file::list(folder)?
+        .into_iter()
+        .filter(|path| path.is_dir())
+        .filter_map(|path| Some(path.file_name()?.to_owned()))
+        .collect();
+    names.sort_by(|a, b| python_order(a.as_bytes(), b.as_bytes()));
+    Ok(names)
+}
+
+/// A folder whose subfolders are classes, listed as torchvision's `ImageFolder` lists it.
+///
+/// # Errors
+/// [`Error::Source`] if a class has no picture, as torchvision refuses too: leaving it out would shift the labels.
+pub(super) fn open(root: &Path) -> Result<Source, Error> {
+    let classes = subfolders(root)?;
+    let listed = classes.par_iter().map(|class| pictures(root, class)).collect::<Result<Vec<_>, Error>>()?;
+    let empty = classes.iter().zip(&listed).filter(|(_, paths)| paths.is_empty());
+    let empty: Vec<String> = empty.map(|(class, _)| key(class.as_bytes())).collect();
+    if !empty.is_empty() && empty.len() < classes.len() {
+        return Err(Error::Source {
+            path: root.to_owned(),
+            problem: format!("no picture in {}", empty.join(", ")),
+            help: "each folder is a class; remove those that are none",
+        });
+    }
+    let class_names = classes.iter().map(|class| key(class.as_bytes())).collect();
+    let labels = listed.iter().zip(0..).flat_map(|(paths, label)| paths.iter().map(move |_| label));
+    let paths: Vec<PathBuf> = listed.iter().flatten().cloned().collect();
+    let records = paths.iter().map(|path| key(path.as_os_str().as_bytes())).zip(labels).collect();
+    let listing = Listing::named(root, records, class_names)?;
+    Source::new(SourceKind::Folder, root, listing, Folder { root: root.to_owned(), paths })
+}
+
+/// The pictures below one class, relative to `root`: folders by their whole path, then files by name, as `sorted(os.walk(…))`.
+fn pictures(root: &Path, class: &OsStr) -> Result<Vec<PathBuf>, Error> {
+    let mut found = Vec::new();
+    walk(root, PathBuf::from(class), &mut Vec::new(), &mut found)?;
+    let bytes = |path: &PathBuf| path.as_os_str().as_bytes().to_vec();
+    found.sort_by(|(a, _), (b, _)| python_order(&bytes(a), &bytes(b)));
+    Ok(found.into_iter().flat_map(|(folder, names)| names.into_iter().map(move |name| folder.join(name))).collect())
+}
+
+/// Adds `folder` and all below it, with the names of their pictures. `above` identifies the folders that lead here: a link back to one
+/// of them is not followed.
+fn walk(
+    root: &Path,
+    folder: PathBuf,
+    above: &mut Vec<(u64, u64)>,
+    found: &mut Vec<(PathBuf, Vec<OsString>)>,
+) -> Result<(), Error> {
+    let path = root.join(&folder);
+    let metadata = path.metadata().map_err(|source| Error::Io { action: "list", path: path.clone(), source })?;
+    let identity = (metadata.dev(), metadata.ino());
+    if above.contains(&identity) {
+        tracing::debug!(path = %path.display(), "a link in a circle is not followed");
+        return Ok(());
+    }
+    above.push(identity);
+    let mut names = Vec::new();
+    for entry in file::list(&path)? {
+        let Some(name) = entry.file_name() else { continue };
+        if entry.is_dir() {
+            walk(root, folder.join(name), above, found)?;
+        } else if is_picture(name.as_bytes()) {
+            names.push(name.to_owned());
+        }
+    }
+    above.pop();
+    names.sort_by(|a, b| python_order(a.as_bytes(), b.as_bytes()));
+    found.push((folder, names));
+    Ok(())
+}
