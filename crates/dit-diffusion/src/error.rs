@@ -57,7 +57,8 @@ pub enum Error {
 
     /// A spacing that is none of the known forms.
     #[error(
-        "`{text}` is not a step spacing; write a count (`250`), counts of equal sections (`10,15,20`), `ddimN` (`ddim50`) or `all`"
+        "`{text}` is not a step spacing; write a count (`250`), counts of equal sections (`10,15,20`), `ddimN` (`ddim50`), \
+         `trailingN`, `karrasN`, `lambdaN` or `all`"
     )]
     SpacingSyntax {
         /// What was given.

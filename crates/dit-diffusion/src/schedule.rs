@@ -93,12 +93,35 @@ impl NoiseSchedule {
         self.alpha_bars.get(t.0 as usize).copied()
     }
 
-    /// The view of this schedule that keeps only the timesteps of `spacing`.
+    /// The view of this schedule that keeps only the timesteps, or noise levels, of `spacing`.
     ///
     /// # Errors
     /// When the spacing does not fit this many training steps.
     pub fn respaced(&self, spacing: &Spacing) -> Result<SampleSchedule> {
-        self.keeping(&spacing.timesteps(self.num_steps())?)
+        SampleSchedule::from_levels(&spacing.levels(self)?)
+    }
+
+    /// The timestep whose noise level is nearest to this σ = √((1 − ᾱ)/ᾱ): ln σ is interpolated between timesteps, and the
+    /// fractional timestep where it is met is rounded half to even. Beyond the schedule, its first or last.
+    pub fn nearest(&self, sigma: f64) -> Timestep {
+        let above = self.alpha_bars.partition_point(|&alpha_bar| sigma_of(alpha_bar) < sigma);
+        let last = self.num_steps() - 1; // there is one step at least
+        let nearest = match above {
+            0 => 0,
+            _ if above > last => last,
+            _ => {
+                let (low, high) = (self.sigma(above - 1).ln(), self.sigma(above).ln());
+                let fraction = (sigma.ln() - low) / (high - low);
+                // Half to even of the whole timestep, not of its fraction.
+                ((above - 1) as f64 + fraction).round_ties_even() as usize
+            }
+        };
+        Timestep(nearest as u32) // schedules are far shorter than 2³²
+    }
+
+    /// σ_t; `t` is one of the schedule's.
+    pub(crate) fn sigma(&self, t: usize) -> f64 {
+        self.alpha_bars.get(t).map_or(f64::INFINITY, |&alpha_bar| sigma_of(alpha_bar))
     }
 
     /// The view that keeps exactly these timesteps, for spacings of the caller's own.
@@ -108,6 +131,11 @@ impl NoiseSchedule {
     pub fn keeping(&self, timesteps: &[Timestep]) -> Result<SampleSchedule> {
         SampleSchedule::new(self, timesteps)
     }
+}
+
+/// σ of Karras et al. 2022: noise over signal.
+fn sigma_of(alpha_bar: f64) -> f64 {
+    (1.0 / alpha_bar - 1.0).sqrt()
 }
 
 fn check_len(steps: usize) -> Result<()> {

@@ -1,7 +1,7 @@
 use crate::{Error, NoiseSchedule, Result, StepIndex, Timestep};
 
-/// A view of a [`NoiseSchedule`] on some of its timesteps: the Markov chain that jumps straight from one kept step to the
-/// next, with betas β′ᵢ = 1 − ᾱᵢ/ᾱᵢ₋₁ (Nichol & Dhariwal 2021, eq. 19).
+/// A view of a [`NoiseSchedule`] on some of its timesteps, or on noise levels between them: the Markov chain that jumps straight
+/// from one kept step to the next, with betas β′ᵢ = 1 − ᾱᵢ/ᾱᵢ₋₁ (Nichol & Dhariwal 2021, eq. 19).
 #[derive(Clone, Debug, PartialEq)]
 pub struct SampleSchedule {
     steps: Vec<Step>,
@@ -9,18 +9,27 @@ pub struct SampleSchedule {
 
 impl SampleSchedule {
     pub(crate) fn new(schedule: &NoiseSchedule, timesteps: &[Timestep]) -> Result<Self> {
-        if timesteps.is_empty() {
+        let mut levels = Vec::with_capacity(timesteps.len());
+        for (position, &timestep) in timesteps.iter().enumerate() {
+            let rises = levels.last().is_none_or(|&(before, _)| before < timestep);
+            let Some(alpha_bar) = schedule.alpha_bar(timestep).filter(|_| rises) else {
+                return Err(Error::KeptTimesteps { position, timestep, train_steps: schedule.num_steps() });
+            };
+            levels.push((timestep, alpha_bar));
+        }
+        Self::from_levels(&levels)
+    }
+
+    /// From noise levels ᾱ that fall strictly within (0, 1), each with the timestep the network is to be told.
+    pub(crate) fn from_levels(kept_levels: &[(Timestep, f64)]) -> Result<Self> {
+        if kept_levels.is_empty() {
             return Err(Error::EmptySchedule);
         }
         // ᾱ is multiplied up again from the new betas, as the original does: that moves it by roundings of one, below what fp32
         // can see, and where betas are near one it takes the same roundings to match.
-        let mut levels: Vec<(Timestep, f64, f64)> = Vec::with_capacity(timesteps.len());
+        let mut levels: Vec<(Timestep, f64, f64)> = Vec::with_capacity(kept_levels.len());
         let (mut kept, mut product) = (1.0, 1.0);
-        for (position, &timestep) in timesteps.iter().enumerate() {
-            let rises = levels.last().is_none_or(|&(before, ..)| before < timestep);
-            let Some(alpha_bar) = schedule.alpha_bar(timestep).filter(|_| rises) else {
-                return Err(Error::KeptTimesteps { position, timestep, train_steps: schedule.num_steps() });
-            };
+        for (position, &(timestep, alpha_bar)) in kept_levels.iter().enumerate() {
             let beta = 1.0 - alpha_bar / kept;
             product *= 1.0 - beta;
             if product == 0.0 {
@@ -100,7 +109,7 @@ impl Step {
         self.index
     }
 
-    /// What the network is told.
+    /// What the network is told: the step's own, or the one nearest to a noise level between two of them.
     pub fn timestep(&self) -> Timestep {
         self.timestep
     }
@@ -123,6 +132,26 @@ impl Step {
     /// ᾱᵢ₋₁; 1 at the final step.
     pub fn alpha_bar_prev(&self) -> f64 {
         self.alpha_bar_prev
+    }
+
+    /// √ᾱᵢ₋₁: the signal's scale where a denoising step ends.
+    pub fn signal_prev(&self) -> f64 {
+        self.alpha_bar_prev.sqrt()
+    }
+
+    /// √(1 − ᾱᵢ₋₁): the noise's scale there; 0 at the final step.
+    pub fn noise_prev(&self) -> f64 {
+        (1.0 - self.alpha_bar_prev).sqrt()
+    }
+
+    /// σ = √(1/ᾱᵢ₋₁ − 1) there; 0 at the final step.
+    pub fn sigma_prev(&self) -> f64 {
+        (1.0 / self.alpha_bar_prev - 1.0).sqrt()
+    }
+
+    /// λ = ½ ln(ᾱᵢ₋₁/(1 − ᾱᵢ₋₁)) there; infinite at the final step.
+    pub fn lambda_prev(&self) -> f64 {
+        0.5 * (self.alpha_bar_prev / (1.0 - self.alpha_bar_prev)).ln()
     }
 
     /// ᾱᵢ₊₁; 0 at the noisiest step.

@@ -20,6 +20,7 @@ fn refuses<T>(result: Result<T>, says: &str) {
 
 #[test]
 fn spacings() {
+    let schedule = NoiseSchedule::linear(1000).unwrap();
     for (text, says) in [
         ("0", "asks for zero steps"),
         ("10,0,20", "asks for zero steps"),
@@ -40,14 +41,21 @@ fn spacings() {
         ("2.5", "is not a step spacing"),
         ("ddim", "is not a step spacing"),
         ("ddim 5x", "is not a step spacing"),
+        ("karras", "is not a step spacing"),
+        ("sgm20", "or `all`"),
+        ("trailing0", "asks for zero steps"),
+        ("lambda0", "asks for zero steps"),
+        ("trailing1001", "`trailing1001` asks for 1001 steps from section 1 of 1, which spans 1000"),
+        ("karras1001", "ask for 1000 or fewer"),
         ("99999999999999999999999", "is not a step spacing"),
     ] {
-        refuses(text.parse::<Spacing>().and_then(|spacing| spacing.timesteps(1000)), says);
+        refuses(text.parse::<Spacing>().and_then(|spacing| spacing.timesteps(&schedule)), says);
     }
-    refuses(Spacing::Sections(vec![]).timesteps(1000), "asks for zero steps");
-    refuses(Spacing::Sections(vec![1; 1001]).timesteps(1000), "ask for 0 or fewer");
-    refuses(Spacing::Ddim(2).timesteps(1), "nearest are `all`");
-    refuses(Spacing::All.timesteps(0), "at least one step");
+    refuses(Spacing::Sections(vec![]).timesteps(&schedule), "asks for zero steps");
+    refuses(Spacing::Sections(vec![1; 1001]).timesteps(&schedule), "ask for 0 or fewer");
+    refuses(Spacing::Karras(0).timesteps(&schedule), "asks for zero steps");
+    let one = NoiseSchedule::from_betas(vec![0.3]).unwrap();
+    refuses(Spacing::Ddim(2).timesteps(&one), "nearest are `all`");
 }
 
 #[test]

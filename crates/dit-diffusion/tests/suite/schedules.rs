@@ -1,6 +1,6 @@
 //! Schedules and spacings against the reference, and what must hold for any of them.
 
-use dit_diffusion::{NoiseSchedule, Spacing, Step, Timestep};
+use dit_diffusion::{NoiseSchedule, SampleSchedule, Spacing, Step, Timestep};
 
 use crate::fixtures::Fixture;
 
@@ -14,9 +14,9 @@ fn cosine() -> NoiseSchedule {
     NoiseSchedule::cosine(1000).unwrap()
 }
 
-fn kept(spacing: &str, train_steps: usize) -> Vec<u32> {
+fn kept(spacing: &str) -> Vec<u32> {
     let spacing: Spacing = spacing.parse().unwrap();
-    spacing.timesteps(train_steps).unwrap().into_iter().map(|Timestep(t)| t).collect()
+    spacing.timesteps(&linear()).unwrap().into_iter().map(|Timestep(t)| t).collect()
 }
 
 /// Within 10⁻¹²: absolute where the value is below one, relative above.
@@ -85,7 +85,7 @@ fn all_thousand_even_spacings_are_exact() {
     for count in 1..=1000_i64 {
         let bits: Vec<u8> = Vec::try_from(table.get(count - 1)).unwrap();
         let reference: Vec<u32> = (0..1000).filter(|&t| bits[t as usize / 8] >> (t % 8) & 1 == 1).collect();
-        assert_eq!(kept(&count.to_string(), 1000), reference, "{count} steps");
+        assert_eq!(kept(&count.to_string()), reference, "{count} steps");
     }
 }
 
@@ -94,7 +94,7 @@ fn sections_split_the_training_steps() {
     // Seven sections of 1000: six of 143 (the remainder goes first), one of 142.
     let counts = [3, 1, 143, 20, 2, 7, 142];
     let text = counts.map(|count: usize| count.to_string()).join(",");
-    let timesteps = kept(&text, 1000);
+    let timesteps = kept(&text);
     assert_eq!(timesteps.len(), counts.iter().sum::<usize>());
     assert!(timesteps.is_sorted_by(|a, b| a < b), "{timesteps:?}");
     let mut rest = &timesteps[..];
@@ -116,17 +116,77 @@ fn strides_are_whole() {
     for (spacing, stride, count) in
         [("ddim50", 20, 50), ("ddim25", 40, 25), ("ddim2", 500, 2), ("ddim1000", 1, 1000), ("ddim63", 16, 63)]
     {
-        let timesteps = kept(spacing, 1000);
+        let timesteps = kept(spacing);
         let expected: Vec<u32> = (0..count).map(|i| i * stride).collect();
         assert_eq!(timesteps, expected, "{spacing}");
     }
 }
 
 #[test]
+fn trailing_steps_end_at_the_noisiest() {
+    // round(1000 − i·1000/n) − 1: 1000/7 = 142.86, 1000/16 = 62.5 with its halves to even.
+    assert_eq!(kept("trailing7"), [142, 285, 428, 570, 713, 856, 999]);
+    assert_eq!(kept("trailing16")[..4], [61, 124, 187, 249]);
+    for count in 1..=1000 {
+        let timesteps = kept(&format!("trailing{count}"));
+        assert_eq!((timesteps.len(), timesteps.last()), (count, Some(&999)), "{count} steps");
+        assert!(timesteps.is_sorted_by(|a, b| a < b), "{count} steps: {timesteps:?}");
+    }
+}
+
+#[test]
+fn noise_levels_are_evenly_spaced_under_their_rule() {
+    fn seventh_root(step: &Step) -> f64 {
+        step.sigma().powf(1.0 / 7.0)
+    }
+    type Rule = fn(&Step) -> f64;
+    for (name, rule) in [("karras", seventh_root as Rule), ("lambda", Step::lambda), ("exponential", Step::lambda)] {
+        for schedule in [linear(), cosine()] {
+            for count in [1, 2, 5, 20, 1000] {
+                let view: SampleSchedule = schedule.respaced(&format!("{name}{count}").parse().unwrap()).unwrap();
+                let what = format!("{name}, {count} levels");
+                assert_eq!(view.num_steps(), count, "{what}");
+                let values: Vec<f64> = view.steps().iter().map(rule).collect();
+                let (first, last) = (values[0], values[count - 1]);
+                for (i, value) in values.iter().enumerate() {
+                    let expected = first + (last - first) * i as f64 / (count - 1).max(1) as f64;
+                    assert!((value - expected).abs() < 1e-9 * expected.abs().max(1.0), "{what}: {i}");
+                }
+                let noisiest = Timestep(schedule.num_steps() as u32 - 1);
+                assert_eq!(view.steps()[count - 1].timestep(), noisiest, "{what}");
+                if count > 1 {
+                    assert_eq!(view.steps()[0].timestep(), Timestep(0), "{what}");
+                }
+                // The network is told the nearest timestep: no neighbour's level is closer.
+                for step in view.steps() {
+                    let sigma = |t: u32| (1.0 / schedule.alpha_bar(Timestep(t)).unwrap() - 1.0).sqrt().ln();
+                    let distance = |t: u32| (sigma(t) - step.sigma().ln()).abs();
+                    let told = step.timestep().0;
+                    let neighbours = [told.saturating_sub(1), (told + 1).min(noisiest.0)];
+                    assert!(neighbours.iter().all(|&t| distance(told) <= distance(t) + 1e-9), "{what}: {step:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_timestep_is_nearest_to_its_own_level() {
+    for schedule in [linear(), cosine(), NoiseSchedule::from_betas(vec![0.3]).unwrap()] {
+        for (t, alpha_bar) in schedule.alpha_bars().iter().enumerate() {
+            assert_eq!(schedule.nearest((1.0 / alpha_bar - 1.0).sqrt()), Timestep(t as u32));
+        }
+        let last = Timestep(schedule.num_steps() as u32 - 1);
+        assert_eq!((schedule.nearest(0.0), schedule.nearest(f64::INFINITY)), (Timestep(0), last));
+    }
+}
+
+#[test]
 fn spacings_read_as_they_are_written() {
-    for text in SPACINGS {
+    for text in SPACINGS.into_iter().chain(["trailing20", "karras7", "lambda1"]) {
         assert_eq!(text.parse::<Spacing>().unwrap().to_string(), text);
     }
+    assert_eq!("exponential20".parse::<Spacing>().unwrap(), Spacing::UniformLambda(20));
     assert_eq!(" 10, 15,20 ".parse::<Spacing>().unwrap(), Spacing::Sections(vec![10, 15, 20]));
     assert_eq!(Spacing::even(250), "250".parse().unwrap());
 }
