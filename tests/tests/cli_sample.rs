@@ -11,7 +11,7 @@ use std::{
 use dit_tests::{dit_cli, fail_in, read_tensor, relative_error, succeed_in};
 use serde_json::Value;
 
-const QUICK: [&str; 8] = ["sample", "--ckpt", "dit-fashion-demo", "--steps", "4", "--seed", "7", "--threads=2"];
+const QUICK: [&str; 7] = ["sample", "--ckpt", "dit-fashion-demo", "--steps", "4", "--seed", "7"];
 
 fn quick<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&QUICK[..], more].concat()

@@ -89,6 +89,18 @@ fn every_broken_invariant_is_named() {
 }
 
 #[test]
+fn the_largest_configuration_can_be_counted() {
+    let largest = |spec: &mut DitSpec| {
+        (spec.hidden, spec.heads, spec.depth, spec.patch) = (1 << 16, 1, 4096, 1);
+        spec.latent = LatentSize::square(1 << 14);
+        spec.mlp_ratio = 16.0;
+    };
+    let config = "DiT-S/8".parse::<DitConfig>().unwrap().with(largest).unwrap();
+    assert_eq!(config.macs(), u64::MAX);
+    assert!(config.parameters() > 1 << 44);
+}
+
+#[test]
 fn names_are_parsed_or_refused_with_the_choices() {
     assert!("dit-xl/2".parse::<DitConfig>().is_ok());
     let text = "DiT-XXL/2".parse::<DitConfig>().unwrap_err().to_string();

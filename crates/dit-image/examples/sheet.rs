@@ -4,7 +4,8 @@
 
 use std::path::PathBuf;
 
-use dit_image::{Caption, GRID_COLUMNS, NpzWriter, Picture, ensure_folder, grid, read_recipe, write_png};
+use dit_files::ensure_folder;
+use dit_image::{Caption, GRID_COLUMNS, NpzWriter, Picture, grid, read_recipe, write_png};
 
 const SIDE: u32 = 64;
 

@@ -9,7 +9,7 @@
 //! The bytes depend on the arguments alone, never on the clock or the machine's name.
 //!
 //! # What it never does
-//! It links no libtorch, holds no tensor, prints nothing, creates no folder unless asked to ([`ensure_folder`]), and
+//! It links no libtorch, holds no tensor, prints nothing, creates no folder, and
 //! does not interpret a recipe: to this crate a recipe is text.
 //!
 //! ```
@@ -35,7 +35,6 @@ mod picture;
 mod png_file;
 mod recipe;
 
-pub use dit_files::{ensure_folder, ensure_writable};
 pub use error::{Error, Result};
 pub use grid::{GRID_COLUMNS, GRID_PADDING, grid};
 pub use npz::NpzWriter;

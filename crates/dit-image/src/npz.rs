@@ -59,7 +59,7 @@ impl NpzWriter {
     ///
     /// # Errors
     /// [`Error::Size`] or [`Error::ArchiveTooLarge`] for impossible sizes; the file errors of
-    /// [`ensure_writable`](crate::ensure_writable).
+    /// [`ensure_writable`](dit_files::ensure_writable).
     pub fn create(path: &Path, count: u64, width: u32, height: u32) -> Result<Self> {
         if width == 0 || height == 0 {
             return Err(Error::Size { width: width.into(), height: height.into() });

@@ -68,7 +68,7 @@ impl Caption {
 ///
 /// # Errors
 /// [`Error::Caption`] for text that PNG cannot hold or [`read_recipe`](crate::read_recipe) would not accept; the file
-/// errors of [`ensure_writable`](crate::ensure_writable).
+/// errors of [`ensure_writable`](dit_files::ensure_writable).
 pub fn write_png(path: &Path, picture: &Picture, caption: &Caption) -> Result<()> {
     caption.check()?;
     let mut file = AtomicFile::create(path)?;

@@ -1,5 +1,3 @@
-use std::path::PathBuf;
-
 /// What can go wrong between a request and its pictures.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -55,14 +53,9 @@ pub enum Error {
     #[error("the recipe in the PNG cannot be used: {0}")]
     Recipe(String),
 
-    /// The latents' file could not be written.
-    #[error("cannot write {}: {reason}", path.display())]
-    Latents {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(#[from] dit_files::WriteError),
 
     /// The diffusion part failed.
     #[error(transparent)]

@@ -3,7 +3,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dit_image::{Caption, GRID_COLUMNS, NpzWriter, Picture, ensure_folder, ensure_writable, grid, write_png};
+use dit_files::{ensure_folder, ensure_writable};
+use dit_image::{Caption, GRID_COLUMNS, NpzWriter, Picture, grid, write_png};
 use dit_vae::Latents;
 use dit_weights::{MemorySource, TensorView, write_safetensors};
 

@@ -39,7 +39,9 @@ pub(crate) fn detect(names: &Names) -> Option<Layout> {
 /// [`Error::NotDit`] where no name is a DiT's, [`Error::CopiesDiffer`] where the blocks' embedders are not copies of one,
 /// [`Error::Parts`] where query, key and value do not stack.
 pub(crate) fn canonical_dit<S: TensorSource>(inner: S, names: &Names) -> Result<(MappedSource<S>, Layout), Error> {
-    let layout = detect(names).ok_or_else(|| Error::NotDit { problem: names.sample() })?;
+    let layout = detect(names).ok_or_else(|| Error::NotDit {
+        problem: if super::is_vae(names) { "they are a VAE's".to_owned() } else { names.sample() },
+    })?;
     let mut mapped = MappedSource::new(inner, &names.prefix);
     match layout {
         Layout::Original | Layout::DiffusersOld => {
