@@ -10,7 +10,8 @@
 //!   [`SampleSchedule`], a view of some of its steps; each [`Step`] carries its coefficients *and* the timestep the network must
 //!   see. A training timestep and a position in a sampling schedule are different types.
 //! - [`Parameterization`] = [`MeanTarget`] × [`Variance`] turns an output into a [`Prediction`].
-//! - [`Sampler`] is the one loop; [`Ddpm`], [`Ddim`] and [`DdimReverse`] are its [`Solver`]s.
+//! - [`Sampler`] is the one loop; [`Ddpm`], [`Ddim`], [`DdimReverse`], [`DpmPlusPlus`], [`SdeDpmPlusPlus`], [`UniPc`], [`Heun`] and
+//!   [`EulerAncestral`] are its [`Solver`]s. For few steps take [`DpmPlusPlus::second_order`].
 //! - [`ClassifierFree`] wraps a [`ConditionalDenoiser`] and is a [`Denoiser`].
 //! - [`Noise`] depends on the seed, the image and the step, so an image does not depend on its batch.
 //! - [`NoisedBatch`] and [`Objective`] are the training loss.
@@ -72,6 +73,9 @@ pub use noise::{BatchNoise, Draw, LatentShape, Noise, ReplayedNoise, SeededNoise
 pub use parameterization::{ClipX0, MeanTarget, Parameterization, Prediction, Variance};
 pub use sampler::{Progress, Sampler};
 pub use schedule::NoiseSchedule;
-pub use solver::{Ddim, DdimReverse, Ddpm, Direction, Solver, StepContext, StepNoise};
+pub use solver::{
+    Ddim, DdimReverse, Ddpm, Direction, DpmPlusPlus, EulerAncestral, Heun, SdeDpmPlusPlus, Solver, StepContext,
+    StepNoise, UniPc,
+};
 pub use spacing::Spacing;
 pub use step::{SampleSchedule, Step};

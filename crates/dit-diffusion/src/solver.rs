@@ -7,9 +7,20 @@ use crate::{
 
 mod ddim;
 mod ddpm;
+mod dpmpp;
+mod dpmpp_sde;
+mod euler_ancestral;
+mod heun;
+mod history;
+mod unipc;
 
 pub use ddim::{Ddim, DdimReverse};
 pub use ddpm::Ddpm;
+pub use dpmpp::DpmPlusPlus;
+pub use dpmpp_sde::SdeDpmPlusPlus;
+pub use euler_ancestral::EulerAncestral;
+pub use heun::Heun;
+pub use unipc::UniPc;
 
 /// Which way a walk goes over the schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -5,7 +5,8 @@ use crate::{Direction, Error, Result, Solver, StepContext, StepNoise};
 /// DDIM: x_{t−1} = √ᾱ_{t−1} x₀ + √(1 − ᾱ_{t−1} − σ²) ε + σ z, where σ² = η²·β̃_t. Song et al. 2021, eq. 12 and 16.
 ///
 /// η = 0 is deterministic and takes no noise at all; η = 1 is as noisy as [`Ddpm`](crate::Ddpm) with the small fixed
-/// variance. A learned variance is not used.
+/// variance. η = 0 is also Euler's method on dx̄/dσ = ε with x̄ = x/√ᾱ, σ = √((1 − ᾱ)/ᾱ): what other programs call "euler". A learned
+/// variance is not used.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ddim {
     eta: f64,

@@ -1,6 +1,7 @@
 //! Everything this crate promises, in one binary: parity with the reference tensors of `tests/fixtures/diffusion`, and
 //! properties that no reference is needed for.
 
+mod convergence;
 mod errors;
 mod fixtures;
 mod gaussian;
@@ -10,4 +11,5 @@ mod noise;
 mod parameterizations;
 mod sampling;
 mod schedules;
+mod solvers;
 mod steps;

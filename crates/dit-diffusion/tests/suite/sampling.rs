@@ -27,12 +27,20 @@ fn on_and_on(_: Progress<'_>) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-fn solvers() -> [(&'static str, Box<dyn Solver>); 4] {
-    [
+fn solvers() -> Vec<(&'static str, Box<dyn Solver>)> {
+    vec![
         ("ddpm", Box::new(Ddpm)),
         ("ddim", Box::new(Ddim::deterministic())),
         ("ddim, eta 0.5", Box::new(Ddim::new(0.5).unwrap())),
         ("ddim reverse", Box::new(DdimReverse)),
+        ("dpm++ 2m", Box::new(DpmPlusPlus::second_order())),
+        ("dpm++ 3m", Box::new(DpmPlusPlus::third_order())),
+        ("dpm++ 3m exact", Box::new(DpmPlusPlus::third_order_exact())),
+        ("dpm++ 2m sde", Box::new(SdeDpmPlusPlus::new())),
+        ("unipc 2", Box::new(UniPc::second_order())),
+        ("unipc 3", Box::new(UniPc::third_order())),
+        ("heun", Box::new(Heun)),
+        ("euler ancestral", Box::new(EulerAncestral)),
     ]
 }
 
@@ -97,12 +105,12 @@ impl Noise for Counting {
 #[test]
 fn the_last_step_takes_no_noise() {
     let schedule = schedule("10");
-    for mut solver in [Box::new(Ddpm) as Box<dyn Solver>, Box::new(Ddim::new(1.0).unwrap())] {
+    for (name, mut solver) in solvers().into_iter().filter(|(_, solver)| solver.is_stochastic()) {
         let source = Counting(Cell::default());
         let noise = BatchNoise::new(&source, &[0]);
         let start = noise.initial(SHAPE, Device::Cpu).unwrap();
         let _ = sampler(&schedule).run(&canned(), &mut *solver, noise, &start, &mut on_and_on).unwrap();
-        assert_eq!(source.0.take(), (0..9).collect::<Vec<u32>>(), "in sampling order, nine of ten");
+        assert_eq!(source.0.take(), (0..9).collect::<Vec<u32>>(), "{name}: in sampling order, nine of ten");
     }
 }
 
@@ -126,7 +134,10 @@ fn the_network_sees_the_kept_timesteps_in_order() {
         if direction == Direction::Denoising {
             expected.reverse();
         }
-        assert_eq!(seen.take(), expected, "{name}");
+        let mut seen = seen.take();
+        assert_eq!(seen.len(), if name == "heun" { 9 } else { 5 }, "{name}");
+        seen.dedup(); // Heun's second slope is taken where the next step begins
+        assert_eq!(seen, expected, "{name}");
     }
 }
 
@@ -184,6 +195,46 @@ fn ddim_at_eta_one_is_ddpm_with_the_small_variance() {
     assert_eq!(ends[0].kind(), Kind::Double);
     // At the final step both give x₀.
     close("latents", &ends[1], &ends[0], 1e-11);
+}
+
+#[test]
+fn a_multistep_solver_begins_every_walk_without_memory() {
+    let schedule = schedule("10");
+    for (name, mut solver) in solvers() {
+        let first = walk(&mut *solver, &[0]);
+        close(name, &walk(&mut *solver, &[0]), &first, 0.0);
+        if solver.direction() == Direction::Noising {
+            continue;
+        }
+        // A step elsewhere is taken without memory too: as the first step of a walk, of order 1.
+        let source = SeededNoise::new(0);
+        let noise = BatchNoise::new(&source, &[0]);
+        let x = noise.initial(SHAPE, Device::Cpu).unwrap();
+        let mut step = |index| sampler(&schedule).step(&canned(), &mut *solver, noise, StepIndex(index), &x).unwrap();
+        let fresh = step(5);
+        let _ = step(9);
+        close(&format!("{name}: a step by itself"), &step(5), &fresh, 0.0);
+    }
+}
+
+#[test]
+fn orders_beyond_one_begin_with_ddim() {
+    let schedule = schedule("10");
+    for mut solver in [
+        Box::new(DpmPlusPlus::second_order()) as Box<dyn Solver>,
+        Box::new(DpmPlusPlus::third_order()),
+        Box::new(UniPc::third_order()),
+    ] {
+        let source = SeededNoise::new(0);
+        let noise = BatchNoise::new(&source, &[0]);
+        let x = noise.initial(SHAPE, Device::Cpu).unwrap().to_kind(Kind::Double);
+        for index in [0, 5, 9] {
+            let step = |solver: &mut dyn Solver| {
+                sampler(&schedule).step(&canned(), solver, noise, StepIndex(index), &x).unwrap()
+            };
+            close(&format!("step {index}"), &step(&mut *solver), &step(&mut Ddim::deterministic()), 1e-12);
+        }
+    }
 }
 
 #[test]
