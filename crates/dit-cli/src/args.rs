@@ -240,7 +240,8 @@ pub struct PrecomputeArgs {
     /// How pictures become square
     #[arg(long, default_value = "adm")]
     pub crop: CropArg,
-    /// Pictures encoded at once [default: 1 on a CPU, where small batches stay in cache; 32 on CUDA]
+    /// Pictures encoded at once [default: on a CPU 1 at 256 px, where small batches stay in cache, more of smaller ones; on
+    /// CUDA 32]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
     /// Threads that decode and crop [default: all cores this process may use]

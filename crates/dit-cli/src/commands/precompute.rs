@@ -30,7 +30,10 @@ use crate::{
     open::Library,
 };
 
-const CPU_BATCH: usize = 1;
+/// On a CPU, pixels encoded at once where --batch-size does not say: activations of more leave the cache, and of much fewer
+/// the threads wait for one another.
+const CPU_BATCH_PIXELS: usize = 256 * 256;
+const LARGEST_CPU_BATCH: usize = 64;
 const CUDA_BATCH: usize = 32;
 /// Where no bar can be drawn, how often a line says how far it is.
 const BETWEEN_LINES: Duration = Duration::from_secs(60);
@@ -217,9 +220,13 @@ fn encoding(args: &PrecomputeArgs) -> Result<(Encoding, Device)> {
         device: if on_cpu { "cpu" } else { "cuda" }.to_owned(),
         precision: precision.or(begun.map(|begun| begun.precision)).unwrap_or(EncodingPrecision::Fp32),
         threads: if on_cpu { threads } else { 1 },
-        batch_size: batch_size.unwrap_or(if on_cpu { CPU_BATCH } else { CUDA_BATCH }),
+        batch_size: batch_size.unwrap_or(if on_cpu { cpu_batch(args.image_size) } else { CUDA_BATCH }),
     };
     Ok((encoding, device))
+}
+
+fn cpu_batch(image_size: usize) -> usize {
+    (CPU_BATCH_PIXELS / (image_size * image_size)).clamp(1, LARGEST_CPU_BATCH)
 }
 
 /// Images of this run per second.
