@@ -31,16 +31,16 @@ pub enum Error {
     #[error("{source}\n  help: make room and run the same command again; it continues where it stopped")]
     DiskFull {
         /// What could not be written.
-        source: dit_data::Error,
+        source: Box<dit_data::Error>,
     },
 
     /// The source or the shards.
     #[error(transparent)]
-    Data(dit_data::Error),
+    Data(Box<dit_data::Error>),
 
     /// The codec.
     #[error(transparent)]
-    Vae(#[from] dit_vae::Error),
+    Vae(Box<dit_vae::Error>),
 
     /// libtorch refused.
     #[error("libtorch: {0}")]
@@ -58,7 +58,13 @@ pub enum Error {
 
 impl From<dit_data::Error> for Error {
     fn from(error: dit_data::Error) -> Self {
-        if is_full(&error) { Self::DiskFull { source: error } } else { Self::Data(error) }
+        if is_full(&error) { Self::DiskFull { source: Box::new(error) } } else { Self::Data(Box::new(error)) }
+    }
+}
+
+impl From<dit_vae::Error> for Error {
+    fn from(error: dit_vae::Error) -> Self {
+        Self::Vae(Box::new(error))
     }
 }
 
