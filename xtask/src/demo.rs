@@ -39,7 +39,19 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     stages.run("sample", || {
         let status = Command::new(&binary)
             .current_dir(workspace.root())
-            .args(["sample", "--ckpt", CHECKPOINT, "--class", "0-9", "--num-samples", "8", "--out", PICTURE])
+            .args([
+                "sample",
+                "--ckpt",
+                CHECKPOINT,
+                "--class",
+                "0-9",
+                "--num-samples",
+                "4",
+                "--steps",
+                "50",
+                "--out",
+                PICTURE,
+            ])
             .status()
             .with_context(|| format!("{} does not start", binary.display()))?;
         ensure!(status.success(), "dit-cli sample failed ({status})");
