@@ -101,7 +101,7 @@ impl Axis {
 /// Half of each side, rounded down, with a box filter.
 pub(crate) fn halve(picture: &Rgb) -> Rgb {
     let (width, height) = (picture.width() / 2, picture.height() / 2);
-    if picture.width() % 2 == 0 && picture.height() % 2 == 0 {
+    if picture.width().is_multiple_of(2) && picture.height().is_multiple_of(2) {
         let mut pixels = vec![0; width * height * 3];
         for (rows, out) in picture.pixels().chunks_exact(width * 12).zip(pixels.chunks_exact_mut(width * 3)) {
             let (upper, lower) = rows.split_at(width * 6);
@@ -133,11 +133,11 @@ fn resample(picture: &Rgb, filter: Filter, columns: &Axis, rows: &Axis) -> Rgb {
     let end = down.iter().map(Window::end).max().unwrap_or(0);
     down.iter_mut().for_each(|window| window.first -= first);
     let (stride, width) = (picture.width() * 3, columns.kept.len() * 3);
-    let source = picture.pixels()[first * stride..end * stride].chunks_exact(stride);
+    let source = picture.pixels()[first * stride..end * stride].chunks(stride * 2);
     let mut filtered = vec![0; width * (end - first)];
-    let mut spread = vec![[0; 4]; picture.width()];
-    for (row, out) in source.zip(filtered.chunks_exact_mut(width)) {
-        filter_row(row, &across, &mut spread, out);
+    let mut spread = vec![[0; 8]; picture.width()];
+    for (rows, out) in source.zip(filtered.chunks_mut(width * 2)) {
+        filter_rows(rows, &across, &mut spread, out);
     }
     let mut pixels = vec![0; width * rows.kept.len()];
     for (window, out) in down.iter().zip(pixels.chunks_exact_mut(width)) {
@@ -164,23 +164,72 @@ vectorised! {
     }
 }
 
-vectorised! {
-    /// One row through one window a pixel. `spread` is scratch: the row at four bytes a pixel, which fit a vector.
-    fn filter_row(row: &[u8], windows: &[Window], spread: &mut [[u8; 4]], out: &mut [u8]) {
-        for (spread, &[r, g, b]) in spread.iter_mut().zip(row.as_chunks::<3>().0) {
-            *spread = [r, g, b, 0];
-        }
-        for (out, window) in out.as_chunks_mut::<3>().0.iter_mut().zip(windows) {
-            let mut sums = [HALF; 4];
-            for (pixel, &weight) in spread[window.first..].iter().zip(&window.weights) {
-                for (sum, &value) in sums.iter_mut().zip(pixel) {
-                    *sum += i32::from(value) * weight;
-                }
-            }
-            let [r, g, b, _] = sums.map(clip);
-            *out = [r, g, b];
+/// Two rows, or a single last one, through one window a pixel. `spread` is scratch: the rows side by side at four bytes a pixel,
+/// which fill a vector.
+fn filter_rows(rows: &[u8], windows: &[Window], spread: &mut [[u8; 8]], out: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if crate::simd::has_avx2() {
+        // SAFETY: the processor has every feature that the function is compiled for.
+        return unsafe { filter_rows_avx2(rows, windows, spread, out) };
+    }
+    filter_rows_with(weigh, rows, windows, spread, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn filter_rows_avx2(rows: &[u8], windows: &[Window], spread: &mut [[u8; 8]], out: &mut [u8]) {
+    filter_rows_with(|pixels, weights| weigh_avx2(pixels, weights), rows, windows, spread, out);
+}
+
+#[inline(always)]
+fn filter_rows_with(
+    weigh: impl Fn(&[[u8; 8]], &[i32]) -> [u8; 8],
+    rows: &[u8],
+    windows: &[Window],
+    spread: &mut [[u8; 8]],
+    out: &mut [u8],
+) {
+    let (first, second) = rows.split_at(spread.len() * 3);
+    let second = if second.is_empty() { first } else { second };
+    let pixels = first.as_chunks::<3>().0.iter().zip(second.as_chunks::<3>().0);
+    for (spread, (a, b)) in spread.iter_mut().zip(pixels) {
+        *spread = [a[0], a[1], a[2], 0, b[0], b[1], b[2], 0];
+    }
+    let (first, second) = out.split_at_mut(windows.len() * 3);
+    let mut second = second.as_chunks_mut::<3>().0.iter_mut();
+    for (out, window) in first.as_chunks_mut::<3>().0.iter_mut().zip(windows) {
+        let [r, g, b, _, r2, g2, b2, _] = weigh(&spread[window.first..], &window.weights);
+        *out = [r, g, b];
+        if let Some(out) = second.next() {
+            *out = [r2, g2, b2];
         }
     }
+}
+
+/// The weighted sum of as many `pixels` as there are weights.
+fn weigh(pixels: &[[u8; 8]], weights: &[i32]) -> [u8; 8] {
+    let mut sums = [HALF; 8];
+    for (pixels, &weight) in pixels.iter().zip(weights) {
+        for (sum, &value) in sums.iter_mut().zip(pixels) {
+            *sum += i32::from(value) * weight;
+        }
+    }
+    sums.map(clip)
+}
+
+/// [`weigh`], spelled out: the compiler would make vectors of consecutive pixels, byte by byte.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn weigh_avx2(pixels: &[[u8; 8]], weights: &[i32]) -> [u8; 8] {
+    use std::arch::x86_64::*;
+    let mut sums = _mm256_set1_epi32(HALF);
+    for (pixels, &weight) in pixels.iter().zip(weights) {
+        let values = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(*pixels)));
+        sums = _mm256_add_epi32(sums, _mm256_mullo_epi32(values, _mm256_set1_epi32(weight)));
+    }
+    let levels = _mm256_srai_epi32::<{ PRECISION_BITS as i32 }>(sums);
+    let words = _mm_packus_epi32(_mm256_castsi256_si128(levels), _mm256_extracti128_si256::<1>(levels));
+    _mm_cvtsi128_si64(_mm_packus_epi16(words, words)).to_le_bytes()
 }
 
 vectorised! {

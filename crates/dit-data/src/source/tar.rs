@@ -156,7 +156,7 @@ impl<'a> Members<'a> {
 
 /// Whether the first block of `bytes` is a tar header.
 pub(super) fn is_tar(bytes: &[u8]) -> bool {
-    bytes.first_chunk::<{ BLOCK as usize }>().is_some_and(|block| has_checksum(block))
+    bytes.first_chunk::<{ BLOCK as usize }>().is_some_and(has_checksum)
 }
 
 /// The sum of all bytes, its own field counted as blanks; some old programs summed signed bytes.

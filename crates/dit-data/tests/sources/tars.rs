@@ -47,7 +47,7 @@ fn class_tars_are_as_the_folder_they_unpack_to() {
 
 fn shard(first: usize, count: usize) -> Vec<u8> {
     let sample = |index: usize| {
-        let label = if index % 2 == 0 {
+        let label = if index.is_multiple_of(2) {
             file(format!("{index:04}.cls"), format!("{}\n", index % 3))
         } else {
             file(format!("{index:04}.json"), format!("{{\"label\": {}}}", index % 3))

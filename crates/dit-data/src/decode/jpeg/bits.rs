@@ -4,14 +4,18 @@ use super::Fault;
 ///
 /// At a marker the segment has ended: what a damaged file asks for beyond is zero bits, as libjpeg gives. At the end of the
 /// data there is nothing to be read at all, and asking is an error.
+///
+/// It is copied into a local variable where it is used a lot, so that its fields stay in registers: for that, what is seldom called
+/// takes and returns it by value.
+#[derive(Clone, Copy)]
 pub(super) struct Bits<'a> {
     data: &'a [u8],
-    /// The first byte not in `buffer`; at a marker, its `FF`.
+    /// The first byte of which not all bits count as read ahead; at a marker, its `FF`.
     position: usize,
-    /// The lowest `count` bits are those read ahead.
+    /// The highest `count` bits are those read ahead. Below them are zeros, or bits of the byte at `position`.
     buffer: u64,
     count: u32,
-    /// How many of them, at the low end, are made up.
+    /// How many of those read ahead, at the end, are made up.
     padding: u32,
     at_end: bool,
 }
@@ -38,35 +42,32 @@ impl<'a> Bits<'a> {
             return;
         }
         if let Some(&next) = self.data.get(self.position..).and_then(|rest| rest.first_chunk::<8>()) {
-            let word = u64::from_be_bytes(next);
             const LOW: u64 = 0x0101_0101_0101_0101;
+            let word = u64::from_be_bytes(next);
             // A byte of `word` is FF exactly where its complement is zero.
             let holes = !word;
-            let has_ff = holes.wrapping_sub(LOW) & !holes & (LOW << 7) != 0;
-            if !has_ff && self.padding == 0 {
-                let bytes = (63 - self.count) / 8; // so that `count` stays a possible shift
-                self.buffer = (self.buffer << (8 * bytes)) | (word >> (64 - 8 * bytes));
+            if holes.wrapping_sub(LOW) & !holes & (LOW << 7) == 0 {
+                self.buffer |= word >> self.count;
+                let bytes = (63 - self.count) / 8;
                 self.position += bytes as usize;
                 self.count += 8 * bytes;
                 return;
             }
         }
-        self.refill_bytewise();
+        *self = self.refilled_bytewise();
     }
 
     #[cold]
-    fn refill_bytewise(&mut self) {
+    #[inline(never)]
+    fn refilled_bytewise(mut self) -> Self {
         while self.count <= 48 {
-            let byte = match self.next_byte() {
-                Some(byte) => byte,
-                None => {
-                    self.padding += 8;
-                    0
-                }
-            };
-            self.buffer = (self.buffer << 8) | u64::from(byte);
+            match self.next_byte() {
+                Some(byte) => self.buffer |= u64::from(byte) << (56 - self.count),
+                None => self.padding += 8,
+            }
             self.count += 8;
         }
+        self
     }
 
     /// The next byte of the segment, or nothing at a marker or the end of the data.
@@ -92,14 +93,15 @@ impl<'a> Bits<'a> {
         Some(0xFF)
     }
 
-    /// The next `bits` bits (1 to 32), not consumed. [`Self::refill`] must have been called for them.
+    /// The next `bits` bits (0 to 32), not consumed. [`Self::refill`] must have been called for them.
     #[inline(always)]
     pub(super) fn peek(&self, bits: u32) -> u32 {
-        ((self.buffer >> (self.count - bits)) & ((1u64 << bits) - 1)) as u32
+        ((self.buffer >> 1) >> (63 - bits)) as u32
     }
 
     #[inline(always)]
     pub(super) fn consume(&mut self, bits: u32) {
+        self.buffer <<= bits;
         self.count -= bits;
     }
 

@@ -2,7 +2,7 @@ use super::Fault;
 use super::bits::Bits;
 
 /// Bits resolved by one look-up.
-const LOOKUP: u32 = 10;
+const LOOKUP: u32 = 11;
 
 /// A Huffman table as a decoder wants it (ITU T.81, annex C and F.2.2.3).
 pub(super) struct Huffman {
@@ -76,21 +76,24 @@ impl Huffman {
             bits.consume(u32::from(entry >> 8));
             return entry as u8;
         }
-        self.long_symbol(bits)
+        let (symbol, length) = self.long_symbol(*bits);
+        bits.consume(length);
+        symbol
     }
 
+    /// A symbol whose code is longer than `LOOKUP`, and the bits it takes.
     #[cold]
-    fn long_symbol(&self, bits: &mut Bits) -> u8 {
+    #[inline(never)]
+    fn long_symbol(&self, bits: Bits) -> (u8, u32) {
         for length in LOOKUP + 1..=16 {
             let code = bits.peek(length) as i32;
             if code <= self.largest[length as usize] {
-                bits.consume(length);
-                return self.listed.get((code + self.offset[length as usize]) as usize).copied().unwrap_or(0);
+                let index = (code + self.offset[length as usize]) as usize;
+                return (self.listed.get(index).copied().unwrap_or(0), length);
             }
         }
         // No such code: libjpeg warns, has read 17 bits and goes on with symbol 0.
-        bits.consume(17);
-        0
+        (0, 17)
     }
 
     /// A value of at most `LOOKUP` bits with its code: (zeros before it, value). At least 32 bits must be available.

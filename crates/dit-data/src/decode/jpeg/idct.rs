@@ -27,8 +27,10 @@ const KEPT_BITS: u32 = 2;
 fn pass<const SHIFT: u32>(x: &mut [[i32; 8]; 8]) {
     let wrap = |sum: i32| i32::from(sum as i16);
     let descale = |sum: i32| (sum.wrapping_add(1 << (SHIFT - 1)) >> SHIFT).clamp(-32768, 32767);
-    for lane in 0..8 {
-        let [x0, x1, x2, x3, x4, x5, x6, x7] = std::array::from_fn(|k| x[k][lane]);
+    let [r0, r1, r2, r3, r4, r5, r6, r7] = x;
+    let lanes = r0.iter_mut().zip(r1).zip(r2).zip(r3).zip(r4).zip(r5).zip(r6).zip(r7);
+    for (((((((r0, r1), r2), r3), r4), r5), r6), r7) in lanes {
+        let (x0, x1, x2, x3, x4, x5, x6, x7) = (*r0, *r1, *r2, *r3, *r4, *r5, *r6, *r7);
 
         // Even part: a rotation by 6π/16 of (2, 6), a butterfly of (0, 4).
         let rotated = (x2 + x6) * c::R0_541;
@@ -51,14 +53,14 @@ fn pass<const SHIFT: u32>(x: &mut [[i32; 8]; 8]) {
         let o2 = (x3 * c::R3_072).wrapping_sub(z53).wrapping_add(a);
         let o3 = (x1 * c::R1_501).wrapping_sub(z71).wrapping_add(b);
 
-        x[0][lane] = descale(p0.wrapping_add(o3));
-        x[7][lane] = descale(p0.wrapping_sub(o3));
-        x[1][lane] = descale(p1.wrapping_add(o2));
-        x[6][lane] = descale(p1.wrapping_sub(o2));
-        x[2][lane] = descale(p2.wrapping_add(o1));
-        x[5][lane] = descale(p2.wrapping_sub(o1));
-        x[3][lane] = descale(p3.wrapping_add(o0));
-        x[4][lane] = descale(p3.wrapping_sub(o0));
+        *r0 = descale(p0.wrapping_add(o3));
+        *r7 = descale(p0.wrapping_sub(o3));
+        *r1 = descale(p1.wrapping_add(o2));
+        *r6 = descale(p1.wrapping_sub(o2));
+        *r2 = descale(p2.wrapping_add(o1));
+        *r5 = descale(p2.wrapping_sub(o1));
+        *r3 = descale(p3.wrapping_add(o0));
+        *r4 = descale(p3.wrapping_sub(o0));
     }
 }
 
@@ -90,10 +92,8 @@ pub(super) fn block(
     pass::<{ CONSTANT_BITS - KEPT_BITS }>(&mut x);
     let mut turned: [[i32; 8]; 8] = std::array::from_fn(|k| std::array::from_fn(|lane| x[lane][k]));
     pass::<{ CONSTANT_BITS + KEPT_BITS + 3 }>(&mut turned);
-    for row in 0..8 {
-        let line: &mut [u8] = &mut plane[at + row * stride..][..8];
-        for (column, sample) in line.iter_mut().enumerate() {
-            *sample = (turned[column][row] + 128).clamp(0, 255) as u8;
-        }
+    let samples: [[i32; 8]; 8] = std::array::from_fn(|row| std::array::from_fn(|column| turned[column][row]));
+    for (row, line) in samples.iter().enumerate() {
+        plane[at + row * stride..][..8].copy_from_slice(&line.map(|sample| (sample + 128).clamp(0, 255) as u8));
     }
 }

@@ -5,8 +5,8 @@ use super::{Fault, progressive};
 
 /// The coefficients' order in a scan (ITU T.81, figure A.6): natural index of each. Runs that lead beyond the block end on its
 /// last coefficient.
-pub(super) const NATURAL: [u8; 80] = {
-    let mut order = [63; 80];
+const NATURAL: [u8; 128] = {
+    let mut order = [63; 128];
     let (mut row, mut column, mut up) = (0i32, 0i32, true);
     let mut k = 0;
     while k < 64 {
@@ -29,6 +29,13 @@ pub(super) const NATURAL: [u8; 80] = {
     }
     order
 };
+
+/// The place in a block of the coefficient that comes `k`th in a scan.
+#[inline(always)]
+pub(super) fn natural(k: usize) -> usize {
+    // Neither mask changes anything; they spare two checks.
+    usize::from(NATURAL[k & 127] & 63)
+}
 
 /// More scans than any encoder writes; each costs a walk over all blocks.
 const MOST_SCANS: usize = 500;

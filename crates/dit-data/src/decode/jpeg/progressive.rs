@@ -1,7 +1,7 @@
 use super::Fault;
 use super::frame::{Block, Frame};
 use super::huffman::{Huffman, extend};
-use super::markers::NATURAL;
+use super::markers::natural;
 use super::scan::{Scan, for_each_block};
 
 /// One scan of a progressive frame (ITU T.81, annex G) into the frame's coefficients.
@@ -57,7 +57,7 @@ fn ac_first(scan: &mut Scan, table: &Huffman, block: &mut Block) {
         let (run, size) = (u32::from(symbol >> 4), u32::from(symbol & 15));
         if size > 0 {
             k += run as usize;
-            block[usize::from(NATURAL[k])] = (extend(scan.bits.take(size), size) << low) as i16;
+            block[natural(k)] = (extend(scan.bits.take(size), size) << low) as i16;
             k += 1;
         } else if run == 15 {
             k += 16;
@@ -88,7 +88,7 @@ fn ac_refine(scan: &mut Scan, table: &Huffman, block: &mut Block) {
             }
             k = refine(scan, block, k, end, low, run);
             if let Some(value) = value {
-                block[usize::from(NATURAL[k])] = value;
+                block[natural(k)] = value;
             }
             k += 1;
         }
@@ -103,7 +103,7 @@ fn ac_refine(scan: &mut Scan, table: &Huffman, block: &mut Block) {
 /// after `end`, and returns where.
 fn refine(scan: &mut Scan, block: &mut Block, mut k: usize, end: usize, low: u32, mut zeros: u32) -> usize {
     while k <= end {
-        let coefficient = &mut block[usize::from(NATURAL[k])];
+        let coefficient = &mut block[natural(k)];
         if *coefficient == 0 {
             if zeros == 0 {
                 break;

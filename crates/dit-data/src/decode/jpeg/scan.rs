@@ -3,7 +3,7 @@ use super::bits::Bits;
 use super::frame::{Block, Component, Frame};
 use super::huffman::{Huffman, extend};
 use super::idct;
-use super::markers::{NATURAL, Tables, next_marker};
+use super::markers::{Tables, natural, next_marker};
 use crate::simd::vectorised;
 
 /// What a scan header selects (ITU T.81, B.2.3).
@@ -179,25 +179,26 @@ impl<'a> Scan<'a> {
     /// The next block of a sequential scan (ITU T.81, F.2.2); `false` if only its first coefficient may differ from zero.
     #[inline(always)]
     fn block(&mut self, slot: usize, (dc, ac): (&Huffman, &Huffman), block: &mut Block) -> bool {
-        self.bits.refill();
-        let size = u32::from(dc.symbol(&mut self.bits));
-        let difference = extend(self.bits.take(size), size);
+        let mut bits = self.bits;
+        bits.refill();
+        let size = u32::from(dc.symbol(&mut bits));
+        let difference = extend(bits.take(size), size);
         self.predicted[slot] = self.predicted[slot].wrapping_add(difference);
         block[0] = self.predicted[slot] as i16;
         let mut k = 1;
         while k < 64 {
-            self.bits.refill();
-            if let Some((run, value)) = ac.short_value(&mut self.bits) {
+            bits.refill();
+            if let Some((run, value)) = ac.short_value(&mut bits) {
                 k += run;
-                block[usize::from(NATURAL[k])] = value;
+                block[natural(k)] = value;
                 k += 1;
                 continue;
             }
-            let symbol = ac.symbol(&mut self.bits);
+            let symbol = ac.symbol(&mut bits);
             let (run, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
             if size > 0 {
                 k += run;
-                block[usize::from(NATURAL[k])] = extend(self.bits.take(size), size) as i16;
+                block[natural(k)] = extend(bits.take(size), size) as i16;
                 k += 1;
             } else if run == 15 {
                 k += 16;
@@ -205,6 +206,7 @@ impl<'a> Scan<'a> {
                 break;
             }
         }
+        self.bits = bits;
         k > 1
     }
 }

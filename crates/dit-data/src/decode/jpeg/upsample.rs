@@ -29,7 +29,7 @@ pub(super) struct Upsampler<'a> {
 impl<'a> Upsampler<'a> {
     pub(super) fn new(frame: &Frame, component: &'a Component) -> Result<Self, Fault> {
         let (wide, high) = (frame.h_max / component.h, frame.v_max / component.v);
-        if frame.h_max % component.h != 0 || frame.v_max % component.v != 0 {
+        if !frame.h_max.is_multiple_of(component.h) || !frame.v_max.is_multiple_of(component.v) {
             return Err(Fault::Unsupported("a JPEG with fractional sampling"));
         }
         // Two samples are too few for the filter across.
@@ -50,7 +50,7 @@ impl<'a> Upsampler<'a> {
         let component = self.component;
         // The sample row that `y` lies in and the nearest other one.
         let (near, last) = (y / 2, component.height - 1);
-        let far = || if y % 2 == 0 { near.saturating_sub(1) } else { (near + 1).min(last) };
+        let far = || if y.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(last) };
         match self.method {
             Method::Whole => return component.row(y),
             Method::TriangleWide => {
@@ -61,7 +61,7 @@ impl<'a> Upsampler<'a> {
                 across(&self.column, 2, [1, 2], &mut self.row);
             }
             Method::TriangleHigh => {
-                let bias = if y % 2 == 0 { 1 } else { 2 };
+                let bias = if y.is_multiple_of(2) { 1 } else { 2 };
                 down(component.row(near), component.row(far()), bias, &mut self.row);
             }
             Method::TriangleBoth => {
