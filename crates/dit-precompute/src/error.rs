@@ -71,14 +71,13 @@ impl From<dit_vae::Error> for Error {
 /// Whether the cause is that a disk or a quota is full, or a file as long as it may be.
 fn is_full(error: &dit_data::Error) -> bool {
     use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            return matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge);
+    match error {
+        dit_data::Error::Write(error) | dit_data::Error::Tensors(dit_weights::Error::Write(error)) => {
+            matches!(error, dit_files::WriteError::DiskFull { .. })
         }
-        cause = error.source();
+        dit_data::Error::Io { source, .. } => matches!(source.kind(), FileTooLarge | QuotaExceeded | StorageFull),
+        _ => false,
     }
-    false
 }
 
 fn listed(skipped: &[Skipped]) -> String {
