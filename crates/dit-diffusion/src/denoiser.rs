@@ -15,17 +15,37 @@ pub trait Denoiser {
     /// # Errors
     /// Whatever the implementation fails with.
     fn predict(&self, x: &Tensor, t: Timestep) -> Result<Tensor, DenoiserError>;
+
+    /// The gradient by which samplers move what they read from the prediction, already scaled; none without
+    /// [`ClassifierGuided`](crate::ClassifierGuided). A denoiser that wraps another hands on the inner one's.
+    ///
+    /// # Shapes
+    /// `x` (N, C, H, W) → (N, C, H, W).
+    ///
+    /// # Errors
+    /// Whatever the implementation fails with.
+    fn log_prob_gradient(&self, _x: &Tensor, _t: Timestep) -> Result<Option<Tensor>, DenoiserError> {
+        Ok(None)
+    }
 }
 
 impl<D: Denoiser + ?Sized> Denoiser for &D {
     fn predict(&self, x: &Tensor, t: Timestep) -> Result<Tensor, DenoiserError> {
         (**self).predict(x, t)
     }
+
+    fn log_prob_gradient(&self, x: &Tensor, t: Timestep) -> Result<Option<Tensor>, DenoiserError> {
+        (**self).log_prob_gradient(x, t)
+    }
 }
 
 impl<D: Denoiser + ?Sized> Denoiser for Box<D> {
     fn predict(&self, x: &Tensor, t: Timestep) -> Result<Tensor, DenoiserError> {
         (**self).predict(x, t)
+    }
+
+    fn log_prob_gradient(&self, x: &Tensor, t: Timestep) -> Result<Option<Tensor>, DenoiserError> {
+        (**self).log_prob_gradient(x, t)
     }
 }
 

@@ -141,6 +141,40 @@ pub enum Error {
         scale: f64,
     },
 
+    /// An interval of noise levels in which there is nothing to guide.
+    #[error(
+        "guidance between the noise levels {low} and {high} covers no timestep: the schedule's σ goes from {least:.4} to {most:.1}; \
+         give low first, and a wider interval within (0.3,5 is a usual choice)"
+    )]
+    GuidanceInterval {
+        /// The lower end.
+        low: f64,
+        /// The upper end.
+        high: f64,
+        /// σ at the least noisy timestep.
+        least: f64,
+        /// σ at the noisiest.
+        most: f64,
+    },
+
+    /// A share of rescaling that is none.
+    #[error(
+        "guidance is rescaled by a share of {share}; it must be between 0 (not at all) and 1 (0.7 is a usual choice)"
+    )]
+    GuidanceRescale {
+        /// The value.
+        share: f64,
+    },
+
+    /// A classifier's scale that is not a number.
+    #[error(
+        "the classifier's scale is {scale}; it must be a finite number (0 means no guidance, 1 follows the classifier)"
+    )]
+    ClassifierScale {
+        /// The value.
+        scale: f64,
+    },
+
     /// More guided channels than the latent has.
     #[error("cannot guide the first {guided} channels of a latent with {channels}; guide 1 to {channels}, or all")]
     GuidedChannels {

@@ -2,12 +2,20 @@ use tch::{Kind, Tensor};
 
 use crate::{Denoiser, DenoiserError, Error, Result, Timestep, parameterization::check_latents};
 
+mod autoguidance;
+mod classifier;
+mod scale;
+
+pub use autoguidance::Autoguidance;
+pub use classifier::{ClassifierGuided, FromLogProb, LogProbGradient, from_log_prob};
+pub use scale::{GuidanceScale, ScaleShape};
+
 /// The two predictions that classifier-free guidance compares, both for the same N samples.
 #[derive(Debug)]
 pub struct Branches {
-    /// Given the labels.
+    /// Given the labels: what guidance moves towards.
     pub conditional: Tensor,
-    /// Given none.
+    /// Given none, or a negative class, or of a weaker network: what guidance moves away from.
     pub unconditional: Tensor,
 }
 
@@ -31,7 +39,7 @@ pub trait ConditionalDenoiser {
 pub struct ClassConditional<F> {
     forward: F,
     labels: Tensor,
-    labels_and_null: Tensor,
+    labels_and_others: Tensor,
 }
 
 impl<F> ClassConditional<F>
@@ -47,14 +55,26 @@ where
     /// # Errors
     /// When `labels` is not (N) int64.
     pub fn new(forward: F, labels: &Tensor, null_class: i64) -> Result<Self> {
-        if labels.kind() != Kind::Int64 {
-            return Err(Error::Kind { what: "the labels", expected: "int64", found: labels.kind() });
+        check_labels("the labels", labels)?;
+        Self::against(forward, labels, &labels.full_like(null_class))
+    }
+
+    /// Guides away from a class of each sample's own, its negative class, in place of the null class.
+    ///
+    /// # Shapes
+    /// `labels` and `negative` (N), int64.
+    ///
+    /// # Errors
+    /// When they are not (N) int64.
+    pub fn against(forward: F, labels: &Tensor, negative: &Tensor) -> Result<Self> {
+        check_labels("the labels", labels)?;
+        check_labels("the negative labels", negative)?;
+        if labels.size() != negative.size() {
+            let expected = format!("{:?}, one for each label", labels.size());
+            return Err(Error::Shape { what: "the negative labels", expected, found: negative.size() });
         }
-        if labels.dim() != 1 {
-            return Err(Error::Shape { what: "the labels", expected: "(N)".to_owned(), found: labels.size() });
-        }
-        let labels_and_null = Tensor::cat(&[labels, &labels.full_like(null_class)], 0);
-        Ok(Self { forward, labels: labels.shallow_clone(), labels_and_null })
+        let labels_and_others = Tensor::cat(&[labels, negative], 0);
+        Ok(Self { forward, labels: labels.shallow_clone(), labels_and_others })
     }
 
     fn check(&self, x: &Tensor) -> Result<i64> {
@@ -79,13 +99,23 @@ where
     fn both(&self, x: &Tensor, t: Timestep) -> Result<Branches, DenoiserError> {
         let samples = self.check(x)?;
         let twice = Tensor::cat(&[x, x], 0); // (2N, C, H, W)
-        let output = (self.forward)(&twice, t, &self.labels_and_null)?;
+        let output = (self.forward)(&twice, t, &self.labels_and_others)?;
         if output.size().first() != Some(&(2 * samples)) {
             let expected = format!("{} samples", 2 * samples);
             return Err(Error::Shape { what: "the network's output", expected, found: output.size() }.into());
         }
         Ok(Branches { conditional: output.narrow(0, 0, samples), unconditional: output.narrow(0, samples, samples) })
     }
+}
+
+fn check_labels(what: &'static str, labels: &Tensor) -> Result<()> {
+    if labels.kind() != Kind::Int64 {
+        return Err(Error::Kind { what, expected: "int64", found: labels.kind() });
+    }
+    if labels.dim() != 1 {
+        return Err(Error::Shape { what, expected: "(N)".to_owned(), found: labels.size() });
+    }
+    Ok(())
 }
 
 /// Which of the C mean channels guidance moves; the variance's channels it never moves.
@@ -106,8 +136,9 @@ pub enum GuidedChannels {
 #[derive(Clone, Copy, Debug)]
 pub struct ClassifierFree<D> {
     inner: D,
-    scale: f64,
+    scale: GuidanceScale,
     channels: GuidedChannels,
+    rescale: f64,
 }
 
 impl<D: ConditionalDenoiser> ClassifierFree<D> {
@@ -116,10 +147,25 @@ impl<D: ConditionalDenoiser> ClassifierFree<D> {
     /// # Errors
     /// When the scale is NaN or infinite. (How many channels there are to guide is known once there are latents.)
     pub fn new(inner: D, scale: f64, channels: GuidedChannels) -> Result<Self> {
-        if !scale.is_finite() {
-            return Err(Error::GuidanceScale { scale });
+        Ok(Self::with_scale(inner, GuidanceScale::constant(scale)?, channels))
+    }
+
+    /// Guidance by a scale that changes with the timestep: where it is 1, a single pass is taken.
+    pub fn with_scale(inner: D, scale: GuidanceScale, channels: GuidedChannels) -> Self {
+        Self { inner, scale, channels, rescale: 0.0 }
+    }
+
+    /// Brings the standard deviation of each sample's guided channels, which guidance raises, back towards the conditional
+    /// branch's: ε' = φ·ε·std(ε(x, y))/std(ε) + (1 − φ)·ε with φ = `share`. Lin et al. 2023, eq. 15 and 16, on the network's output.
+    ///
+    /// # Errors
+    /// When the share is not between 0 (off) and 1.
+    pub fn rescaled(self, share: f64) -> Result<Self> {
+        if (0.0..=1.0).contains(&share) {
+            Ok(Self { rescale: share, ..self })
+        } else {
+            Err(Error::GuidanceRescale { share })
         }
-        Ok(Self { inner, scale, channels })
     }
 
     fn guided_channels(&self, x: &Tensor) -> Result<i64> {
@@ -137,7 +183,8 @@ impl<D: ConditionalDenoiser> ClassifierFree<D> {
 impl<D: ConditionalDenoiser> Denoiser for ClassifierFree<D> {
     fn predict(&self, x: &Tensor, t: Timestep) -> Result<Tensor, DenoiserError> {
         let guided = self.guided_channels(x)?;
-        if self.scale == 1.0 {
+        let scale = self.scale.at(t);
+        if scale == 1.0 {
             return self.inner.conditional(x, t);
         }
         let Branches { conditional, unconditional } = self.inner.both(x, t)?;
@@ -151,8 +198,18 @@ impl<D: ConditionalDenoiser> Denoiser for ClassifierFree<D> {
         }
         let without = unconditional.narrow(1, 0, guided);
         let with = conditional.narrow(1, 0, guided);
-        let moved = &without + self.scale * (with - &without);
+        let moved = &without + scale * (&with - &without);
+        let moved = if self.rescale == 0.0 { moved } else { rescale(moved, &with, self.rescale) };
         let rest = conditional.narrow(1, guided, outputs - guided);
         Ok(Tensor::cat(&[moved, rest], 1)) // (N, outputs, H, W)
     }
+}
+
+/// `share` of the way to the standard deviation of `with`, sample by sample.
+fn rescale(moved: Tensor, with: &Tensor, share: f64) -> Tensor {
+    let std = |x: &Tensor| x.std_dim([1, 2, 3].as_slice(), false, true); // (N, 1, 1, 1)
+    let (spread, wanted) = (std(&moved), std(with));
+    // Where there is no spread at all there is nothing to bring back.
+    let factor = (wanted / &spread).where_self(&spread.gt(0.0), &spread.ones_like());
+    moved * (factor * share + (1.0 - share))
 }

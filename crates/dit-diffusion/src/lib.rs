@@ -12,7 +12,8 @@
 //! - [`Parameterization`] = [`MeanTarget`] × [`Variance`] turns an output into a [`Prediction`].
 //! - [`Sampler`] is the one loop; [`Ddpm`], [`Ddim`], [`DdimReverse`], [`DpmPlusPlus`], [`SdeDpmPlusPlus`], [`UniPc`], [`Heun`] and
 //!   [`EulerAncestral`] are its [`Solver`]s. For few steps take [`DpmPlusPlus::second_order`].
-//! - [`ClassifierFree`] wraps a [`ConditionalDenoiser`] and is a [`Denoiser`].
+//! - [`ClassifierFree`] wraps a [`ConditionalDenoiser`] (a [`ClassConditional`] network, or an [`Autoguidance`] pair) and is a
+//!   [`Denoiser`]; [`ClassifierGuided`] adds a classifier's gradient to any.
 //! - [`Noise`] depends on the seed, the image and the step, so an image does not depend on its batch.
 //! - [`NoisedBatch`] and [`Objective`] are the training loss.
 //!
@@ -66,7 +67,10 @@ mod step;
 pub use coefficients::{Coefficients, StepTables};
 pub use denoiser::{Denoiser, FromFn, from_fn};
 pub use error::{DenoiserError, Error, Result};
-pub use guidance::{Branches, ClassConditional, ClassifierFree, ConditionalDenoiser, GuidedChannels};
+pub use guidance::{
+    Autoguidance, Branches, ClassConditional, ClassifierFree, ClassifierGuided, ConditionalDenoiser, FromLogProb,
+    GuidanceScale, GuidedChannels, LogProbGradient, ScaleShape, from_log_prob,
+};
 pub use index::{StepIndex, Timestep};
 pub use loss::{LossKind, LossTerms, NoisedBatch, Objective};
 pub use noise::{BatchNoise, Draw, LatentShape, Noise, ReplayedNoise, SeededNoise};

@@ -74,6 +74,24 @@ pub struct Prediction {
     pub log_variance: Tensor,
 }
 
+impl Prediction {
+    /// Moved by a classifier's gradient ∇ log p(y | x_t), already scaled: the mean by variance·∇, the score by ∇, which is ε by
+    /// −√(1 − ᾱ)·∇ and x₀ by (1 − ᾱ)/√ᾱ·∇. Dhariwal & Nichol 2021, algorithms 1 and 2. What was clipped before may be moved beyond.
+    ///
+    /// # Shapes
+    /// `gradient` (N, C, H, W).
+    pub fn guided(self, gradient: &Tensor, at: &Coefficients) -> Self {
+        let Self { x0, eps, mean, log_variance } = self;
+        let score = &at.noise * gradient;
+        Self {
+            x0: x0 + &at.sqrt_recip_minus_one * &score,
+            eps: eps - score,
+            mean: mean + log_variance.exp() * gradient,
+            log_variance,
+        }
+    }
+}
+
 impl Parameterization {
     /// Noise and learned range: every released DiT.
     pub const DIT: Self = Self { mean: MeanTarget::Epsilon, variance: Variance::LearnedRange };

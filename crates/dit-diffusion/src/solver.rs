@@ -76,20 +76,27 @@ impl StepContext<'_> {
         self.sampler.schedule
     }
 
-    /// Asks the network about `x` at the noise level of `step`, and reads its output.
+    /// Asks the network about `x` at the noise level of `step`, and reads its output; a classifier's guidance is in it.
     ///
     /// # Errors
-    /// When the network fails, gives another shape than the parameterization reads, or gives NaN.
+    /// When the network or the classifier fails, gives another shape than is read, or gives NaN.
     pub fn predict(&self, x: &Tensor, step: &Step) -> Result<Prediction> {
-        let output = self.denoiser.predict(x, step.timestep()).map_err(|source| Error::Denoiser {
-            step: step.index(),
-            timestep: step.timestep(),
-            source,
-        })?;
+        let failed = |source| Error::Denoiser { step: step.index(), timestep: step.timestep(), source };
+        let output = self.denoiser.predict(x, step.timestep()).map_err(failed)?;
         let output = output.to_device(x.device()).to_kind(x.kind());
-        let prediction = self.sampler.parameterization.interpret(&output, x, &step.into(), self.sampler.clip)?;
+        let coefficients = step.into();
+        let prediction = self.sampler.parameterization.interpret(&output, x, &coefficients, self.sampler.clip)?;
         check_finite("the network's output", &output, step, self.images)?;
-        Ok(prediction)
+        let Some(gradient) = self.denoiser.log_prob_gradient(x, step.timestep()).map_err(failed)? else {
+            return Ok(prediction);
+        };
+        let gradient = gradient.to_device(x.device()).to_kind(x.kind());
+        if gradient.size() != x.size() {
+            let expected = format!("{:?}, as the latents", x.size());
+            return Err(Error::Shape { what: "the classifier's gradient", expected, found: gradient.size() });
+        }
+        check_finite("the classifier's gradient", &gradient, step, self.images)?;
+        Ok(prediction.guided(&gradient, &coefficients))
     }
 }
 

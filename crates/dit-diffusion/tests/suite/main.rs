@@ -1,6 +1,7 @@
 //! Everything this crate promises, in one binary: parity with the reference tensors of `tests/fixtures/diffusion`, and
 //! properties that no reference is needed for.
 
+mod classifiers;
 mod convergence;
 mod errors;
 mod fixtures;
