@@ -4,8 +4,9 @@
 //! the parsers are safe Rust, where panics (overflow checks are on) are what there is to find.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -122,8 +123,18 @@ fn fuzz(home: &Path, target: &str, binary: &Path, seconds: u32) -> Result<()> {
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-artifact_prefix={}/", artifacts.display()));
     // Inputs are a few kilobytes: one that needs this much memory or time is a defect too.
-    command.args(["-rss_limit_mb=2048", "-timeout=60", "-print_final_stats=1", "-verbosity=0"]);
-    let status = command.status().with_context(|| format!("{} does not start", binary.display()))?;
+    command.args(["-rss_limit_mb=2048", "-timeout=60", "-print_final_stats=1", "-print_funcs=0", "-verbosity=0"]);
+    let start = || format!("{} does not start", binary.display());
+    let mut fuzzer = command.stderr(Stdio::piped()).spawn().with_context(start)?;
+    if let Some(output) = fuzzer.stderr.take() {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line);
+            if is_news(&line) {
+                ui::say(line);
+            }
+        }
+    }
+    let status = fuzzer.wait()?;
     ensure!(
         status.success(),
         "fuzzing {target} found a defect; its input is in {}: cargo xtask fuzz {target} --input FILE shows it again",
@@ -132,10 +143,46 @@ fn fuzz(home: &Path, target: &str, binary: &Path, seconds: u32) -> Result<()> {
     Ok(())
 }
 
+/// Whether a line of libFuzzer's tells something: not its missing sanitizers, nor the dictionary it recommends.
+fn is_news(line: &str) -> bool {
+    let noise = ["WARNING: Failed to find function \"__sanitizer", "######", "\""];
+    !noise.iter().any(|start| line.starts_with(start))
+}
+
 fn replay(binary: &Path, input: &Path) -> Result<()> {
     let status =
         Command::new(binary).arg(input).status().with_context(|| format!("{} does not start", binary.display()))?;
     ensure!(status.success(), "{} still fails", input.display());
     ui::say(format_args!("{} passes", input.display()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_defect_is_never_taken_for_noise() {
+        for line in [
+            "thread '<unnamed>' panicked at crates/dit-weights/src/a.rs:1:1:",
+            "==20944== ERROR: libFuzzer: timeout after 61 seconds",
+            "SUMMARY: libFuzzer: deadly signal",
+            "Test unit written to fuzz/artifacts/pickle/crash-1",
+        ] {
+            assert!(is_news(line), "{line}");
+        }
+        assert!(!is_news("\"PK\\005\\006\" # Uses: 1123"));
+    }
+
+    #[test]
+    fn each_file_of_the_folder_is_a_target() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("fuzz_targets");
+        fs::create_dir_all(&folder).unwrap();
+        assert!(targets(dir.path()).is_err(), "none");
+        for name in ["pickle.rs", "config.rs", "notes.md"] {
+            fs::write(folder.join(name), "").unwrap();
+        }
+        assert_eq!(targets(dir.path()).unwrap(), ["config", "pickle"]);
+    }
 }

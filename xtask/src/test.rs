@@ -36,7 +36,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
 
     let start = Instant::now();
     let mut command = workspace.cargo();
-    command.args(["test", "--workspace", "--no-fail-fast"]).args(&args.rest).stdout(Stdio::piped());
+    command.args(["test", "--no-fail-fast"]).args(whole(&args.rest)).args(&args.rest).stdout(Stdio::piped());
     if args.slow {
         command.env("DIT_SLOW_TESTS", "1");
     }
@@ -53,6 +53,14 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         println!("cargo test itself failed ({status}); the reason is above");
     }
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `--workspace`, unless packages are named: cargo would ignore the names.
+fn whole(arguments: &[OsString]) -> Option<&'static str> {
+    let to_cargo = arguments.iter().take_while(|argument| *argument != "--");
+    let mut text = to_cargo.map(|argument| argument.to_string_lossy());
+    let named = text.any(|argument| argument.starts_with("-p") || argument.starts_with("--package"));
+    (!named).then_some("--workspace")
 }
 
 /// Copies the output as it comes (a test's name appears before its result) and counts its finished lines.
@@ -115,6 +123,20 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn named_packages_are_tested_alone() {
+        for (arguments, expected) in [
+            (&[][..], Some("--workspace")),
+            (&["-p", "dit-weights"], None),
+            (&["-pdit-weights", "--release"], None),
+            (&["--package=dit-weights"], None),
+            (&["--release", "--", "-p"], Some("--workspace")),
+        ] {
+            let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+            assert_eq!(whole(&arguments), expected, "{arguments:?}");
+        }
+    }
 
     #[test]
     fn the_summary_adds_up_every_binary() {
