@@ -67,12 +67,18 @@ def prepare(data):
     return picture.crop((left, top, left + SIZE, top + SIZE))
 
 
-def python_side(data, vae, batch_size, precision, out):
+def children_seconds():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def python_side(data, vae, batch_size, precision, out, threads):
     """One contender, in a process of its own; prints what it measured."""
     import numpy as np
     import torch
     from diffusers import AutoencoderKL
 
+    torch.set_num_threads(threads)
     files = sorted(Path(data).rglob("*.jpg"))
 
     class Pictures(torch.utils.data.Dataset):
@@ -91,10 +97,10 @@ def python_side(data, vae, batch_size, precision, out):
     if precision == "bf16":
         model = model.to(torch.bfloat16).to(memory_format=torch.channels_last)
     os.makedirs(out, exist_ok=True)
-    workers = 0 if batch_size == 1 else len(os.sched_getaffinity(0))
+    workers = 0 if batch_size == 1 else threads
     loader = torch.utils.data.DataLoader(Pictures(), batch_size=batch_size, num_workers=workers)
     encoding = 0.0
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time() + children_seconds()
     with torch.no_grad():
         for index, images in enumerate(loader):
             x = images.permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.5)
@@ -107,27 +113,29 @@ def python_side(data, vae, batch_size, precision, out):
                 both = torch.cat([moments.mean, moments.logvar], 1).half().numpy()
                 np.save(f"{out}/{index:06}-{flip}.npy", both)
             encoding += time.perf_counter() - begin
-    seconds = time.perf_counter() - start
+    seconds, used = time.perf_counter() - start, time.process_time() + children_seconds() - used
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(json.dumps({
-        "images_per_second": len(files) / seconds, "encode_images_per_second": len(files) / encoding,
+        "images_per_second": len(files) / seconds, "images_per_cpu_second": len(files) / used, "encode_images_per_second": len(files) / encoding,
         "decode_images_per_second_core": decode_rate, "peak_rss_mib": usage / 1024}))
 
 
-def ours(cli, data, vae, precision, out, batch_size):
+def ours(cli, data, vae, precision, out, batch_size, threads):
     shutil.rmtree(out, ignore_errors=True)
     command = [cli, "precompute-latents", "--data", data, "--out", out, "--vae", vae, "--precision", precision,
-               "--device", "cpu", "--json"]
+               "--device", "cpu", "--threads", str(threads), "--json"]
     if batch_size:
         command += ["--batch-size", str(batch_size)]
+    used = children_seconds()
     ran = subprocess.run(command, capture_output=True, text=True)
+    used = children_seconds() - used  # loading the VAE counted
     if ran.returncode != 0:
         sys.exit(ran.stderr)
     summary = json.loads(ran.stdout)
     rate = summary["images_per_second"]
     seconds = summary["encoded_now"] / rate
     decoding = summary["decode_busy"] * seconds * len(os.sched_getaffinity(0))
-    return {"images_per_second": rate, "encode_images_per_second": rate / max(summary["encode_busy"], 1e-9),
+    return {"images_per_second": rate, "images_per_cpu_second": summary["encoded_now"] / used, "encode_images_per_second": rate / max(summary["encode_busy"], 1e-9),
             "decode_images_per_second_core": summary["encoded_now"] / max(decoding, 1e-9),
             "peak_rss_mib": summary["peak_rss_bytes"] / 2**20}
 
@@ -138,13 +146,15 @@ def main():
     parser.add_argument("--vae", help="diffusers folder [default: random weights]")
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--python-batch", type=int, nargs="*", default=[1, 32])
     parser.add_argument("--ours-batch", type=int, nargs="*", default=[0], help="batch sizes; 0 is the default")
     parser.add_argument("--only", nargs="*", help="contenders whose names begin so")
-    parser.add_argument("--python-side", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--python-side", nargs=6, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.python_side:
-        data, vae, batch_size, precision, out = args.python_side
-        return python_side(data, vae, int(batch_size), precision, out)
+        data, vae, batch_size, precision, out, threads = args.python_side
+        return python_side(data, vae, int(batch_size), precision, out, int(threads))
 
     with tempfile.TemporaryDirectory() as work:
         data, vae = f"{work}/data", args.vae or f"{work}/vae"
@@ -152,15 +162,16 @@ def main():
         if not args.vae:
             make_vae(vae)
         contenders = {}
-        for batch_size, precision in [(1, "fp32"), (32, "fp32"), (1, "bf16"), (32, "bf16")]:
-            command = [sys.executable, __file__, "--python-side", data, vae, str(batch_size), precision, f"{work}/npy"]
+        for batch_size, precision in [(batch, kind) for kind in ["fp32", "bf16"] for batch in args.python_batch]:
+            command = [sys.executable, __file__, "--python-side", data, vae, str(batch_size), precision, f"{work}/npy",
+                       str(args.threads)]
             contenders[f"python batch {batch_size} {precision}"] = lambda command=command: json.loads(
                 subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
         for batch_size in args.ours_batch:
             for precision in ["fp32", "bf16"]:
                 name = f"dit-cli {precision}" + (f" batch {batch_size}" if batch_size else "")
                 contenders[name] = lambda precision=precision, batch_size=batch_size: ours(
-                    args.cli, data, vae, precision, f"{work}/latents", batch_size)
+                    args.cli, data, vae, precision, f"{work}/latents", batch_size, args.threads)
         if args.only:
             contenders = {name: run for name, run in contenders.items() if name.startswith(tuple(args.only))}
         results = {name: [] for name in contenders}
@@ -169,9 +180,11 @@ def main():
                 results[name].append(run())
                 print(f"round {turn + 1}: {name}: {json.dumps(results[name][-1])}", file=sys.stderr, flush=True)
 
-    print(f"{args.images} JPEGs, {SIZE} px, {len(os.sched_getaffinity(0))} cores; medians of {args.rounds} rounds\n")
-    print("| | images/s | encode images/s | decode+crop images/s a core | peak MiB | times python batch 1 | times python batch 32 |")
-    print("|---|---|---|---|---|---|---|")
+    print(f"{args.images} JPEGs, {SIZE} px, {args.threads} threads; medians of {args.rounds} rounds\n")
+    others = [f"python batch {batch} fp32" for batch in args.python_batch]
+    print("| | images/s | images a CPU second | encode images/s | decode+crop images/s a core | peak MiB |"
+          + "".join(f" times {other} |" for other in others))
+    print("|---|---|---|---|---|---|" + "---|" * len(others))
     for name, runs in results.items():
         median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
         def against(other):
@@ -180,9 +193,9 @@ def main():
                 return "-"
             ratio = statistics.median(a["images_per_second"] / b["images_per_second"] for a, b in zip(runs, base))
             return f"{ratio:.2f}"
-        print(f"| {name} | {median['images_per_second']:.2f} | {median['encode_images_per_second']:.2f} "
+        print(f"| {name} | {median['images_per_second']:.2f} | {median['images_per_cpu_second']:.2f} | {median['encode_images_per_second']:.2f} "
               f"| {median['decode_images_per_second_core']:.0f} | {median['peak_rss_mib']:.0f} "
-              f"| {against('python batch 1 fp32')} | {against('python batch 32 fp32')} |")
+              + "".join(f"| {against(other)} " for other in others) + "|")
 
 
 if __name__ == "__main__":
