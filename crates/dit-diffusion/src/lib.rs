@@ -11,7 +11,8 @@
 //!   see. A training timestep and a position in a sampling schedule are different types.
 //! - [`Parameterization`] = [`MeanTarget`] × [`Variance`] turns an output into a [`Prediction`].
 //! - [`Sampler`] is the one loop; [`Ddpm`], [`Ddim`], [`DdimReverse`], [`DpmPlusPlus`], [`SdeDpmPlusPlus`], [`UniPc`], [`Heun`] and
-//!   [`EulerAncestral`] are its [`Solver`]s. For few steps take [`DpmPlusPlus::second_order`].
+//!   [`EulerAncestral`] are its [`Solver`]s. For few steps take [`DpmPlusPlus::second_order`] on
+//!   [`Spacing::UniformLambda`].
 //! - [`ClassifierFree`] wraps a [`ConditionalDenoiser`] (a [`ClassConditional`] network, or an [`Autoguidance`] pair) and is a
 //!   [`Denoiser`]; [`ClassifierGuided`] adds a classifier's gradient to any.
 //! - [`Noise`] depends on the seed, the image and the step, so an image does not depend on its batch.

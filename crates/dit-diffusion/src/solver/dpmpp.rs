@@ -16,6 +16,10 @@ const FEW_STEPS: usize = 15;
 /// last predictions: with α = √ᾱ, σ = √(1 − ᾱ), h = λ' − λ,
 /// x' = (σ'/σ) x + α' ∫₀ʰ e^(s − h) x₀(λ + s) ds. Order 1 is [`Ddim`](crate::Ddim) with η = 0.
 ///
+/// Walk it on [`Spacing::UniformLambda`](crate::Spacing::UniformLambda) or [`Spacing::Karras`](crate::Spacing::Karras), or on
+/// [`Spacing::Trailing`](crate::Spacing::Trailing). An even spacing that keeps timestep 0 ends in one step over many units of λ, on
+/// which high orders overshoot: there it is worse than order 1 (`examples/solvers.rs` prints the figures).
+///
 /// A walk starts at order 1 and rises as predictions arrive. The final step is of order 1, which is exact there (x' = x₀), and
 /// in walks of fewer than 15 steps the one before it is of order 2 at most. A learned variance is not used.
 #[derive(Debug)]

@@ -120,9 +120,9 @@ fn guidance_samples_the_tilted_distribution() {
         (2.0, 1.5, 1.0), // all together
     ] {
         let scales = || Scales { free, label, mode };
-        check(scales(), Box::new(Ddim::deterministic()), "trailing200");
+        check(scales(), Box::new(Ddim::deterministic()), "trailing100");
         check(scales(), Box::new(DpmPlusPlus::second_order()), "lambda40");
-        check(scales(), Box::new(Ddpm), "500");
+        check(scales(), Box::new(Ddpm), "300");
     }
 }
 
