@@ -20,6 +20,8 @@ fn inspect_names_what_a_file_is() {
     assert_eq!(inspect(folder.path(), "vae-fashion-demo")["kind"], "VAE");
     let small = fixture("dit-learned-sigma/model.pt");
     fail_in(folder.path(), &["inspect", small.to_str().unwrap()], &["heads", "--num-heads"]);
+    let partly = run_in(folder.path(), &["inspect", small.to_str().unwrap()]).stdout;
+    assert!(partly.contains("heads ?") && partly.contains("parameters"), "{partly}");
     let text = succeed_in(folder.path(), &["inspect", small.to_str().unwrap(), "--num-heads", "4"]).stdout;
     assert!(text.contains("DiT(hidden 48, depth 3, heads 4)/2") && text.contains("original"), "{text}");
     let diffusers = fixture("dit-diffusers");
@@ -126,7 +128,14 @@ fn pngs_without_a_recipe_are_refused() {
 #[test]
 fn help_fits_80_columns_and_has_examples() {
     let folder = tempfile::tempdir().unwrap();
-    for command in [&["--help"][..], &["sample", "--help"], &["inspect", "--help"], &["convert", "--help"]] {
+    for command in [
+        &["--help"][..],
+        &["sample", "--help"],
+        &["precompute-latents", "--help"],
+        &["inspect", "--help"],
+        &["convert", "--help"],
+        &["completions", "--help"],
+    ] {
         let help = succeed_in(folder.path(), command).stdout;
         let long: Vec<&str> = help.lines().filter(|line| line.chars().count() > 80).collect();
         assert!(long.is_empty(), "{command:?}: {long:#?}");

@@ -4,33 +4,7 @@ use std::{fs, process::Command};
 
 use dit_tests::root;
 
-const MAIN: &str = r#"
-use dit_diffusion::{ClassConditional, ClassifierFree, ClipX0, Ddim, GuidedChannels, NoiseSchedule, Parameterization,
-    BatchNoise, LatentShape, Sampler, SeededNoise};
-use dit_model::{Dit, DitConfig, Initialization};
-use std::ops::ControlFlow;
-use tch::{Device, Kind, Tensor, nn};
-
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let config = "DiT-S/8".parse::<DitConfig>()?.with(|spec| spec.depth = 1)?;
-    let store = nn::VarStore::new(Device::Cpu);
-    let dit = Dit::new(&store.root(), &config, Initialization::Reference { seed: 0 });
-    let forward = |x: &Tensor, t: dit_diffusion::Timestep, y: &Tensor| {
-        let t = Tensor::full([x.size()[0]], i64::from(t.0), (Kind::Int64, Device::Cpu));
-        Ok(dit.try_forward(x, &t, y)?)
-    };
-    let labels = Tensor::from_slice(&[207_i64, 360]);
-    let guided = ClassifierFree::new(ClassConditional::new(forward, &labels, 1000)?, 4.0, GuidedChannels::First(3))?;
-    let schedule = NoiseSchedule::linear(1000)?.respaced(&"ddim5".parse()?)?;
-    let sampler = Sampler { schedule: &schedule, parameterization: Parameterization::DIT, clip: ClipX0::No };
-    let source = SeededNoise::new(0);
-    let noise = BatchNoise::new(&source, &[0, 1]);
-    let start = noise.initial(LatentShape { channels: 4, height: 32, width: 32 }, Device::Cpu)?;
-    let latents = sampler.run(&guided, &mut Ddim::DETERMINISTIC, noise, &start, &mut |_| ControlFlow::Continue(()))?;
-    println!("{:?}", latents.size());
-    Ok(())
-}
-"#;
+const MAIN: &str = include_str!("../fixtures/outside_package/main.rs");
 
 #[test]
 fn an_outside_package_builds_and_runs() {

@@ -26,9 +26,9 @@ impl OnInterrupt {
         ctrlc::set_handler(move || {
             let last = held.0.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(last) = last {
-                last();
+                // Whatever happens in there, the process ends.
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(last));
             }
-            // A second signal while files are being finished must not wait: there is nothing left to run then.
             let _ = std::io::stderr().flush();
             exit_now(EXIT_CODE);
         })

@@ -48,9 +48,17 @@ pub fn set_threads(wanted: Option<usize>) -> Result<usize> {
     Ok(threads)
 }
 
+/// What activations may be counted against on `device`: the CPU's memory, or a cautious share of a GPU's, which libtorch does not tell.
+pub fn memory_for_batches(device: Device) -> Option<u64> {
+    match device {
+        Device::Cuda(_) => Some(12 << 30),
+        _ => available_memory(),
+    }
+}
+
 /// Bytes of memory that this process may still take: what the system has available, less if its cgroup allows less.
 /// Unknown on systems other than Linux.
-pub fn available_memory() -> Option<u64> {
+fn available_memory() -> Option<u64> {
     let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

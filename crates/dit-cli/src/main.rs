@@ -7,8 +7,12 @@ mod machine;
 mod open;
 mod panic;
 mod progress;
+mod speak;
 
-use std::process::ExitCode;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use args::{Cli, Command};
@@ -19,12 +23,14 @@ fn main() -> ExitCode {
     panic::install();
     let cli = Cli::parse();
     log_to_stderr(cli.verbose);
-    match dispatch(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", chain(&error));
+    match catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            speak::say(format_args!("error: {}", chain(&error)));
             ExitCode::FAILURE
         }
+        // The panic's own message has been shown.
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use dit_catalog::{Catalog, Entry, Kind, WeightsDir};
 use dit_config::{LatentSize, StandardModel};
 use dit_weights::OpenOptions;
@@ -10,13 +10,14 @@ use dit_weights::OpenOptions;
 /// The catalogue, and the folder its checkpoints are in.
 pub struct Library {
     catalog: Catalog,
-    weights: WeightsDir,
+    /// Why there is none, where there is none: a plain path can be opened all the same.
+    weights: Result<WeightsDir, String>,
 }
 
 /// A checkpoint's place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Located {
-    /// As typed, or the catalogue's name: what a recipe records.
+    /// The catalogue's name, or the full path: what a recipe records.
     pub name: String,
     /// File or folder.
     pub path: PathBuf,
@@ -27,15 +28,21 @@ pub struct Located {
 }
 
 impl Library {
-    /// Finds the weights folder and reads its manifest.
+    /// Finds the weights folder and reads its manifest; without one, the built-in manifest tells the names.
     pub fn discover() -> Result<Self> {
-        let weights = WeightsDir::discover()?;
-        Ok(Self { catalog: Catalog::of(&weights)?, weights })
+        match WeightsDir::discover() {
+            Ok(weights) => Ok(Self { catalog: Catalog::of(&weights)?, weights: Ok(weights) }),
+            Err(error) => Ok(Self { catalog: Catalog::builtin()?, weights: Err(error.to_string()) }),
+        }
+    }
+
+    fn weights(&self) -> Result<&WeightsDir> {
+        self.weights.as_ref().map_err(|error| anyhow!("{error}"))
     }
 
     /// The checkpoint to sample from when none is named.
     pub fn default_checkpoint(&self) -> Result<Located> {
-        let name = self.catalog.default_checkpoint(&self.weights)?.name().to_owned();
+        let name = self.catalog.default_checkpoint(self.weights()?)?.name().to_owned();
         self.locate(&name, Kind::Dit)
     }
 
@@ -55,7 +62,7 @@ impl Library {
         if entry.kind() != kind {
             bail!("{text} is a {}, expected a {kind}", entry.kind());
         }
-        let path = self.catalog.installed(text, &self.weights)?;
+        let path = self.catalog.installed(text, self.weights()?)?;
         Ok(Located {
             name: text.to_owned(),
             path,
@@ -72,13 +79,15 @@ impl Library {
 
     /// A path; if it is where an entry of the catalogue is installed, what is known about that still holds.
     fn at_path(&self, text: &str, path: &Path) -> Located {
-        let same = |entry: &&Entry| match (entry.path_in(self.weights.path()).canonicalize(), path.canonicalize()) {
-            (Ok(installed), Ok(given)) => installed == given,
-            _ => false,
+        let place = path.canonicalize().ok();
+        let installed = |entry: &&Entry| match &self.weights {
+            Ok(weights) => place.is_some() && entry.path_in(weights.path()).canonicalize().ok() == place,
+            Err(_) => false,
         };
-        let entry = self.catalog.entries().iter().find(same);
+        let entry = self.catalog.entries().iter().find(installed);
         Located {
-            name: text.to_owned(),
+            // A recipe must be repeatable from another folder.
+            name: place.as_ref().and_then(|place| place.to_str()).unwrap_or(text).to_owned(),
             path: path.to_owned(),
             options: entry.map(options_of).unwrap_or_default(),
             pairs_with: entry.and_then(Entry::pairs_with).map(str::to_owned),

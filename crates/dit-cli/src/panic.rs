@@ -2,9 +2,11 @@
 
 use std::panic::PanicHookInfo;
 
+use crate::speak::say;
+
 /// Replaces the panic message and backtrace by one line that says what to do.
 pub fn install() {
-    std::panic::set_hook(Box::new(|info| eprintln!("error: {}", describe(&message(info)))));
+    std::panic::set_hook(Box::new(|info| say(format_args!("error: {}", describe(&message(info))))));
 }
 
 fn message(info: &PanicHookInfo<'_>) -> String {

@@ -32,18 +32,28 @@ pub enum Error {
     #[error("the VAE decodes to {0} channels; pictures need 3")]
     PictureChannels(usize),
 
-    /// Nothing to do.
-    #[error("no image is asked for")]
-    NoImages,
+    /// Nothing to do, or more than can be counted.
+    #[error("{0} images are asked for; expected 1 to 100,000,000")]
+    ImageCount(usize),
+
+    /// Two things in one place.
+    #[error("{} would be written over another file of this run\n  help: give each output a path of its own", .0.display())]
+    SamePath(std::path::PathBuf),
 
     /// A grid of too many pictures.
-    #[error("a grid of {count} pictures is too large (at most {most})\n  help: write them with --out-dir or --npz")]
+    #[error(
+        "a grid of {count} pictures is too large ({mebibytes} MiB of pixels)\n  help: write them with --out-dir or --npz"
+    )]
     GridTooLarge {
         /// Pictures asked for.
         count: usize,
-        /// The most that a grid may show.
-        most: usize,
+        /// What they would take.
+        mebibytes: u64,
     },
+
+    /// The observer asked to stop.
+    #[error("sampling was cancelled")]
+    Cancelled,
 
     /// Outputs that need pictures, without a codec.
     #[error("without a VAE there are no pictures\n  help: with --vae none, pass --latents FILE and no other output")]

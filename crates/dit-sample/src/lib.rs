@@ -1,6 +1,6 @@
 //! From a sampling request to latents and pictures: the pipeline over model, diffusion and VAE.
 //!
-//! [`Plan`] checks a request against a model, [`Pipeline`] computes batches, [`Outputs`] writes what comes, [`run`] is the loop
+//! [`Plan`] checks a request against a model, [`Pipeline`] computes batches, [`Outputs`] writes what comes, [`SharedOutputs`] lets Ctrl-C complete them, [`run`] is the loop
 //! over all of it, and a [`Recipe`] in every PNG says how to make that PNG again. Nothing here parses arguments or prints.
 //!
 //! ```
@@ -30,6 +30,7 @@
 #![deny(missing_docs)]
 
 mod error;
+mod latents_file;
 mod memory;
 mod outputs;
 mod pipeline;
@@ -37,12 +38,14 @@ mod plan;
 mod recipe;
 mod run;
 mod settings;
+mod shared;
 
 pub use error::Error;
 pub use memory::{batch_size_that_fits, bytes_per_picture};
 pub use outputs::{OutputPaths, Outputs};
 pub use pipeline::Pipeline;
-pub use plan::{Batch, Plan};
+pub use plan::{Batch, MOST_IMAGES, Plan};
 pub use recipe::{OpenedAs, Provenance, Recipe, Shows, Source};
 pub use run::{RunProgress, Timings, run};
 pub use settings::{CfgChannels, Precision, SamplerKind, Settings};
+pub use shared::SharedOutputs;

@@ -12,23 +12,21 @@ const MOST: usize = 16;
 /// In a block live at once: the residual stream, its norm, q, k and v, the attention's weights, and the MLP's hidden layer
 /// before and after GELU. With guidance every picture has two rows.
 pub fn bytes_per_picture(config: &DitConfig, precision: Precision, guided: bool) -> u64 {
-    let element = match precision {
-        Precision::Fp32 => 4,
-        Precision::Bf16 => 2,
-    };
     let (tokens, hidden) = (config.tokens() as u64, config.hidden as u64);
     let streams = tokens * (8 * hidden + 2 * config.mlp_hidden() as u64);
     let attention = 2 * config.heads as u64 * tokens * tokens;
     let rows = if guided { 2 } else { 1 };
-    rows * element * (streams + attention)
+    rows * precision.bytes() * (streams + attention)
 }
 
-/// The batch size that takes at most half of `available` bytes of memory, from 1 to 16; 8 where the memory is not known.
+/// The batch size whose activations take at most half of what `available` bytes of memory leave beside the transformer's
+/// weights, from 1 to 16; 8 where the memory is not known.
 pub fn batch_size_that_fits(config: &DitConfig, precision: Precision, guided: bool, available: Option<u64>) -> usize {
     match available {
         None => 8,
         Some(available) => {
-            let fits = available / 2 / bytes_per_picture(config, precision, guided).max(1);
+            let left = available.saturating_sub(config.parameters().saturating_mul(precision.bytes()));
+            let fits = left / 2 / bytes_per_picture(config, precision, guided).max(1);
             usize::try_from(fits).unwrap_or(MOST).clamp(1, MOST)
         }
     }
@@ -40,13 +38,13 @@ mod tests {
 
     #[test]
     fn batches_shrink_with_memory_and_never_vanish() {
-        let config = "DiT-XL/2".parse().unwrap();
+        let config: DitConfig = "DiT-XL/2".parse().unwrap();
         let fits = |available| batch_size_that_fits(&config, Precision::Fp32, true, available);
         assert_eq!(fits(Some(0)), 1);
         assert_eq!(fits(Some(u64::MAX)), MOST);
         assert_eq!(fits(None), 8);
         let one = bytes_per_picture(&config, Precision::Fp32, true);
-        assert_eq!(fits(Some(2 * 5 * one)), 5);
+        assert_eq!(fits(Some(config.parameters() * 4 + 2 * 5 * one)), 5);
         assert!(bytes_per_picture(&config, Precision::Bf16, false) * 4 == one);
     }
 }

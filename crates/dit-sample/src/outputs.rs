@@ -6,12 +6,11 @@ use std::{
 use dit_files::{ensure_folder, ensure_writable};
 use dit_image::{Caption, GRID_COLUMNS, NpzWriter, Picture, grid, write_png};
 use dit_vae::Latents;
-use dit_weights::{MemorySource, TensorView, write_safetensors};
 
-use crate::{Batch, Error, Plan, Provenance, Shows, pipeline::to_vec};
+use crate::{Batch, Error, Plan, Provenance, Shows, latents_file::LatentsWriter};
 
-/// The most pictures that a grid may show.
-const MOST_IN_GRID: usize = 4096;
+/// The most bytes of pixels that a grid may show: it is put together in memory.
+const MOST_IN_GRID: u64 = 256 << 20;
 
 /// Where results go. All may be given at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +29,53 @@ impl OutputPaths {
     fn has_pictures(&self) -> bool {
         self.png.is_some() || self.dir.is_some() || self.npz.is_some()
     }
+
+    /// Checks that everything can be written, before anything is loaded or computed. `picture_size` is width and height where
+    /// there is a codec; `inputs` are files that must not be replaced.
+    ///
+    /// # Errors
+    /// Paths that cannot be written, one path for two things, a grid that is too large, pictures without a codec.
+    pub fn check(
+        &self,
+        plan: &Plan,
+        picture_size: Option<(u32, u32)>,
+        shows: Shows,
+        inputs: &[&Path],
+    ) -> Result<(), Error> {
+        match picture_size {
+            None if self.has_pictures() || self.latents.is_none() => return Err(Error::NoVae),
+            Some((width, height)) if self.png.is_some() && !matches!(shows, Shows::Image(_)) => {
+                let count = plan.classes().len();
+                let bytes = count as u64 * u64::from(width) * u64::from(height) * 3;
+                if bytes > MOST_IN_GRID {
+                    return Err(Error::GridTooLarge { count, mebibytes: bytes >> 20 });
+                }
+            }
+            _ => {}
+        }
+        let files = [&self.png, &self.npz, &self.latents];
+        let mut taken: Vec<PathBuf> = inputs.iter().filter_map(|path| path.canonicalize().ok()).collect();
+        for path in files.into_iter().flatten() {
+            ensure_writable(path)?;
+            let place = place(path);
+            if taken.contains(&place) {
+                return Err(Error::SamePath(path.clone()));
+            }
+            taken.push(place);
+        }
+        if let Some(dir) = &self.dir {
+            ensure_folder(dir)?;
+        }
+        Ok(())
+    }
+}
+
+/// The file that a write to `path` would make or replace.
+fn place(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(path.file_name().unwrap_or_default())
+    })
 }
 
 /// The open outputs of a run. What each batch gives is written at once, so that an interrupted run keeps what it has.
@@ -39,53 +85,40 @@ pub struct Outputs {
     labels: BTreeMap<u32, String>,
     shows: Shows,
     npz: Option<NpzWriter>,
+    latents: Option<LatentsWriter>,
     /// Pictures of the grid so far.
     grid: Vec<Picture>,
-    /// Classes of all images so far, from `first_image` on.
+    /// Classes of all images of the run, from `first_image` on.
     classes: Vec<u32>,
     first_image: u64,
-    latents: LatentRows,
+    /// Pictures taken so far.
+    taken: usize,
     written: Vec<PathBuf>,
 }
 
-#[derive(Default)]
-struct LatentRows {
-    /// (C, H, W).
-    shape: Vec<usize>,
-    rows: usize,
-    values: Vec<f32>,
-}
-
 impl Outputs {
-    /// Checks that everything can be written, before anything is computed. `picture_size` is width and height where there is a
-    /// codec; `labels` names the classes in captions; `shows` is the recipe's, [`Shows::Grid`] for a new run.
+    /// Opens the outputs. `picture_size` and `shows` as in [`OutputPaths::check`], which should have been called before;
+    /// `labels` names the classes in captions; latents are (C, H, W) of `latent_shape`.
     ///
     /// # Errors
-    /// Paths that cannot be written, a grid that is too large, pictures without a codec.
+    /// When a file cannot be written.
     pub fn create(
         paths: OutputPaths,
         plan: &Plan,
         picture_size: Option<(u32, u32)>,
+        latent_shape: [i64; 3],
         provenance: Provenance,
         labels: BTreeMap<u32, String>,
         shows: Shows,
     ) -> Result<Self, Error> {
-        if picture_size.is_none() && (paths.has_pictures() || paths.latents.is_none()) {
-            return Err(Error::NoVae);
-        }
-        let count = plan.classes().len();
-        if paths.png.is_some() && shows == Shows::Grid && count > MOST_IN_GRID {
-            return Err(Error::GridTooLarge { count, most: MOST_IN_GRID });
-        }
-        for path in [&paths.png, &paths.latents].into_iter().flatten() {
-            ensure_writable(path)?;
-        }
-        if let Some(dir) = &paths.dir {
-            ensure_folder(dir)?;
-        }
+        let count = plan.classes().len() as u64;
         let npz = match (&paths.npz, picture_size) {
-            (Some(path), Some((width, height))) => Some(NpzWriter::create(path, count as u64, width, height)?),
+            (Some(path), Some((width, height))) => Some(NpzWriter::create(path, count, width, height)?),
             _ => None,
+        };
+        let latents = match &paths.latents {
+            Some(path) => Some(LatentsWriter::create(path, latent_shape, &provenance.software)?),
+            None => None,
         };
         Ok(Self {
             paths,
@@ -93,10 +126,11 @@ impl Outputs {
             labels,
             shows,
             npz,
+            latents,
             grid: Vec::new(),
-            classes: Vec::new(),
+            classes: plan.classes().to_vec(),
             first_image: plan.first_image(),
-            latents: LatentRows::default(),
+            taken: 0,
             written: Vec::new(),
         })
     }
@@ -107,53 +141,62 @@ impl Outputs {
     }
 
     /// Takes a batch's latents (N, C, H, W).
-    pub fn push_latents(&mut self, latents: &Latents) {
-        if self.paths.latents.is_some() {
-            let sizes: Vec<usize> = latents.tensor().size().iter().map(|&size| size as usize).collect();
-            self.latents.rows += sizes[0];
-            self.latents.shape = sizes[1..].to_vec();
-            self.latents.values.extend(to_vec(latents.tensor()));
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn push_latents(&mut self, latents: &Latents) -> Result<(), Error> {
+        match &mut self.latents {
+            Some(writer) => writer.push(latents),
+            None => Ok(()),
         }
     }
 
-    /// Takes the picture of image `image` of `batch`, and writes what can be written at once.
+    /// Takes the picture of image `image` of `batch`, the next in order, and writes what can be written at once.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn push_picture(&mut self, batch: &Batch, image: u64, picture: Picture) -> Result<(), Error> {
-        let class = batch.classes[(image - batch.first_image) as usize];
-        let caption = self.caption(batch.first_image, &batch.classes, Shows::Image(image), Some(class));
-        if let Some(dir) = &self.paths.dir {
-            let path = dir.join(format!("{image:06}.png"));
+        let shown = match (&self.paths.png, self.shows) {
+            (Some(path), Shows::Image(shown)) if shown == image => Some(path.clone()),
+            _ => None,
+        };
+        let in_dir = self.paths.dir.as_ref().map(|dir| dir.join(format!("{image:06}.png")));
+        for path in [in_dir, shown].into_iter().flatten() {
+            let class = batch.classes.get(image.saturating_sub(batch.first_image) as usize).copied();
+            let caption = self.caption(batch.first_image, &batch.classes, Shows::Image(image), class);
             write_png(&path, &picture, &caption)?;
             self.written.push(path);
         }
         if let Some(npz) = &mut self.npz {
             npz.push(&picture)?;
         }
-        self.classes.push(class);
-        match (&self.paths.png, self.shows) {
-            (Some(_), Shows::Grid) => self.grid.push(picture),
-            (Some(path), Shows::Image(shown)) if shown == image => {
-                write_png(path, &picture, &caption)?;
-                self.written.push(path.clone());
-            }
-            _ => {}
+        let in_grid = match self.shows {
+            Shows::Grid => true,
+            Shows::First(count) => (self.taken as u64) < count,
+            Shows::Image(_) => false,
+        };
+        if self.paths.png.is_some() && in_grid {
+            self.grid.push(picture);
         }
+        self.taken += 1;
         Ok(())
     }
 
     fn caption(&self, first_image: u64, classes: &[u32], shows: Shows, class: Option<u32>) -> Caption {
-        let Provenance { settings, checkpoint, software, .. } = &self.provenance;
+        let Provenance { settings, checkpoint, software, noise, .. } = &self.provenance;
         let what = match class {
-            None => format!("{} pictures", classes.len()),
+            None => format!("{} pictures", self.grid.len()),
             Some(class) => match self.labels.get(&class) {
                 Some(label) => format!("class {class} ({label})"),
                 None => format!("class {class}"),
             },
         };
-        let (sampler, steps, scale, seed) = (settings.sampler, &settings.steps, settings.cfg_scale, settings.seed);
-        let description = format!("{what}, {}, {sampler} {steps}, guidance {scale}, seed {seed}", checkpoint.name);
+        let from = match noise {
+            Some(noise) => format!("noise {}", noise.name),
+            None => format!("seed {}", settings.seed),
+        };
+        let (sampler, steps, scale) = (settings.sampler, &settings.steps, settings.cfg_scale);
+        let description = format!("{what}, {}, {sampler} {steps}, guidance {scale}, {from}", checkpoint.name);
         let caption = Caption::default().with_software(software.clone()).with_description(description);
         match self.provenance.recipe(first_image, classes, shows) {
             Some(recipe) => caption.with_recipe(recipe.to_json()),
@@ -161,50 +204,47 @@ impl Outputs {
         }
     }
 
-    /// Completes every output, and returns the files and folders written.
+    /// Completes every output, each even if another fails, and returns the files written.
     ///
     /// # Errors
-    /// When a file cannot be written.
-    pub fn finish(&mut self) -> Result<Vec<PathBuf>, Error> {
-        if let Some(npz) = self.npz.take() {
-            npz.finish()?;
-            self.written.extend(self.paths.npz.clone());
-        }
-        self.finish_grid_and_latents()
+    /// The first failure.
+    pub fn finish(self) -> Result<Vec<PathBuf>, Error> {
+        self.complete(|npz| npz.finish().map(|()| true))
     }
 
-    /// Completes the outputs with the images that are finished, and returns the files and folders written.
+    /// As [`finish`](Self::finish), with the images that there are.
     ///
     /// # Errors
-    /// When a file cannot be written.
-    pub fn finish_early(&mut self) -> Result<Vec<PathBuf>, Error> {
-        if let Some(npz) = self.npz.take()
-            && npz.finish_early()? > 0
+    /// The first failure.
+    pub fn finish_early(self) -> Result<Vec<PathBuf>, Error> {
+        self.complete(|npz| npz.finish_early().map(|count| count > 0))
+    }
+
+    fn complete(mut self, npz: impl FnOnce(NpzWriter) -> dit_image::Result<bool>) -> Result<Vec<PathBuf>, Error> {
+        let grid_written = self.write_grid();
+        let npz_written = self.npz.take().map_or(Ok(false), npz).map_err(Error::from);
+        let latents_written = self.latents.take().map_or(Ok(false), LatentsWriter::finish);
+        for (path, written) in
+            [(&self.paths.png, grid_written), (&self.paths.npz, npz_written), (&self.paths.latents, latents_written)]
         {
-            self.written.extend(self.paths.npz.clone());
+            if written? {
+                self.written.extend(path.clone());
+            }
         }
-        self.finish_grid_and_latents()
+        Ok(self.written)
     }
 
-    fn finish_grid_and_latents(&mut self) -> Result<Vec<PathBuf>, Error> {
-        if let (Some(path), false) = (&self.paths.png, self.grid.is_empty()) {
-            let caption = self.caption(self.first_image, &self.classes, Shows::Grid, None);
-            write_png(path, &grid(&self.grid, GRID_COLUMNS)?, &caption)?;
-            self.written.push(path.clone());
-        }
-        if let (Some(path), true) = (&self.paths.latents, self.latents.rows > 0) {
-            self.write_latents(path)?;
-            self.written.push(path.clone());
-        }
-        self.grid.clear();
-        self.latents = LatentRows::default();
-        Ok(std::mem::take(&mut self.written))
-    }
-
-    fn write_latents(&self, path: &Path) -> Result<(), Error> {
-        let shape = [&[self.latents.rows][..], &self.latents.shape].concat();
-        let source = MemorySource::from_iter([("latents", TensorView::from_f32(shape, &self.latents.values)?)]);
-        let metadata = BTreeMap::from([("software".to_owned(), self.provenance.software.clone())]);
-        Ok(write_safetensors(path, &source, &metadata)?)
+    /// Writes the grid, if there is one; says whether.
+    fn write_grid(&self) -> Result<bool, Error> {
+        let (Some(path), false) = (&self.paths.png, self.grid.is_empty()) else { return Ok(false) };
+        // Stopped within a batch: the recipe has the whole batch, as its size moves the last bits of sums.
+        let batch_size = self.provenance.batch_size;
+        let computed = self.taken.next_multiple_of(batch_size).min(self.classes.len());
+        let shown = self.grid.len();
+        let shows = if shown == computed { Shows::Grid } else { Shows::First(shown as u64) };
+        let classes = self.classes.get(..computed).unwrap_or(&self.classes);
+        let caption = self.caption(self.first_image, classes, shows, None);
+        write_png(path, &grid(&self.grid, GRID_COLUMNS)?, &caption)?;
+        Ok(true)
     }
 }

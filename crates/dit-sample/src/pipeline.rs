@@ -1,4 +1,4 @@
-use std::{num::NonZeroUsize, ops::ControlFlow};
+use std::ops::ControlFlow;
 
 use dit_diffusion::{
     BatchNoise, ClassConditional, ClassifierFree, ClipX0, Denoiser, DenoiserError, Noise, Progress, Sampler, Timestep,
@@ -6,7 +6,7 @@ use dit_diffusion::{
 };
 use dit_image::Picture;
 use dit_model::Dit;
-use dit_vae::{AutoencoderKl, LatentCodec, Latents, Sliced};
+use dit_vae::{AutoencoderKl, LatentCodec, Latents};
 use tch::{Kind, Tensor};
 
 use crate::{Batch, Error, Plan, plan::latent_shape};
@@ -15,7 +15,7 @@ use crate::{Batch, Error, Plan, plan::latent_shape};
 #[derive(Debug)]
 pub struct Pipeline {
     dit: Dit,
-    codec: Option<Sliced<AutoencoderKl>>,
+    codec: Option<AutoencoderKl>,
 }
 
 impl Pipeline {
@@ -33,20 +33,12 @@ impl Pipeline {
                 return Err(Error::PictureChannels(vae.config().out_channels));
             }
         }
-        // One picture at a time: on a CPU larger batches leave the cache, and memory does not grow with the batch.
-        Ok(Self { dit, codec: vae.map(|vae| Sliced::new(vae, NonZeroUsize::MIN)) })
+        Ok(Self { dit, codec: vae })
     }
 
     /// The transformer.
     pub fn dit(&self) -> &Dit {
         &self.dit
-    }
-
-    /// Width and height of the pictures in pixels, where there is a codec.
-    pub fn picture_size(&self) -> Option<(u32, u32)> {
-        let factor = self.codec.as_ref()?.downsampling() as u32;
-        let shape = latent_shape(self.dit.config());
-        Some((shape.width * factor, shape.height * factor))
     }
 
     /// Walks one batch from noise to latents.
@@ -97,17 +89,18 @@ impl Pipeline {
         self.dit.forward(x, &t, labels) // (N, C or 2C, H, W)
     }
 
-    /// Decodes latents one picture at a time, calling `each` with every picture in order.
+    /// Decodes latents, calling `each` with every picture in order. One picture is decoded at a time: on a CPU larger batches
+    /// leave the cache, and so memory does not grow with the batch.
     ///
     /// # Errors
-    /// [`Error::NoVae`] without a codec; else if decoding fails or gives NaN.
-    pub fn decode(&self, latents: &Latents, each: &mut dyn FnMut(Picture)) -> Result<(), Error> {
+    /// [`Error::NoVae`] without a codec; else if decoding fails or gives NaN, or `each` fails.
+    pub fn decode(&self, latents: &Latents, each: &mut dyn FnMut(Picture) -> Result<(), Error>) -> Result<(), Error> {
         let _no_grad = tch::no_grad_guard();
         let codec = self.codec.as_ref().ok_or(Error::NoVae)?;
         for latent in latents.tensor().split(1, 0) {
             let image = codec.decode(&Latents::new(latent))?; // (1, 3, H, W)
             let (width, height) = (image.size()[3] as u32, image.size()[2] as u32);
-            each(Picture::from_chw(&to_vec(&image), width, height)?);
+            each(Picture::from_chw(&to_vec(&image), width, height)?)?;
         }
         Ok(())
     }

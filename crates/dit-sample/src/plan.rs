@@ -2,13 +2,17 @@ use std::ops::Range;
 
 use dit_config::{DitConfig, Sigma};
 use dit_diffusion::{
-    Ddim, Ddpm, LatentShape, MeanTarget, NoiseSchedule, Parameterization, SampleSchedule, Solver, Spacing, Variance,
+    Ddim, Ddpm, Draw, LatentShape, MeanTarget, Noise, NoiseSchedule, Parameterization, SampleSchedule, Solver, Spacing,
+    Variance,
 };
 
 use crate::{Error, SamplerKind, Settings};
 
 /// Training steps of every published DiT.
 const TRAIN_STEPS: usize = 1000;
+
+/// More images than anybody samples in one run; every count and index below fits easily.
+pub const MOST_IMAGES: usize = 100_000_000;
 
 /// A checked request: what to compute, for which images, in which batches.
 ///
@@ -52,8 +56,11 @@ impl Plan {
         classes: Vec<u32>,
         batch_size: usize,
     ) -> Result<Self, Error> {
-        if classes.is_empty() || batch_size == 0 {
-            return Err(Error::NoImages);
+        if classes.is_empty() || classes.len() > MOST_IMAGES || batch_size == 0 {
+            return Err(Error::ImageCount(classes.len()));
+        }
+        if first_image.checked_add(MOST_IMAGES as u64).is_none() {
+            return Err(Error::Recipe(format!("its first image is {first_image}")));
         }
         if let Some(&class) = classes.iter().find(|&&class| class as usize >= config.num_classes) {
             return Err(Error::Class { class, num_classes: config.num_classes });
@@ -97,6 +104,20 @@ impl Plan {
             SamplerKind::Ddpm => Box::new(Ddpm),
             SamplerKind::Ddim { eta } => Box::new(Ddim::new(eta)?),
         })
+    }
+
+    /// Whether `noise` can serve every image of the run: asked before anything is computed.
+    ///
+    /// # Errors
+    /// What the noise source says.
+    pub fn check_noise(&self, config: &DitConfig, noise: &dyn Noise) -> Result<(), Error> {
+        let shape = latent_shape(config);
+        let last = self.first_image + self.classes.len() as u64 - 1;
+        let _drawn = noise.draw(&[self.first_image, last], Draw::Initial, shape)?;
+        if self.solver()?.is_stochastic() {
+            noise.check(&[self.first_image, last], self.schedule.num_steps(), shape)?;
+        }
+        Ok(())
     }
 
     /// The class of every image.

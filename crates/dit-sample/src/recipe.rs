@@ -21,6 +21,8 @@ pub struct Source {
 pub enum Shows {
     /// All, as one grid.
     Grid,
+    /// The first few, as one grid: of a run that was interrupted within a batch.
+    First(u64),
     /// One, by its index.
     Image(u64),
 }
@@ -139,14 +141,14 @@ impl Recipe {
         if recipe.classes.is_empty() || recipe.batch_size == 0 || recipe.threads == 0 {
             return Err(Error::Recipe("it has no classes, or a batch size or thread count of 0".to_owned()));
         }
-        match recipe.shows {
-            Shows::Grid => {}
-            Shows::Image(image) => {
-                let offset = image.checked_sub(recipe.first_image);
-                if offset.is_none_or(|offset| offset >= recipe.classes.len() as u64) {
-                    return Err(Error::Recipe(format!("it shows image {image}, which is not among its own")));
-                }
-            }
+        let images = recipe.classes.len() as u64;
+        let shown = match recipe.shows {
+            Shows::Grid => Some(0),
+            Shows::First(count) => (count > 0).then(|| count - 1),
+            Shows::Image(image) => image.checked_sub(recipe.first_image),
+        };
+        if recipe.first_image.checked_add(images).is_none() || shown.is_none_or(|shown| shown >= images) {
+            return Err(Error::Recipe("it shows an image that is not among its own".to_owned()));
         }
         Ok(recipe)
     }

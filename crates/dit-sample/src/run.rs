@@ -1,12 +1,8 @@
-use std::{
-    ops::ControlFlow,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::{ops::ControlFlow, time::Instant};
 
 use dit_diffusion::Noise;
 
-use crate::{Error, Outputs, Pipeline, Plan};
+use crate::{Error, Pipeline, Plan, SharedOutputs};
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +41,7 @@ impl Timings {
 }
 
 /// Computes every batch of `plan` and hands latents and pictures to `outputs`, which the caller completes: with
-/// [`Outputs::finish`], or, from another thread that was told to stop, with [`Outputs::finish_early`].
-///
-/// `outputs` is locked only while results are handed over, never while something is computed.
+/// [`SharedOutputs::finish`], or, from another thread that was told to stop, with [`SharedOutputs::finish_at_exit`].
 ///
 /// # Errors
 /// The first failure of any part; cancelled if `observe` breaks.
@@ -55,7 +49,7 @@ pub fn run(
     pipeline: &Pipeline,
     plan: &Plan,
     noise: &dyn Noise,
-    outputs: &Mutex<Outputs>,
+    outputs: &SharedOutputs,
     observe: &mut dyn FnMut(RunProgress) -> ControlFlow<()>,
 ) -> Result<Timings, Error> {
     let mut timings = Timings::default();
@@ -79,26 +73,22 @@ pub fn run(
             flow
         })?;
         let start = Instant::now();
-        lock(outputs).push_latents(&latents);
-        if lock(outputs).needs_pictures() {
+        outputs.with(|outputs| outputs.push_latents(&latents))?;
+        if outputs.with(|outputs| Ok(outputs.needs_pictures()))? {
             let mut images = batch.images();
-            let mut written = Ok(());
             pipeline.decode(&latents, &mut |picture| {
-                if let (Ok(()), Some(image)) = (&written, images.next()) {
-                    written = lock(outputs).push_picture(&batch, image, picture);
-                    progress.images_done += 1;
+                let Some(image) = images.next() else { return Ok(()) };
+                outputs.with(|outputs| outputs.push_picture(&batch, image, picture))?;
+                progress.images_done += 1;
+                match observe(progress) {
+                    ControlFlow::Continue(()) => Ok(()),
+                    ControlFlow::Break(()) => Err(Error::Cancelled),
                 }
             })?;
-            written?;
         } else {
             progress.images_done += batch.classes.len();
         }
         timings.decode += start.elapsed().as_secs_f64();
     }
     Ok(timings)
-}
-
-/// Locks, also after a panic elsewhere: what was handed over before is whole.
-fn lock(outputs: &Mutex<Outputs>) -> MutexGuard<'_, Outputs> {
-    outputs.lock().unwrap_or_else(PoisonError::into_inner)
 }

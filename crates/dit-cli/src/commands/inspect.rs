@@ -1,14 +1,15 @@
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use dit_config::{DitSpec, VaeSpec};
 use dit_sample::{Precision, bytes_per_picture};
-use dit_weights::{Checkpoint, Metadata, Network, TensorSource, VaeCheckpoint, find_non_finite};
+use dit_weights::{Checkpoint, Error, Metadata, Network, OpenOptions, TensorSource, VaeCheckpoint, find_non_finite};
 use serde::Serialize;
 
 use crate::{
     args::InspectArgs,
     open::{Library, told},
+    speak::print_out,
 };
 
 /// What `--json` prints, and the text lays out.
@@ -54,19 +55,31 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     }
     let located = Library::discover()?.locate_any(&args.ckpt)?;
     let options = told(located.options, args.model.as_deref(), args.num_heads)?;
-    let report = match Network::open(&located.path, &options)? {
-        Network::Dit(checkpoint) => report_dit(&checkpoint)?,
-        Network::Vae(checkpoint) => report_vae(&checkpoint)?,
+    let report = match Network::open(&located.path, &options) {
+        Ok(Network::Dit(checkpoint)) => report_dit(&checkpoint)?,
+        Ok(Network::Vae(checkpoint)) => report_vae(&checkpoint)?,
+        Err(error @ Error::HeadsUnknown { .. }) => without_heads(&located.path, options, &error)?,
+        Err(error) => return Err(error.into()),
     };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        print_out(format_args!("{}\n", serde_json::to_string_pretty(&report)?))?;
     } else {
-        print!("{}", text(&report));
+        print_out(format_args!("{}", text(&report)))?;
     }
-    if !report.problems.is_empty() {
-        anyhow::bail!("{} problems, see above", report.problems.len());
+    match &report.problems[..] {
+        [] => Ok(()),
+        problems => bail!("{}", problems.join("\n")),
     }
-    Ok(())
+}
+
+/// The report of a checkpoint that does not say its heads: no tensor's shape depends on them.
+fn without_heads(path: &Path, options: OpenOptions, error: &Error) -> Result<Report> {
+    let checkpoint = Checkpoint::open(path, &OpenOptions { heads: Some(1), ..options })?;
+    let mut report = report_dit(&checkpoint)?;
+    report.model = report.model.replace("heads 1", "heads ?");
+    report.config["heads"] = serde_json::Value::Null;
+    report.problems.push(error.to_string());
+    Ok(report)
 }
 
 fn report_dit(checkpoint: &Checkpoint) -> Result<Report> {

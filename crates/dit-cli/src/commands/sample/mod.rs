@@ -6,18 +6,20 @@ mod summary;
 use std::{
     collections::BTreeMap,
     ops::ControlFlow,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
     time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
+use dit_catalog::Kind;
 use dit_classes::ClassNames;
 use dit_diffusion::{Noise, ReplayedNoise, SeededNoise};
 use dit_model::Dit;
-use dit_sample::{Outputs, Pipeline, Plan, Provenance, Source, batch_size_that_fits};
+use dit_sample::{Outputs, Pipeline, Plan, Provenance, SharedOutputs, Source, Timings, batch_size_that_fits};
 use dit_vae::AutoencoderKl;
 use dit_weights::{Checkpoint, SafetensorsFile, TensorSource, VaeCheckpoint, sha256_of, to_tensor};
+use tch::Device;
 
 use self::{request::Request, summary::Summary};
 use crate::{
@@ -26,6 +28,7 @@ use crate::{
     machine,
     open::{Library, Located, told},
     progress::StepBar,
+    speak::{print_out, say},
 };
 
 /// Who writes the files.
@@ -37,125 +40,176 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     let request = Request::from_args(args)?;
     let device = machine::parse_device(&request.device)?;
     let threads = machine::set_threads(request.threads)?;
-    let library = Library::discover()?;
+    let files = Files::open(&request)?;
+    let config = files.checkpoint.config();
+    say(format_args!("checkpoint: {} ({config}, {})", files.dit_at.name, files.dit_at.path.display()));
 
-    let dit_at = match &request.checkpoint {
-        Some(text) => library.locate(text, dit_catalog::Kind::Dit)?,
-        None => library.default_checkpoint()?,
-    };
-    let options = told(dit_at.options.clone(), request.opened_as.model.as_deref(), request.opened_as.num_heads)?;
-    let checkpoint = Checkpoint::open(&dit_at.path, &options)?;
-    let config = checkpoint.config().clone();
-    eprintln!("checkpoint: {} ({config}, {})", dit_at.name, dit_at.path.display());
-    request.check_image_size(&config)?;
-    let vae = locate_vae(&library, &request, &dit_at)?
-        .map(|at| Ok::<_, anyhow::Error>((VaeCheckpoint::open(&at.path)?, at)))
-        .transpose()?;
-
-    let names = ClassNames::of_checkpoint(checkpoint.class_names(), config.num_classes)?;
-    let classes = request.classes(&names)?;
-    let settings = request.settings(&config)?;
-    let guided = settings.cfg_scale != 1.0;
-    let batch_size = request
-        .batch_size
-        .unwrap_or_else(|| batch_size_that_fits(&config, settings.precision, guided, machine::available_memory()));
-    let plan = Plan::new(&config, settings.clone(), request.first_image, classes, batch_size)?;
+    let downsampling = files.vae.as_ref().map_or(8, |(vae, _)| vae.config().downsampling());
+    request.check_image_size(config, downsampling)?;
+    let names = ClassNames::of_checkpoint(files.checkpoint.class_names(), config.num_classes)?;
+    let settings = request.settings(config)?;
+    let batch_size = request.batch_size.unwrap_or_else(|| {
+        let memory = machine::memory_for_batches(device);
+        batch_size_that_fits(config, settings.precision, settings.cfg_scale != 1.0, memory)
+    });
+    let plan = Plan::new(config, settings.clone(), request.first_image, request.classes(&names)?, batch_size)?;
     let (noise, noise_source) = open_noise(&request)?;
+    plan.check_noise(config, &*noise)?;
+    let picture_size = files.picture_size();
+    request.outputs.check(&plan, picture_size, request.shows, &files.inputs(&request))?;
 
     let provenance = Provenance {
         software: SOFTWARE.to_owned(),
-        checkpoint: Source { name: dit_at.name.clone(), sha256: checkpoint.sha256()?.to_owned() },
+        checkpoint: request.named_as_before(files.checkpoint_source()?),
         opened_as: request.opened_as.clone(),
-        vae: match &vae {
-            Some((vae, at)) => Some(Source { name: at.name.clone(), sha256: vae.sha256()?.to_owned() }),
-            None => None,
-        },
-        settings: settings.clone(),
-        noise: noise_source,
+        vae: files.vae_source()?.map(|source| request.named_as_before(source)),
+        settings,
+        noise: noise_source.map(|source| request.named_as_before(source)),
         device: machine::device_name(device),
         threads,
         batch_size,
     };
     request.check_sources(&provenance)?;
-
-    let kind = settings.precision.kind();
-    let vae = match vae {
-        Some((vae, _)) => Some(AutoencoderKl::load(&vae, device, kind)?),
-        None => None,
-    };
-    let pipeline = Pipeline::new(Dit::load(&checkpoint, device, kind)?, vae)?;
+    let pipeline = files.load(device, plan.settings().precision.kind())?;
     let seconds_load = start.elapsed().as_secs_f64();
 
     let labels: BTreeMap<u32, String> =
         plan.classes().iter().filter_map(|&class| Some((class, names.name(class)?.to_owned()))).collect();
-    let outputs = Outputs::create(
-        request.outputs.clone(),
-        &plan,
-        pipeline.picture_size(),
-        provenance.clone(),
-        labels,
-        request.shows,
-    )?;
-    let outputs = Arc::new(Mutex::new(outputs));
-    let on_signal = Arc::clone(&outputs);
-    interrupt.set(move || keep_finished(&on_signal));
+    let outputs = SharedOutputs::default();
+    let on_signal = outputs.clone();
+    interrupt.set(move || say_kept(on_signal.finish_at_exit()));
+    outputs.open(|| {
+        let shape = [config.in_channels, config.latent.height, config.latent.width].map(|extent| extent as i64);
+        let paths = request.outputs.clone();
+        Outputs::create(paths, &plan, picture_size, shape, provenance.clone(), labels, request.shows)
+    })?;
 
     let bar = StepBar::new();
     let result = run_plan(&pipeline, &plan, &*noise, &outputs, &bar);
     bar.finish();
-    interrupt.clear();
     let timings = match result {
         Ok(timings) => timings,
         Err(error) => {
-            keep_finished(&outputs);
-            return Err(error.into());
+            say_kept(outputs.finish_early());
+            interrupt.clear();
+            return Err(error);
         }
     };
-    let written = outputs.lock().unwrap_or_else(PoisonError::into_inner).finish()?;
+    let written = outputs.finish();
+    interrupt.clear();
+    let written = written?;
     for path in &written[..written.len().min(8)] {
-        eprintln!("wrote {}", path.display());
+        say(format_args!("wrote {}", path.display()));
     }
     if written.len() > 8 {
-        eprintln!("wrote {} files in all", written.len());
+        say(format_args!("wrote {} files in all", written.len()));
     }
     if args.json {
-        let summary =
-            Summary::new(&provenance, &plan, &config, &timings, seconds_load, start.elapsed().as_secs_f64(), &written);
-        println!("{}", serde_json::to_string_pretty(&summary)?);
+        let seconds_total = start.elapsed().as_secs_f64();
+        let summary = Summary::new(&provenance, &plan, config, &timings, seconds_load, seconds_total, &written);
+        print_out(format_args!("{}\n", serde_json::to_string_pretty(&summary)?))?;
     }
     Ok(())
 }
 
+/// The checkpoints of a request, opened: descriptions only.
+struct Files {
+    dit_at: Located,
+    checkpoint: Checkpoint,
+    vae: Option<(VaeCheckpoint, Located)>,
+}
+
+impl Files {
+    fn open(request: &Request) -> Result<Self> {
+        let library = Library::discover()?;
+        let dit_at = match &request.checkpoint {
+            Some(text) => library.locate(text, Kind::Dit).with_context(|| request.hint("--ckpt"))?,
+            None => library.default_checkpoint()?,
+        };
+        let opened_as = &request.opened_as;
+        let options = told(dit_at.options.clone(), opened_as.model.as_deref(), opened_as.num_heads)?;
+        let checkpoint = Checkpoint::open(&dit_at.path, &options)?;
+        let vae = match locate_vae(&library, request, &dit_at)? {
+            Some(at) => Some((VaeCheckpoint::open(&at.path)?, at)),
+            None => None,
+        };
+        Ok(Self { dit_at, checkpoint, vae })
+    }
+
+    /// Width and height of the pictures in pixels, where there is a codec.
+    fn picture_size(&self) -> Option<(u32, u32)> {
+        let factor = self.vae.as_ref()?.0.config().downsampling() as u32;
+        let latent = self.checkpoint.config().latent;
+        Some((latent.width as u32 * factor, latent.height as u32 * factor))
+    }
+
+    /// Files that no output may replace.
+    fn inputs<'a>(&'a self, request: &'a Request) -> Vec<&'a Path> {
+        let vae = self.vae.iter().flat_map(|(vae, _)| vae.files());
+        self.checkpoint.files().iter().chain(vae).chain(&request.noise).map(PathBuf::as_path).collect()
+    }
+
+    fn checkpoint_source(&self) -> Result<Source> {
+        Ok(Source { name: self.dit_at.name.clone(), sha256: self.checkpoint.sha256()?.to_owned() })
+    }
+
+    fn vae_source(&self) -> Result<Option<Source>> {
+        let source = |(vae, at): &(VaeCheckpoint, Located)| -> Result<Source> {
+            Ok(Source { name: at.name.clone(), sha256: vae.sha256()?.to_owned() })
+        };
+        self.vae.as_ref().map(source).transpose()
+    }
+
+    fn load(&self, device: Device, kind: tch::Kind) -> Result<Pipeline> {
+        let vae = self.vae.as_ref().map(|(vae, _)| AutoencoderKl::load(vae, device, kind)).transpose()?;
+        Ok(Pipeline::new(Dit::load(&self.checkpoint, device, kind)?, vae)?)
+    }
+}
+
+/// Runs, and turns a panic of libtorch (out of memory, say) into an error, so that finished images can be kept; the panic's
+/// own message has been shown then.
 fn run_plan(
     pipeline: &Pipeline,
     plan: &Plan,
     noise: &dyn Noise,
-    outputs: &Mutex<Outputs>,
+    outputs: &SharedOutputs,
     bar: &StepBar,
-) -> Result<dit_sample::Timings, dit_sample::Error> {
-    dit_sample::run(pipeline, plan, noise, outputs, &mut |progress| {
-        bar.show(progress);
-        ControlFlow::Continue(())
-    })
+) -> Result<Timings> {
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        dit_sample::run(pipeline, plan, noise, outputs, &mut |progress| {
+            bar.show(progress);
+            ControlFlow::Continue(())
+        })
+    }));
+    match result {
+        Ok(result) => Ok(result?),
+        Err(_) => bail!("the run was stopped by the error above"),
+    }
 }
 
-/// Completes the outputs with what is finished, when the rest will not come.
-fn keep_finished(outputs: &Mutex<Outputs>) {
-    let result = outputs.lock().unwrap_or_else(PoisonError::into_inner).finish_early();
-    match result {
-        Ok(written) if written.is_empty() => eprintln!("\nstopped; no image was finished"),
-        Ok(written) => eprintln!("\nstopped; finished images are kept in {}", written[0].display()),
-        Err(error) => eprintln!("\nstopped; finished images could not be kept: {error}"),
+/// Says what is left of a run that did not come to its end.
+fn say_kept(kept: Result<Option<Vec<PathBuf>>, dit_sample::Error>) {
+    match kept {
+        Ok(None) => say(format_args!("\nstopped")),
+        Ok(Some(written)) => match &written[..] {
+            [] => say(format_args!("\nstopped; no image was finished")),
+            [only] => say(format_args!("\nstopped; finished images are kept in {}", only.display())),
+            [.., last] => {
+                let count = written.len();
+                say(format_args!("\nstopped; finished images are kept in {count} files, the last {}", last.display()));
+            }
+        },
+        Err(error) => say(format_args!("\nstopped; finished images could not be kept: {error}")),
     }
 }
 
 fn locate_vae(library: &Library, request: &Request, dit: &Located) -> Result<Option<Located>> {
     match (request.vae.as_deref(), &dit.pairs_with) {
         (Some("none"), _) => Ok(None),
-        (Some(text), _) => Ok(Some(library.locate(text, dit_catalog::Kind::Vae)?)),
-        (None, Some(name)) => Ok(Some(library.locate(name, dit_catalog::Kind::Vae)?)),
+        (Some(text), _) => Ok(Some(library.locate(text, Kind::Vae).with_context(|| request.hint("--vae"))?)),
+        (None, Some(name)) => Ok(Some(library.locate(name, Kind::Vae)?)),
         (None, None) => match beside(&dit.path) {
-            Some(path) => Ok(Some(library.locate(&path, dit_catalog::Kind::Vae)?)),
+            Some(path) => Ok(Some(library.locate(&path, Kind::Vae)?)),
             None => bail!(
                 "which VAE decodes {}?\n  help: pass --vae with its folder, file or name, or --vae none with --latents",
                 dit.name
@@ -186,6 +240,7 @@ fn open_noise(request: &Request) -> Result<(Box<dyn Noise>, Option<Source>)> {
     if file.infos().contains_key("steps") {
         noise = noise.with_steps(&to_tensor(&file, "steps").with_context(context)?)?;
     }
-    let source = Source { name: path.display().to_string(), sha256: sha256_of(&[path])? };
+    let full = path.canonicalize().unwrap_or_else(|_| path.clone());
+    let source = Source { name: full.display().to_string(), sha256: sha256_of(&[path])? };
     Ok((Box::new(noise), Some(source)))
 }

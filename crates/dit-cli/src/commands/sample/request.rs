@@ -6,7 +6,10 @@ use anyhow::{Result, bail};
 use dit_classes::ClassNames;
 use dit_config::DitConfig;
 use dit_image::read_recipe;
-use dit_sample::{CfgChannels, OpenedAs, OutputPaths, Precision, Provenance, Recipe, SamplerKind, Settings, Shows};
+use dit_sample::{
+    CfgChannels, MOST_IMAGES, OpenedAs, OutputPaths, Precision, Provenance, Recipe, SamplerKind, Settings, Shows,
+    Source,
+};
 
 use crate::args::{GuidedChannelsArg, PrecisionArg, SampleArgs, SamplerArg};
 
@@ -66,6 +69,13 @@ impl Request {
         if args.batch_size == Some(0) {
             bail!("--batch-size 0: at least one picture has to be computed at once");
         }
+        let noise = args.noise.clone().or(old.and_then(|recipe| Some(PathBuf::from(&recipe.noise.as_ref()?.name))));
+        if args.seed.is_some() && noise.is_some() {
+            bail!(
+                "--seed has no effect where the noise is replayed from {}; leave one out",
+                noise.unwrap_or_default().display()
+            );
+        }
         if args.num_samples.is_some() && old.is_some() && args.class.is_none() {
             bail!("--num-samples needs --class where --from-png gives the pictures");
         }
@@ -76,7 +86,7 @@ impl Request {
                 num_heads: args.num_heads.or(old.and_then(|recipe| recipe.opened_as.num_heads)),
             },
             vae: args.vae.clone().or(old.map(|recipe| recipe.vae.name.clone())),
-            noise: args.noise.clone().or(old.and_then(|recipe| Some(PathBuf::from(&recipe.noise.as_ref()?.name)))),
+            noise,
             seed: args.seed.or(settings.map(|settings| settings.seed)).unwrap_or(0),
             device: args.device.clone().or(old.map(|recipe| recipe.device.clone())).unwrap_or("auto".to_owned()),
             threads: args.threads.or(old.map(|recipe| recipe.threads)),
@@ -122,6 +132,10 @@ impl Request {
             (None, None) if names.len() == 1000 => ORIGINAL_CLASSES.to_vec(),
             (None, None) => (0..names.len()).collect(),
         };
+        let count = listed.len().saturating_mul(self.num_samples);
+        if count > MOST_IMAGES {
+            bail!("{count} pictures are asked for; at most {MOST_IMAGES} can be sampled in one run");
+        }
         Ok(listed.into_iter().flat_map(|class| std::iter::repeat_n(class, self.num_samples)).collect())
     }
 
@@ -145,17 +159,32 @@ impl Request {
         Ok(settings)
     }
 
-    /// Whether the checkpoint makes pictures of the size that was asked for.
-    pub fn check_image_size(&self, config: &DitConfig) -> Result<()> {
-        let made = (config.latent.height * 8, config.latent.width * 8);
+    /// Whether the checkpoint and codec make pictures of the size that was asked for; `downsampling` is the codec's.
+    pub fn check_image_size(&self, config: &DitConfig, downsampling: usize) -> Result<()> {
+        let made = (config.latent.width * downsampling, config.latent.height * downsampling);
         match self.image_size {
             Some(size) if (size, size) != made => bail!(
-                "--image-size {size}: this checkpoint's positions are for {} x {} pixels\n  \
+                "--image-size {size}: this checkpoint makes pictures of {} x {} pixels\n  \
                  help: pass the checkpoint that was trained at {size} pixels, or leave --image-size out",
-                made.1,
-                made.0
+                made.0,
+                made.1
             ),
             _ => Ok(()),
+        }
+    }
+
+    /// The recipe's own name for a file, where it is the same file: so that the picture comes out the same to the byte.
+    pub fn named_as_before(&self, source: Source) -> Source {
+        let Some(recipe) = &self.recipe else { return source };
+        let known = [Some(&recipe.checkpoint), Some(&recipe.vae), recipe.noise.as_ref()];
+        known.into_iter().flatten().find(|known| known.sha256 == source.sha256).cloned().unwrap_or(source)
+    }
+
+    /// What to say where a file of the recipe is not there any more.
+    pub fn hint(&self, flag: &str) -> String {
+        match &self.recipe {
+            Some(_) => format!("the recipe of the PNG names it; pass {flag} if it is elsewhere now"),
+            None => flag.to_owned(),
         }
     }
 

@@ -1,0 +1,22 @@
+//! What is said on stderr, and printed on stdout: without a panic when the other end is closed.
+
+use std::{
+    fmt::Arguments,
+    io::{ErrorKind, Write},
+};
+
+use anyhow::Result;
+
+/// A line on stderr. A closed stderr does not stop a run.
+pub fn say(text: Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Text on stdout. A reader that has seen enough (`| head`) is no error.
+pub fn print_out(text: Arguments<'_>) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_fmt(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,82 @@
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{Error, Outputs};
+
+/// [`Outputs`] that another thread may complete: the one that hears Ctrl-C, while libtorch computes on this one.
+///
+/// They are locked only while results are handed over, never while something is computed, and are completed once.
+#[derive(Clone, Default)]
+pub struct SharedOutputs(Arc<Mutex<State>>);
+
+#[derive(Default)]
+enum State {
+    /// Nothing has been opened.
+    #[default]
+    None,
+    Open(Box<Outputs>),
+    /// Completed.
+    Done,
+}
+
+impl SharedOutputs {
+    /// Opens them with `create`.
+    ///
+    /// # Errors
+    /// What `create` fails with.
+    pub fn open(&self, create: impl FnOnce() -> Result<Outputs, Error>) -> Result<(), Error> {
+        let mut state = self.lock();
+        *state = State::Open(Box::new(create()?));
+        Ok(())
+    }
+
+    /// Hands something over; without effect once they are completed.
+    pub(crate) fn with<T: Default>(&self, f: impl FnOnce(&mut Outputs) -> Result<T, Error>) -> Result<T, Error> {
+        match &mut *self.lock() {
+            State::Open(outputs) => f(outputs),
+            State::None | State::Done => Ok(T::default()),
+        }
+    }
+
+    /// Completes them; see [`Outputs::finish`]. Nothing if they were completed before.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish(&self) -> Result<Vec<PathBuf>, Error> {
+        take(&mut self.lock()).map_or(Ok(Vec::new()), |outputs| outputs.finish())
+    }
+
+    /// Completes them with what there is; see [`Outputs::finish_early`]. `None` if there was nothing to complete.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish_early(&self) -> Result<Option<Vec<PathBuf>>, Error> {
+        take(&mut self.lock()).map(|outputs| outputs.finish_early()).transpose()
+    }
+
+    /// [`finish_early`](Self::finish_early) for a thread that ends the process next: they stay locked, so that no other thread
+    /// begins a file in between.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn finish_at_exit(&self) -> Result<Option<Vec<PathBuf>>, Error> {
+        let mut state = self.lock();
+        let written = take(&mut state).map(|outputs| outputs.finish_early()).transpose();
+        std::mem::forget(state);
+        written
+    }
+
+    /// Locks, also after a panic elsewhere: what was handed over before is whole.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn take(state: &mut State) -> Option<Box<Outputs>> {
+    match std::mem::replace(state, State::Done) {
+        State::Open(outputs) => Some(outputs),
+        State::None | State::Done => None,
+    }
+}
