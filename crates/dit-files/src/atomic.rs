@@ -12,7 +12,8 @@ use crate::{
 /// How the names of unfinished files end; they begin with a dot.
 pub(crate) const TEMPORARY_SUFFIX: &str = ".part";
 
-/// Whether a file of this name is one that a killed process left unfinished, and nobody else will finish.
+/// Whether a file of this name is one that a killed process left unfinished, and nobody else will finish. To take those away
+/// that belong to one target, there is [`remove_unfinished`](crate::remove_unfinished).
 pub fn is_unfinished(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(TEMPORARY_SUFFIX)
 }
@@ -28,7 +29,8 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
 
 /// A file that appears under its name only once it is whole and on the disk.
 ///
-/// Until [`commit`](Self::commit) the bytes are in a temporary file of the same folder, which goes away with this value.
+/// Until [`commit`](Self::commit) the bytes are in a temporary file of the same folder, which goes away with this value. A file
+/// that is replaced hands on its permissions; a new one has those that the user's umask leaves.
 #[derive(Debug)]
 pub struct AtomicFile {
     temporary: NamedTempFile,

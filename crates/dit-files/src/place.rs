@@ -1,4 +1,5 @@
 use std::{
+    ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -34,19 +35,41 @@ pub fn ensure_folder(folder: &Path) -> Result<(), WriteError> {
 
 /// A temporary file in the folder of `target`; errors speak of `path`, as the user wrote it.
 pub(crate) fn temporary_beside(target: &Path, path: &Path) -> Result<NamedTempFile, WriteError> {
-    let folder = folder_of(target);
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let prefix = format!(".{name}.");
+    let prefix = temporary_prefix(target);
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).suffix(TEMPORARY_SUFFIX);
-    // A temporary file is private by default; a picture is as readable as the user's umask says.
+    let present = fs::metadata(target).ok().filter(fs::Metadata::is_file).map(|present| present.permissions());
+    // A temporary file is private by default; a new picture is as readable as the user's umask says. What replaces a private
+    // file is private from its first byte.
     #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(&folder).map_err(|source| match source.kind() {
+    if present.is_none() {
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    }
+    let folder = folder_of(target);
+    let file = builder.tempfile_in(&folder).map_err(|source| not_made(source, folder, path))?;
+    // Where a file system knows no permissions, there is nothing to keep.
+    #[cfg(unix)]
+    if let Some(present) = present {
+        let _ = file.as_file().set_permissions(present);
+    }
+    Ok(file)
+}
+
+/// How the names of unfinished files and folders for `target` begin; a random word and [`TEMPORARY_SUFFIX`] follow.
+pub(crate) fn temporary_prefix(target: &Path) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(target.file_name().unwrap_or_default());
+    prefix.push(".");
+    prefix
+}
+
+/// Why nothing temporary could be made in `folder`, for `path`.
+pub(crate) fn not_made(source: io::Error, folder: PathBuf, path: &Path) -> WriteError {
+    match source.kind() {
         io::ErrorKind::NotFound => WriteError::MissingFolder { path: path.to_path_buf(), folder },
         io::ErrorKind::NotADirectory => WriteError::NotAFolder { path: path.to_path_buf(), folder },
         _ => WriteError::new(path, source),
-    })
+    }
 }
 
 /// The deepest part of `path` that exists: what is in the way of a folder.
@@ -58,7 +81,8 @@ fn first_file_above(path: &Path) -> PathBuf {
 /// The real place of `path`: links followed, and nothing there that a rename must not replace.
 pub(crate) fn resolve(path: &Path) -> Result<PathBuf, WriteError> {
     let not_a_file = |what| WriteError::NotAFile { path: path.to_path_buf(), what };
-    match fs::canonicalize(path) {
+    let place = follow(path);
+    match fs::canonicalize(&place) {
         Ok(real) => {
             let kind = fs::metadata(&real).map_err(|source| WriteError::new(path, source))?;
             if kind.is_dir() {
@@ -71,16 +95,28 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf, WriteError> {
             Ok(real)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if path.file_name().is_none() || path.as_os_str().to_string_lossy().ends_with('/') {
+            if place.file_name().is_none() || place.as_os_str().to_string_lossy().ends_with('/') {
                 return Err(not_a_file("not the name of a file"));
             }
-            Ok(path.to_path_buf())
+            Ok(place)
         }
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            Err(WriteError::NotAFolder { path: path.to_path_buf(), folder: first_file_above(path) })
+            Err(WriteError::NotAFolder { path: path.to_path_buf(), folder: first_file_above(&place) })
         }
         Err(error) => Err(WriteError::new(path, error)),
     }
+}
+
+/// Where links lead from `path`, though there may be nothing: `canonicalize` follows only what exists.
+fn follow(path: &Path) -> PathBuf {
+    /// As many as Linux follows; more are a circle, which `canonicalize` tells.
+    const MAX_LINKS: usize = 40;
+    let mut place = path.to_path_buf();
+    for _ in 0..MAX_LINKS {
+        let Ok(to) = fs::read_link(&place) else { break };
+        place = folder_of(&place).join(to);
+    }
+    place
 }
 
 /// The folder that `path` is in; `.` for a bare name.

@@ -2,14 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
 };
 
 use dit_config::{DitConfig, TensorSpec, VaeSpec};
 
-use dit_files::AtomicFile;
+use dit_files::{AtomicFile, AtomicFolder};
 
 use crate::{
     CastSource, Dtype, Error, Layout, Metadata, ModelConfig, Network, OpenOptions, Origin, TensorSource, folder,
@@ -276,23 +275,9 @@ fn write_folder(
     if output.is_dir() {
         write_into(output)?;
     } else {
-        let parent = match output.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".dit-").suffix(".part");
-        // What `create_dir` would give, not a temporary folder's 0700.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let temporary = builder.tempdir_in(parent).map_err(Error::writing(output))?;
+        let temporary = AtomicFolder::create(output)?;
         write_into(temporary.path()).map_err(|error| at_destination(error, temporary.path(), output))?;
-        fs::rename(temporary.path(), output).map_err(Error::writing(output))?;
-        // It has moved; there is nothing left to remove.
-        let _ = temporary.keep();
-        if let Ok(parent) = File::open(parent) {
-            parent.sync_all().map_err(Error::io("sync the folder of", output))?;
-        }
+        temporary.commit().map_err(Error::writing(output))?;
     }
     Ok([folder::WEIGHTS, folder::CONFIG].map(|name| output.join(name)).to_vec())
 }

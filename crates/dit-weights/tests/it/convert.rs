@@ -204,10 +204,12 @@ fn a_conversion_that_fails_leaves_everything_as_it_was() {
     assert_eq!(fs::read(at("old.safetensors")).unwrap(), b"old");
     assert_eq!(fs::read(at("old").join("config.json")).unwrap(), b"old");
 
-    let nowhere = at("no such folder").join("x.safetensors");
-    let error = run(&at("in.safetensors"), &nowhere, &ConvertOptions::default()).unwrap_err();
-    let Error::Write(dit_files::WriteError::MissingFolder { path, .. }) = &error else { panic!("{error}") };
-    assert_eq!(*path, nowhere);
+    for output in ["x.safetensors", "x"] {
+        let nowhere = at("no such folder").join(output);
+        let error = run(&at("in.safetensors"), &nowhere, &ConvertOptions::default()).unwrap_err();
+        let Error::Write(dit_files::WriteError::MissingFolder { path, .. }) = &error else { panic!("{error}") };
+        assert_eq!(*path, nowhere);
+    }
 }
 
 /// A source that describes a tensor it then cannot give.
