@@ -25,6 +25,7 @@ use memmap2::Mmap;
 
 pub(crate) use self::archive::Archive;
 pub use self::state_dict::StateDict;
+use self::state_dict::StateDicts;
 use self::value::{Id, Values};
 pub use self::value::{Kind, Value};
 use crate::Error;
@@ -58,8 +59,7 @@ struct Contents {
     bytes: Bytes,
     values: Values,
     root: Id,
-    /// Dictionaries that hold tensors, by their keys from the root, joined by dots; in the file's order.
-    state_dicts: Vec<(String, Id)>,
+    state_dicts: StateDicts,
 }
 
 #[derive(Debug)]
@@ -171,7 +171,7 @@ impl TorchFile {
     }
 
     fn new(path: PathBuf, bytes: Bytes, values: Values, root: Id) -> Self {
-        let state_dicts = state_dict::find(Value::new(&values, root));
+        let state_dicts = StateDicts::find(Value::new(&values, root));
         let contents = Contents { path, bytes, values, root, state_dicts };
         Self { contents: Arc::new(contents) }
     }
@@ -187,9 +187,9 @@ impl TorchFile {
     }
 
     /// Where the file has dictionaries of tensors: the keys from its root, joined by dots, in the file's order.
-    /// A plain state dict is `""`; a training checkpoint has `"model"`, `"ema"`, `"opt.state.0"`, …
+    /// A plain state dict is `""`; a training checkpoint has `"model"`, `"ema"`, `"opt.state.0"`, … At most 4096 are found.
     pub fn state_dicts(&self) -> impl Iterator<Item = &str> {
-        self.contents.state_dicts.iter().map(|(path, _)| &**path)
+        self.contents.state_dicts.paths()
     }
 
     /// The dictionary of tensors at `path`, one of [`state_dicts`](Self::state_dicts).

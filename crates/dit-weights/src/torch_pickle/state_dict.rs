@@ -1,7 +1,7 @@
 //! Dictionaries of tensors inside a checkpoint.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Contents;
@@ -12,8 +12,9 @@ use crate::{Error, TensorInfo, TensorSource, TensorView};
 const MAX_DEPTH: usize = 16;
 /// Longest path that a dictionary is listed under.
 const MAX_PATH_BYTES: usize = 256;
-/// An optimizer has one dictionary per parameter: thousands, for the largest models.
-const MAX_STATE_DICTS: usize = 1 << 16;
+/// An optimizer has one dictionary per parameter, and what comes after it in the file must be found too: DiT-XL/2 has three
+/// hundred parameters.
+const MAX_STATE_DICTS: usize = 1 << 12;
 
 /// A dictionary of tensors inside a [`TorchFile`](super::TorchFile), which it keeps open.
 ///
@@ -30,13 +31,12 @@ pub struct StateDict {
 
 impl StateDict {
     pub(super) fn new(contents: Arc<Contents>, path: &str) -> Result<Self, Error> {
-        let found = contents.state_dicts.iter().find(|(p, _)| p == path);
-        let (_, id) = found.ok_or_else(|| no_state_dict(&contents, path))?;
+        let id = contents.state_dicts.get(path).ok_or_else(|| no_state_dict(&contents, path))?;
         let mut infos = BTreeMap::new();
         let mut tensors = BTreeMap::new();
         let mut opaque = BTreeMap::new();
         let mut names = HashSet::new();
-        for (key, value) in Value::new(&contents.values, *id).entries() {
+        for (key, value) in Value::new(&contents.values, id).entries() {
             let Some(name) = key.as_str() else { continue };
             if !names.insert(name) {
                 return Err(Error::DuplicateTensor { name: name.into() });
@@ -84,42 +84,65 @@ impl TensorSource for StateDict {
     }
 }
 
-/// The dictionaries of tensors under `root`, with their paths, in the file's order.
-pub(super) fn find(root: Value<'_>) -> Vec<(String, Id)> {
-    let mut found = Vec::new();
-    let mut path = String::new();
-    // Values may be shared (a checkpoint whose EMA is its model) or contain themselves, so that paths are many more than
-    // values, or endless. A tree with as many values as a file may have is walked whole.
-    let mut steps = Values::BUDGET;
-    let mut open = vec![(0, children(root))];
-    if holds_tensors(root) {
-        found.push((String::new(), root.id()));
+/// Where the dictionaries that hold tensors are: their keys from the root, joined by dots.
+#[derive(Debug, Default)]
+pub(super) struct StateDicts {
+    /// In the file's order.
+    paths: Vec<String>,
+    /// Invariant: the same paths. Keys with dots in them may give two dictionaries one path; the first has it.
+    by_path: HashMap<String, Id>,
+}
+
+impl StateDicts {
+    /// Those under `root`.
+    pub(super) fn find(root: Value<'_>) -> Self {
+        let mut found = Self::default();
+        found.add_if_tensors("", root);
+        let mut path = String::new();
+        // Values may be shared (a checkpoint whose EMA is its model), so that paths are many more than values. A tree with
+        // as many values as a file may have is walked whole.
+        let mut steps = Values::BUDGET;
+        let mut open = vec![(root.id(), 0, children(root))];
+        while let Some((_, base, rest)) = open.last_mut() {
+            path.truncate(*base);
+            let Some((label, value)) = rest.next() else {
+                open.pop();
+                continue;
+            };
+            if !path.is_empty() {
+                path.push('.');
+            }
+            path.push_str(&label);
+            steps = steps.saturating_sub(1 + value.entries().size_hint().0);
+            if steps == 0 || found.paths.len() == MAX_STATE_DICTS {
+                break;
+            }
+            // What contains itself has endless paths, and nothing new on any.
+            if path.len() > MAX_PATH_BYTES || open.iter().any(|(id, ..)| *id == value.id()) {
+                continue;
+            }
+            found.add_if_tensors(&path, value);
+            if open.len() < MAX_DEPTH {
+                open.push((value.id(), path.len(), children(value)));
+            }
+        }
+        found
     }
-    while let Some((base, rest)) = open.last_mut() {
-        path.truncate(*base);
-        let Some((label, value)) = rest.next() else {
-            open.pop();
-            continue;
-        };
-        if !path.is_empty() {
-            path.push('.');
-        }
-        path.push_str(&label);
-        steps = steps.saturating_sub(1 + value.entries().size_hint().0);
-        if steps == 0 || found.len() == MAX_STATE_DICTS {
-            break;
-        }
-        if path.len() > MAX_PATH_BYTES {
-            continue;
-        }
-        if holds_tensors(value) {
-            found.push((path.clone(), value.id()));
-        }
-        if open.len() < MAX_DEPTH {
-            open.push((path.len(), children(value)));
+
+    fn add_if_tensors(&mut self, path: &str, value: Value<'_>) {
+        if holds_tensors(value) && !self.by_path.contains_key(path) {
+            self.paths.push(path.to_owned());
+            self.by_path.insert(path.to_owned(), value.id());
         }
     }
-    found
+
+    pub(super) fn paths(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.paths.iter().map(String::as_str)
+    }
+
+    fn get(&self, path: &str) -> Option<Id> {
+        self.by_path.get(path).copied()
+    }
 }
 
 fn holds_tensors(value: Value<'_>) -> bool {
@@ -152,19 +175,19 @@ fn no_state_dict(contents: &Contents, path: &str) -> Error {
     if let Some(Kind::Opaque(global)) = root.get(path).map(Value::kind) {
         return Error::Opaque { name: path.into(), global: global.into() };
     }
-    let places = &contents.state_dicts;
-    let help = match (&places[..], root.kind()) {
-        ([], Kind::Opaque(global)) => format!(
+    let places = contents.state_dicts.paths();
+    let help = match (places.len(), root.kind()) {
+        (0, Kind::Opaque(global)) => format!(
             "the file holds a Python object made by `{global}`, of which nothing is executed; if you trust it, load it in Python and save its plain state dict: torch.save(model.state_dict(), …)"
         ),
-        ([], Kind::Tensor(info)) => {
+        (0, Kind::Tensor(info)) => {
             format!("the file holds a single tensor without a name, {} {:?}", info.dtype, info.shape)
         }
-        ([], _) => "the file holds no tensors by name".into(),
-        (places, _) => {
+        (0, _) => "the file holds no tensors by name".into(),
+        (count, _) => {
             const LISTED: usize = 8;
-            let names: Vec<_> = places.iter().take(LISTED).map(|(p, _)| format!("{p:?}")).collect();
-            let more = if places.len() > LISTED { ", …" } else { "" };
+            let names: Vec<_> = places.take(LISTED).map(|path| format!("{path:?}")).collect();
+            let more = if count > LISTED { ", …" } else { "" };
             format!("the file has some at {}{more}", names.join(", "))
         }
     };

@@ -244,6 +244,59 @@ fn shared_values_are_not_walked_without_end() {
     assert_eq!(file.state_dicts().count(), 0);
 }
 
+/// A tensor of two bytes of storage "0", left on the stack.
+const SMALL_TENSOR: &[u8] = b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storage\
+    ctorch\nByteStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x18tQK\x00K\x02\x85K\x01\x85\x89NtR";
+
+#[test]
+fn dictionaries_that_contain_themselves_are_listed_once() {
+    // {"w": tensor, 0: itself, 1: itself, …}, and the same one level down.
+    let own = |memo: u8| -> Vec<u8> {
+        let mut pickle = vec![b'}', b'q', memo, b'('];
+        pickle.extend(b"X\x01\0\0\0w");
+        pickle.extend(SMALL_TENSOR);
+        pickle.extend((0..200u8).flat_map(|key| [b'K', key, b'h', memo]));
+        pickle.push(b'u');
+        pickle
+    };
+    let pickle = [b"\x80\x02", &own(0)[..], b"X\x03\0\0\0ema", &own(1), b"s."].concat();
+    let file = TorchFile::from_parts("own.pkl", &pickle, &storages()).unwrap();
+    assert_eq!(file.state_dicts().collect::<Vec<_>>(), ["", "ema"]);
+}
+
+#[test]
+fn paths_to_shared_dictionaries_are_bounded() {
+    // Each dictionary holds a tensor and the one before twice: 2^14 paths lead to the innermost.
+    let mut pickle = b"\x80\x02".to_vec();
+    pickle.extend(SMALL_TENSOR);
+    pickle.extend(b"q\x0f}q\x00X\x01\0\0\0wh\x0fs");
+    for memo in 0..14u8 {
+        pickle.extend([b'}', b'q', memo + 1, b'(']);
+        pickle.extend(b"X\x01\0\0\0wh\x0f");
+        pickle.extend([b'K', 0, b'h', memo, b'K', 1, b'h', memo, b'u']);
+    }
+    pickle.push(b'.');
+    let file = TorchFile::from_parts("shared.pkl", &pickle, &storages()).unwrap();
+    let paths: Vec<_> = file.state_dicts().collect();
+    assert_eq!(paths.len(), 4096);
+    for path in paths {
+        assert_eq!(file.state_dict(path).unwrap().infos().len(), 1, "{path}");
+    }
+}
+
+#[test]
+fn a_path_belongs_to_the_first_that_has_it() {
+    // {"a": {"b": {"x": tensor}}, "a.b": {"y": tensor}}
+    let mut pickle = b"\x80\x02}X\x01\0\0\0a}X\x01\0\0\0b}X\x01\0\0\0x".to_vec();
+    pickle.extend(SMALL_TENSOR);
+    pickle.extend(b"sssX\x03\0\0\0a.b}X\x01\0\0\0y");
+    pickle.extend(SMALL_TENSOR);
+    pickle.extend(b"ss.");
+    let file = TorchFile::from_parts("dots.pkl", &pickle, &storages()).unwrap();
+    assert_eq!(file.state_dicts().collect::<Vec<_>>(), ["a.b"]);
+    assert!(file.state_dict("a.b").unwrap().infos().contains_key("x"));
+}
+
 #[test]
 fn one_name_twice_is_refused() {
     let pickle = b"\x80\x02}(X\x01\0\0\0wNX\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storage\
