@@ -11,13 +11,15 @@ use crate::digest::CHUNK;
 use crate::error::{FetchError, WrongHash};
 use crate::http::{Client, From, Reply};
 use crate::observe::{Event, Observer};
-use crate::part::{Origin, Part, with_suffix};
+use crate::part::{Origin, Part, Proof, with_suffix};
 use crate::retry::{Retry, RetryPolicy, jitter};
 use crate::sniff;
 use crate::url::{Origin as Host, shown};
 
 /// How often one address may make a download start from its first byte again.
 const MOST_RESTARTS: u32 = 3;
+/// Who says what the hash is, when it is a hub file's for which the manifest has none.
+const HUB_SAYS: &str = "says the hub, in the header X-Linked-Etag";
 
 /// The hash that a file must have, and who says so.
 #[derive(Debug, Clone)]
@@ -48,10 +50,12 @@ impl Target {
 
     /// The error for a file with the wrong hash, which is at [`Target::bad_path`] by now.
     pub(crate) fn wrong_hash(&self, expected: &Expected, actual: String) -> FetchError {
-        let advice = if expected.origin == crate::trust::ORIGIN {
-            "If you know that the file was replaced and trust the new one, delete its entry in that record."
-        } else {
-            "Try again or pass --mirror URL; if a new version was published, correct `sha256` in the manifest."
+        let advice = match expected.origin.as_str() {
+            crate::trust::ORIGIN => {
+                "If you know that the file was replaced and trust the new one, delete its entry in that record."
+            }
+            HUB_SAYS => "Try again or pass --mirror URL.",
+            _ => "Try again or pass --mirror URL; if a new version was published, correct `sha256` in the manifest.",
         };
         FetchError::WrongHash(Box::new(WrongHash {
             path: self.path.clone(),
@@ -132,7 +136,9 @@ impl Downloader<'_> {
         if there > 0 {
             self.observer.observe(&Event::Checking { file: label, total: there });
         }
-        Part::open(&target.path, self.cancel, |bytes| self.observer.observe(&Event::Advanced { file: label, bytes }))
+        let proof = if target.expected.is_some() { Proof::Hash } else { Proof::FLUSH };
+        let passed = |bytes| self.observer.observe(&Event::Advanced { file: label, bytes });
+        Part::open(&target.path, proof, self.cancel, passed)
     }
 
     fn try_address(&self, target: &Target, url: &str, mut part: Part) -> Result<Arrived, FetchError> {
@@ -141,7 +147,7 @@ impl Downloader<'_> {
         loop {
             pieced |= self.complete(target, url, &mut part)?;
             let actual = part.sha256();
-            match &target.expected {
+            match target.expected.clone().or_else(|| named_by_hub(&part)) {
                 Some(expected) if expected.sha256 != actual => {
                     if pieced {
                         self.restarted(target, "the pieces do not fit together: wrong sha256");
@@ -150,7 +156,7 @@ impl Downloader<'_> {
                         continue;
                     }
                     part.quarantine(&target.bad_path())?;
-                    return Err(target.wrong_hash(expected, actual));
+                    return Err(target.wrong_hash(&expected, actual));
                 }
                 _ => {
                     let bytes = part.len();
@@ -263,7 +269,14 @@ impl Downloader<'_> {
             }
             Kind::Everything => {}
         }
-        self.receive(target, url, part, reply, offer)
+        let received = self.receive(target, url, part, reply, offer);
+        if received.is_err()
+            && let Err(error) = part.flush()
+        {
+            // The transfer's own failure counts; what was not flushed will be fetched again.
+            tracing::warn!("{error}");
+        }
+        received
     }
 
     fn check_size(&self, target: &Target, url: &str, offer: &Offer) -> Result<(), FetchError> {
@@ -310,7 +323,8 @@ impl Downloader<'_> {
         let total = offer.origin.total.or(target.bytes);
         let dir = target.path.parent().unwrap_or(Path::new("."));
         crate::disk::require(dir, total.map_or(0, |t| t.saturating_sub(part.len())))?;
-        part.set_origin(offer.origin)?;
+        let named_before = part.origin().and_then(|known| known.sha256.clone());
+        part.set_origin(Origin { sha256: offer.origin.sha256.clone().or(named_before), ..offer.origin })?;
         self.observer.observe(&Event::Downloading { file, from: &shown(url), start: part.len(), total });
         loop {
             if filled > 0 {
@@ -322,6 +336,9 @@ impl Downloader<'_> {
                     let actual = part.len();
                     part.restart()?;
                     return Err(FetchError::WrongSize { url: shown(url), expected, actual });
+                }
+                if total.is_some_and(|total| part.len() > total) {
+                    return Ok(Attempt::Restart("the server sent more than it announced"));
                 }
             }
             filled = self.read(url, &mut reader, &mut buffer)?;
@@ -349,6 +366,12 @@ impl Downloader<'_> {
             }
         }
     }
+}
+
+/// The hash that the hub named when the part's bytes were asked for.
+fn named_by_hub(part: &Part) -> Option<Expected> {
+    let sha256 = part.origin()?.sha256.clone()?;
+    Some(Expected { sha256, origin: HUB_SAYS.to_owned() })
 }
 
 fn came_from(part: &Part, url: &str) -> bool {
@@ -391,8 +414,13 @@ impl Offer {
             (416, range) => (Kind::Nothing, range.and_then(|r| r.total)),
             (status, _) => return Err(FetchError::Status { url: shown(url), status, retry_after: None }),
         };
-        let origin =
-            Origin { url: shown(url), etag: own(header::ETAG), last_modified: own(header::LAST_MODIFIED), total };
+        let origin = Origin {
+            url: shown(url),
+            etag: own(header::ETAG),
+            last_modified: own(header::LAST_MODIFIED),
+            total,
+            sha256: reply.hub_sha256.clone(),
+        };
         Ok(Offer { kind, origin })
     }
 }

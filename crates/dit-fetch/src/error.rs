@@ -216,7 +216,7 @@ pub enum FetchError {
     Interrupted,
     /// The file arrived whole but cannot be turned into safetensors.
     #[error(
-        "`{name}` cannot be converted: {}\n  help: the file is kept as it arrived; `dit-cli inspect` tells more about it",
+        "`{name}` cannot be converted: {}\n  help: the file that arrived is kept; `dit-cli inspect` tells more about it",
         source
     )]
     Convert {
@@ -290,6 +290,12 @@ impl FetchError {
             }
             _ => FetchError::Io { action, path: path.to_owned(), source },
         }
+    }
+
+    /// Whether it failed because nothing may be written there.
+    pub(crate) fn is_read_only(&self) -> bool {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        matches!(self, FetchError::Io { source, .. } if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem))
     }
 
     /// Whether trying the same address again may help.

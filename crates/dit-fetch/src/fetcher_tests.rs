@@ -14,11 +14,13 @@ use crate::cancel::Cancel;
 use crate::digest::Hasher;
 use crate::error::FetchError;
 use crate::fetcher::{Fetched, Fetcher};
+use crate::install::Input;
 use crate::list::{State, list};
 use crate::observe::{Event, Observer};
 use crate::retry::RetryPolicy;
 use crate::settings::{Network, Originals, Settings, Timeouts};
 use crate::test_server::{Ending, Response, Server, content};
+use crate::trust::Trust;
 use crate::verify::Finding;
 
 #[derive(Default)]
@@ -62,7 +64,7 @@ impl Bench {
         let root = tempfile::tempdir().unwrap();
         let var = |name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
         let mut settings = Settings::from_vars(&root.path().join("weights"), &var).unwrap();
-        settings.timeouts = Timeouts { connect: Duration::from_secs(5), read: Duration::from_millis(500) };
+        settings.timeouts = Timeouts { connect: Duration::from_secs(30), read: Duration::from_secs(30) };
         settings.retry = RetryPolicy { attempts: 2, first_delay: Duration::from_millis(1), ..RetryPolicy::default() };
         std::fs::create_dir_all(&settings.dir).unwrap();
         let bench = Bench { root, settings, log: Log::default() };
@@ -344,7 +346,7 @@ fn without_a_published_hash_the_first_fetch_is_trusted_and_no_other() {
     entry["files"][0].as_object_mut().unwrap().remove("bytes");
     let bench = Bench::new(json!([entry]));
     bench.fetch(&["tiny"]).unwrap();
-    assert!(bench.said("no hash is published"));
+    assert!(bench.said("the manifest has no hash"));
     let record = std::fs::read_to_string(bench.root.path().join("lab.lock.json")).unwrap();
     assert!(record.contains(&sha256(&first)) && record.contains("tiny/Tiny.pt"), "{record}");
 
@@ -372,6 +374,78 @@ fn what_is_no_checkpoint_is_neither_trusted_nor_used() {
     assert!(!bench.root.path().join("lab.lock.json").exists());
     assert_eq!(bench.files(), ["Tiny.pt.bad"]);
     assert_eq!(bench.state("tiny"), State::Missing { arrived: 0 });
+}
+
+/// A checkpoint for which nobody vouches, and what is left of it when making it into a safetensors file fails.
+#[track_caller]
+fn keeps_the_original(spoil: impl FnOnce(&mut Value), fail: impl FnOnce(&Bench) -> FetchError, exit_code: u8) {
+    let (_, file) = tiny_dit(1);
+    let server = serve(vec![("/Tiny.pt".to_owned(), file.clone())]);
+    let mut entry = dit_entry(&server, &file);
+    entry["files"][0].as_object_mut().unwrap().remove("sha256");
+    let right = entry.clone();
+    spoil(&mut entry);
+    let bench = Bench::new(json!([entry]));
+    let error = fail(&bench);
+    assert_eq!(error.exit_code(), exit_code, "{error}");
+    assert!(!bench.root.path().join("lab.lock.json").exists());
+    assert_eq!(sha256(&std::fs::read(bench.path("Tiny.pt")).unwrap()), sha256(&file));
+
+    bench.write_manifest(json!([right]));
+    bench.fetch(&["tiny"]).unwrap();
+    assert_eq!(server.requests().len(), 1);
+    assert_eq!(bench.files(), [".fetched/tiny.json", "tiny.safetensors"]);
+}
+
+#[test]
+fn a_failure_that_is_not_the_files_fault_keeps_it() {
+    // The manifest does not say how many heads.
+    keeps_the_original(|entry| entry["config"] = json!({}), |bench| bench.fetch(&["tiny"]).unwrap_err(), 21);
+    // Ctrl-C during the conversion.
+    let interrupted = |bench: &Bench| {
+        struct Interrupts(Cancel);
+        impl Observer for Interrupts {
+            fn observe(&self, event: &Event<'_>) {
+                if matches!(event, Event::Converting { .. }) {
+                    self.0.cancel();
+                }
+            }
+        }
+        let (catalog, cancel) = (bench.catalog(), Cancel::new());
+        let observer = Interrupts(cancel.clone());
+        Fetcher::new(&catalog, &bench.manifest(), &bench.settings, &observer, &cancel)
+            .fetch(&["tiny".to_owned()])
+            .unwrap_err()
+    };
+    keeps_the_original(|_| (), interrupted, 130);
+    // A folder is where the result should be.
+    let in_the_way = |bench: &Bench| {
+        std::fs::create_dir(bench.path("tiny.safetensors")).unwrap();
+        let error = bench.fetch(&["tiny"]).unwrap_err();
+        std::fs::remove_dir(bench.path("tiny.safetensors")).unwrap();
+        error
+    };
+    keeps_the_original(|_| (), in_the_way, 27);
+}
+
+#[test]
+fn room_for_the_result_is_asked_for_once_the_length_is_known() {
+    let (_, file) = tiny_dit(1);
+    let server = serve(vec![]);
+    let bench = Bench::new(json!([dit_entry(&server, &file)]));
+    std::fs::write(bench.path("Tiny.pt"), &file).unwrap();
+    let input = Input {
+        path: bench.path("Tiny.pt"),
+        borrowed: false,
+        bytes: 1 << 60,
+        sha256: sha256(&file),
+        from: "a test".to_owned(),
+        verified: false,
+    };
+    let mut trust = Trust::open(&bench.manifest(), &bench.settings.dir).unwrap();
+    let error = bench.on(|fetcher| fetcher.install(&fetcher.catalog.entries()[0], &[input], &mut trust)).unwrap_err();
+    assert_eq!(error.exit_code(), 22);
+    assert_eq!(bench.files(), ["Tiny.pt"]);
 }
 
 #[test]
@@ -422,11 +496,26 @@ fn damage_is_found_put_aside_and_mended() {
     std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
     assert_eq!(bench.state("v"), State::Verified);
     let now = bench.path("v/diffusion_pytorch_model.safetensors.bad");
-    assert_eq!(bench.findings(&["v"]), [Finding::Good, Finding::Damaged { now: now.clone() }]);
+    assert_eq!(bench.findings(&["v"]), [Finding::Good, Finding::PutAside { now: now.clone() }]);
     assert!(now.is_file());
     assert_eq!(bench.findings(&["v"]), [Finding::Good, Finding::Missing]);
     bench.fetch(&["v"]).unwrap();
     assert_eq!(bench.findings(&["v"]), [Finding::Good, Finding::Good]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_read_only_folder_can_be_verified() {
+    let server = vae_server();
+    let bench = Bench::new(json!([vae_entry(&server)]));
+    bench.fetch(&["v"]).unwrap();
+    // The lock cannot be made, as on a read-only file system, whoever runs the test: sysfs takes no files.
+    std::fs::remove_file(bench.path(".fetch.lock")).unwrap();
+    std::os::unix::fs::symlink("/sys/no-such-file", bench.path(".fetch.lock")).unwrap();
+    assert_eq!(bench.findings(&["v"]), [Finding::Good, Finding::Good]);
+    std::fs::write(bench.path("v/config.json"), "{}").unwrap();
+    assert_eq!(bench.findings(&["v"]), [Finding::Damaged, Finding::Good]);
+    assert_eq!(bench.files(), VAE_RESULT);
 }
 
 #[test]
@@ -523,9 +612,48 @@ fn litter_of_a_killed_conversion_is_cleared() {
     let server = vae_server();
     let bench = Bench::new(json!([vae_entry(&server)]));
     std::fs::create_dir_all(bench.path(".fetched/work")).unwrap();
-    std::fs::write(bench.path(".fetched/work/.dit-x.part"), "half").unwrap();
+    std::fs::write(bench.path(".fetched/work/.v.safetensors.Ab3xYz.part"), "half").unwrap();
+    std::fs::write(bench.path(".fetched/work/v.safetensors"), "whole, but not in its place").unwrap();
     bench.fetch(&["v"]).unwrap();
     assert_eq!(bench.files(), VAE_RESULT);
+}
+
+#[test]
+fn originals_that_a_killed_run_did_not_delete_are_deleted_by_the_next() {
+    #[track_caller]
+    fn check(killed: impl FnOnce(&Bench), kept: &[&str]) {
+        let (_, file) = tiny_dit(1);
+        let server = serve(vec![("/Tiny.pt".to_owned(), file.clone())]);
+        let mut bench = Bench::new(json!([dit_entry(&server, &file)]));
+        bench.settings.originals = Originals::Keep;
+        bench.fetch(&["tiny"]).unwrap();
+        killed(&bench);
+        bench.settings.originals = Originals::Delete;
+        bench.fetch(&["tiny"]).unwrap();
+        assert_eq!(bench.files(), [&[".fetched/tiny.json"], kept, &["tiny.safetensors"]].concat());
+        assert_eq!((bench.state("tiny"), server.requests().len()), (State::Verified, 1));
+        assert!(!std::fs::read_to_string(bench.path(".fetched/tiny.json")).unwrap().contains("deleting"));
+    }
+    // Before the receipt was written.
+    check(|bench| std::fs::remove_file(bench.path(".fetched/tiny.json")).unwrap(), &[]);
+    // After that.
+    let receipt = |bench: &Bench| {
+        let path = bench.path(".fetched/tiny.json");
+        let mut receipt: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        receipt["deleting"] = json!(true);
+        std::fs::write(path, receipt.to_string()).unwrap();
+    };
+    check(receipt, &[]);
+    // Before the record of the first fetch, of a file for which nobody vouches.
+    let record = |bench: &Bench| {
+        let mut entry: Value = serde_json::from_slice(&std::fs::read(bench.manifest()).unwrap()).unwrap();
+        entry["checkpoints"][0]["files"][0]["sha256"] = Value::Null;
+        bench.write_manifest(entry["checkpoints"].take());
+        std::fs::remove_file(bench.path(".fetched/tiny.json")).unwrap();
+    };
+    check(record, &[]);
+    // Not killed: what the user asked to keep stays.
+    check(|_| (), &["Tiny.pt"]);
 }
 
 #[test]
@@ -543,7 +671,7 @@ fn checkpoints_of_the_repository_are_checked_but_never_fetched() {
     assert_eq!(bench.findings(&["demo"]), [Finding::Good]);
     std::fs::write(bench.path("demo/d.safetensors"), &file[1..]).unwrap();
     assert!(bench.fetch(&["demo"]).unwrap_err().to_string().contains("damaged"));
-    assert_eq!(bench.findings(&["demo"]), [Finding::Damaged { now: bench.path("demo/d.safetensors") }]);
+    assert_eq!(bench.findings(&["demo"]), [Finding::Damaged]);
     assert!(bench.path("demo/d.safetensors").is_file());
 }
 

@@ -38,6 +38,8 @@ pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
+    /// The file's hash, where it is a large file of the hub: told by the hub itself, on the way to wherever the bytes are.
+    pub(crate) hub_sha256: Option<String>,
 }
 
 impl Reply {
@@ -91,6 +93,7 @@ impl<'a> Client<'a> {
     /// The token goes to the hub's endpoint only: each hop's headers are decided anew from that hop's address.
     pub(crate) fn get(&self, url: &str, from: Option<&From>) -> Result<Reply, FetchError> {
         let mut here = url.to_owned();
+        let mut hub_sha256 = None;
         for _ in 0..=MOST_REDIRECTS {
             self.cancel.check()?;
             let origin = Origin::of(&here).ok_or_else(|| FetchError::Redirect {
@@ -109,11 +112,14 @@ impl<'a> Client<'a> {
             }
             let (parts, body) = request.call().map_err(|e| self.explain(&here, e))?.into_parts();
             let status = parts.status;
+            if self.settings.hub.is_at(&origin) {
+                hub_sha256 = linked_sha256(&parts.headers).or(hub_sha256);
+            }
             if matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
                 here = self.next_hop(&here, &origin, &parts.headers)?;
             } else {
                 accept(&here, status, &parts.headers)?;
-                return Ok(Reply { status, headers: parts.headers, body });
+                return Ok(Reply { status, headers: parts.headers, body, hub_sha256 });
             }
         }
         Err(FetchError::Redirect { url: shown(url), problem: format!("more than {MOST_REDIRECTS} times") })
@@ -183,6 +189,14 @@ impl<'a> Client<'a> {
             _ => origin.host().to_owned(),
         }
     }
+}
+
+/// `X-Linked-Etag: "<64 hexadecimal digits>"`: the SHA-256 of a file that the hub keeps outside of git. Small files have
+/// a git hash there, which is shorter.
+fn linked_sha256(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get("x-linked-etag")?.to_str().ok()?.trim();
+    let value = value.strip_prefix("W/").unwrap_or(value).trim_matches('"');
+    (value.len() == 64 && value.bytes().all(|b| b.is_ascii_hexdigit())).then(|| value.to_ascii_lowercase())
 }
 
 /// Errors for statuses that bring no file.

@@ -90,9 +90,14 @@ impl Hub {
         }
     }
 
-    /// The token, for the endpoint's own scheme, host and port and for no other.
+    /// Whether this is the endpoint's own scheme, host and port.
+    pub(crate) fn is_at(&self, origin: &Origin) -> bool {
+        Origin::of(&self.endpoint).as_ref() == Some(origin)
+    }
+
+    /// The token, for the endpoint and for no other host.
     pub(crate) fn token_for(&self, origin: &Origin) -> Option<&Token> {
-        self.token.as_ref().filter(|_| Origin::of(&self.endpoint).as_ref() == Some(origin))
+        self.token.as_ref().filter(|_| self.is_at(origin))
     }
 
     /// The file in the hub's cache (`models--ORG--NAME/snapshots/REVISION/PATH`), if `url` names a hub file that is

@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 
 use dit_catalog::{CatalogFile, Entry, Kind};
 
+use crate::convert::blames_the_file;
 use crate::digest::hash_file;
 use crate::error::FetchError;
 use crate::fetcher::Fetcher;
-use crate::layout::{is_config, is_safetensors};
+use crate::layout::{is_config, is_safetensors, staged};
 use crate::observe::Event;
 use crate::part::{remove, with_suffix};
 use crate::receipt::{Made, Receipt, Source};
 use crate::settings::Originals;
+use crate::standing::put_aside;
 use crate::trust::{Seen, Trust};
 
 /// A file of a checkpoint that is there.
@@ -46,7 +48,12 @@ impl Fetcher<'_> {
             Kind::Dit => self.convert_dit(entry, inputs),
             Kind::Vae => self.prepare_vae(entry, inputs),
         };
-        made.map_err(|error| self.not_usable(inputs, error))?;
+        if let Err(error) = made {
+            if blames_the_file(&error) {
+                self.quarantine(entry, inputs)?;
+            }
+            return Err(error);
+        }
 
         let seen = |(file, input): (&CatalogFile, &Input)| {
             let seen = Seen { bytes: input.bytes, sha256: input.sha256.clone(), from: input.from.clone() };
@@ -56,7 +63,7 @@ impl Fetcher<'_> {
         let first: Vec<_> = files.clone().filter(|(_, i)| !i.verified).map(seen).collect();
         for (file, seen) in &first {
             let text = format!(
-                "{}/{file}: no hash is published; sha256 {} is recorded now and checked ever after",
+                "{}/{file}: the manifest has no hash for it; sha256 {} is recorded now and checked ever after",
                 entry.name(),
                 seen.sha256
             );
@@ -72,10 +79,10 @@ impl Fetcher<'_> {
         };
         let made = entry.results_in(dir).iter().map(|path| self.made(path, inputs)).collect::<Result<_, _>>()?;
         let sources = files.map(source).collect();
-        Receipt { name: entry.name().to_owned(), made, sources }.write(dir)?;
-        if self.settings.originals == Originals::Delete {
-            self.delete_originals(entry, inputs)?;
-        }
+        let deleting = self.settings.originals == Originals::Delete && !self.originals(entry).is_empty();
+        let receipt = Receipt { name: entry.name().to_owned(), made, sources, deleting };
+        receipt.write(dir)?;
+        self.finish_deleting(entry, receipt)?;
         self.observer.observe(&Event::Installed { name: entry.name(), path: &entry.path_in(dir) });
         Ok(())
     }
@@ -92,27 +99,39 @@ impl Fetcher<'_> {
     }
 
     /// A file that nobody vouched for and that is no checkpoint must not be taken for one the next time.
-    fn not_usable(&self, inputs: &[Input], error: FetchError) -> FetchError {
+    fn quarantine(&self, entry: &Entry, inputs: &[Input]) -> Result<(), FetchError> {
         for input in inputs.iter().filter(|i| !i.verified && !i.borrowed) {
-            if let Err(rename) = std::fs::rename(&input.path, with_suffix(&input.path, ".bad")) {
-                return FetchError::io("rename", &input.path, rename);
-            }
+            put_aside(&input.path)?;
+            let now = with_suffix(&input.path, ".bad");
+            let text = format!("{}: the file is now {}; nothing will use it", entry.name(), now.display());
+            self.observer.observe(&Event::Note { text: &text });
         }
-        error
+        Ok(())
     }
 
-    fn delete_originals(&self, entry: &Entry, inputs: &[Input]) -> Result<(), FetchError> {
-        let results = entry.results_in(&self.settings.dir);
-        for input in inputs.iter().filter(|i| !i.borrowed && !results.contains(&i.path)) {
-            remove(&input.path)?;
+    /// Files in the weights folder that a checkpoint was, or can be, made from, and that are no part of it.
+    pub(crate) fn originals(&self, entry: &Entry) -> Vec<PathBuf> {
+        let dir = self.settings.dir.as_path();
+        let results = entry.results_in(dir);
+        let staged = entry.files().iter().map(|file| staged(self.catalog, entry, file, dir));
+        staged.filter(|path| path.is_file() && !results.contains(path)).collect()
+    }
+
+    /// Deletes the originals that the receipt says are to go, in this run or in one that was killed there.
+    pub(crate) fn finish_deleting(&self, entry: &Entry, receipt: Receipt) -> Result<(), FetchError> {
+        if !receipt.deleting {
+            return Ok(());
+        }
+        for path in self.originals(entry) {
+            remove(&path)?;
             // Folders that only held them; one that holds something else stays.
-            let folders = input.path.ancestors().skip(1).take_while(|f| *f != self.settings.dir);
+            let folders = path.ancestors().skip(1).take_while(|f| *f != self.settings.dir);
             for folder in folders {
                 if std::fs::remove_dir(folder).is_err() {
                     break;
                 }
             }
         }
-        Ok(())
+        Receipt { deleting: false, ..receipt }.write(&self.settings.dir)
     }
 }

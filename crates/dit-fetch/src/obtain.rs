@@ -15,7 +15,7 @@ use crate::http::Client;
 use crate::install::Input;
 use crate::layout::{staged, uniqueness};
 use crate::observe::Event;
-use crate::part::Part;
+use crate::part::{Part, Proof};
 use crate::settings::Network;
 use crate::trust::{self, Trust};
 
@@ -141,7 +141,8 @@ impl Fetcher<'_> {
         };
         self.observer.observe(&Event::Verified { file: &target.label });
         let path = if borrowed { cached.to_owned() } else { target.path.clone() };
-        let from = format!("the hub's cache: {}", cached.display());
+        // Not where that is: the record of first fetches may be shared.
+        let from = "the hub's cache".to_owned();
         Ok(Some(Input { path, borrowed, bytes, sha256, from, verified: target.expected.is_some() }))
     }
 
@@ -149,7 +150,7 @@ impl Fetcher<'_> {
         let total = std::fs::metadata(cached).map_or(0, |m| m.len());
         self.observer.observe(&Event::Checking { file: &target.label, total });
         let mut source = File::open(cached).map_err(|e| FetchError::io("open", cached, e))?;
-        let mut part = Part::open(&target.path, &self.cancel, |_| ())?;
+        let mut part = Part::open(&target.path, Proof::Hash, &self.cancel, |_| ())?;
         part.restart()?;
         let mut buffer = vec![0; CHUNK];
         loop {

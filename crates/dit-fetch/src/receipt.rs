@@ -58,6 +58,9 @@ pub(crate) struct Receipt {
     pub(crate) name: String,
     pub(crate) made: Vec<Made>,
     pub(crate) sources: Vec<Source>,
+    /// The sources were still to be deleted when this was written.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) deleting: bool,
 }
 
 impl Receipt {
@@ -103,6 +106,7 @@ mod tests {
             name: "n".to_owned(),
             made: vec![Made::describe(dir, path, 3, "00".to_owned()).unwrap()],
             sources: Vec::new(),
+            deleting: false,
         };
         receipt.write(dir).unwrap();
         assert_eq!(Receipt::read(dir, "n"), Some(receipt.clone()));

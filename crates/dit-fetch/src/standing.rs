@@ -10,6 +10,7 @@ use crate::layout::is_safetensors;
 use crate::observe::Event;
 use crate::part::with_suffix;
 use crate::receipt::{Made, Receipt, Source};
+use crate::settings::Originals;
 use crate::trust::Trust;
 
 /// Whether there is anything to do for a checkpoint.
@@ -33,7 +34,10 @@ impl Fetcher<'_> {
                 self.observer.observe(&Event::Note { text: &text });
                 Ok(Standing::Wanted)
             }
-            Some(receipt) if receipt.untouched(dir) => Ok(Standing::Ready),
+            Some(receipt) if receipt.untouched(dir) => {
+                self.finish_deleting(entry, receipt)?;
+                Ok(Standing::Ready)
+            }
             Some(receipt) => self.touched(receipt),
             // A VAE's files are what was published: their own hashes tell, as for any file that is there already.
             None if entry.kind() == Kind::Vae && entry.files().iter().any(is_safetensors) => Ok(Standing::Wanted),
@@ -109,6 +113,10 @@ impl Fetcher<'_> {
             return Ok(Standing::Wanted);
         };
         let made_from_it = |sha256: &str| expected.as_ref().is_some_and(|e| e.iter().any(|e| e.sha256 == sha256));
+        if expected.is_none() && self.is_there(entry, origin.as_deref())? {
+            // Killed before the record of the first fetch: nobody knows the hash, but what it was made from is there.
+            return Ok(Standing::Wanted);
+        }
         let Some(sha256) = origin.filter(|sha256| made_from_it(sha256)) else {
             let text = format!(
                 "{} is there, but not made from the manifest's file: left as it is. To fetch afresh, move it away",
@@ -117,6 +125,11 @@ impl Fetcher<'_> {
             self.observer.observe(&Event::Note { text: &text });
             return Ok(Standing::Ready);
         };
+        if self.settings.originals == Originals::Delete && self.is_there(entry, Some(&sha256))? {
+            // Killed between the result and its receipt. Making it again needs no network, and deletes the original in the
+            // end.
+            return Ok(Standing::Wanted);
+        }
         let relative = path.strip_prefix(dir).unwrap_or(path);
         let (bytes, hash) = self.hash(entry.name(), path)?;
         let source = |file: &dit_catalog::CatalogFile| Source {
@@ -129,9 +142,20 @@ impl Fetcher<'_> {
             name: entry.name().to_owned(),
             made: vec![Made::describe(dir, relative, bytes, hash)?],
             sources: entry.files().iter().map(source).collect(),
+            deleting: false,
         }
         .write(dir)?;
         Ok(Standing::Ready)
+    }
+
+    /// Whether an original of this hash is in the weights folder.
+    fn is_there(&self, entry: &Entry, sha256: Option<&str>) -> Result<bool, FetchError> {
+        for path in self.originals(entry) {
+            if sha256 == Some(self.hash(entry.name(), &path)?.1.as_str()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -64,20 +64,22 @@ impl Trust {
         let last = self.places.len().saturating_sub(1);
         for (i, (path, entries)) in self.places.iter_mut().enumerate() {
             *entries = read(path)?;
+            let mut more = entries.clone();
             for (file, seen) in &files {
-                entries.files.entry(key(name, file)).or_insert_with(|| seen.clone());
+                more.files.entry(key(name, file)).or_insert_with(|| seen.clone());
             }
-            match write_json(path, entries) {
-                Err(FetchError::Io { source, .. }) if i < last && is_read_only(&source) => entries.files.clear(),
-                written => return written,
+            match write_json(path, &more) {
+                // What this place says still counts; what is new goes to the next one.
+                Err(error) if i < last && error.is_read_only() => {}
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    *entries = more;
+                    return Ok(());
+                }
             }
         }
         Ok(())
     }
-}
-
-fn is_read_only(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
 }
 
 fn key(name: &str, file: &str) -> String {
@@ -117,6 +119,32 @@ mod tests {
         assert_eq!(b.get("n", "f"), Some(&seen("aa")));
         assert!(!dir.path().join("manifest.lock.json").exists());
         assert!(dir.path().join("lab.lock.json").is_file());
+    }
+
+    /// Makes writing `path` fail as on a read-only file system, for every user: its temporary file leads to sysfs.
+    #[cfg(target_os = "linux")]
+    fn forbid_writing(path: &Path) {
+        std::os::unix::fs::symlink("/sys/no-such-file", crate::part::with_suffix(path, ".tmp")).unwrap();
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn where_the_first_place_is_read_only_the_second_adds_to_it() {
+        let shared = tempfile::tempdir().unwrap();
+        let own = tempfile::tempdir().unwrap();
+        let manifest = shared.path().join("lab.json");
+        std::fs::write(&manifest, "{}").unwrap();
+        Trust::open(&manifest, own.path()).unwrap().record("n", &[("f".to_owned(), seen("aa"))]).unwrap();
+        forbid_writing(&shared.path().join("lab.lock.json"));
+
+        let mut trust = Trust::open(&manifest, own.path()).unwrap();
+        trust.record("n", &[("g".to_owned(), seen("bb"))]).unwrap();
+        for trust in [trust, Trust::open(&manifest, own.path()).unwrap()] {
+            assert_eq!(trust.get("n", "f"), Some(&seen("aa")));
+            assert_eq!(trust.get("n", "g"), Some(&seen("bb")));
+        }
+        assert!(!std::fs::read_to_string(shared.path().join("lab.lock.json")).unwrap().contains("bb"));
+        assert!(!std::fs::read_to_string(own.path().join("manifest.lock.json")).unwrap().contains("aa"));
     }
 
     #[test]

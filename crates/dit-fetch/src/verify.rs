@@ -18,15 +18,35 @@ use crate::trust::Trust;
 pub enum Finding {
     /// As it was.
     Good,
-    /// Not as it was. A fetched file was put aside, so that nothing loads it.
-    Damaged {
+    /// Not as it was, and put aside, so that nothing loads it.
+    PutAside {
         /// Its name now.
         now: PathBuf,
     },
+    /// Not as it was, and still there: it is part of the repository, or nothing may be written in that folder.
+    Damaged,
     /// There, but nobody knows its hash.
     Unknown,
     /// Not there.
     Missing,
+}
+
+/// What may be done about damage.
+enum Access {
+    /// The folder is ours for the time being.
+    Exclusive { _busy: Busy },
+    /// Nothing can be written there, a lock included.
+    ReadOnly,
+}
+
+impl Access {
+    fn take(dir: &Path) -> Result<Access, FetchError> {
+        match Busy::take(dir) {
+            Ok(busy) => Ok(Access::Exclusive { _busy: busy }),
+            Err(error) if error.is_read_only() => Ok(Access::ReadOnly),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// One file that was looked at.
@@ -42,18 +62,18 @@ pub struct Checked {
 
 impl Fetcher<'_> {
     /// Hashes every file of the named checkpoints again. A damaged one is renamed to `.bad`, unless it is part of the
-    /// repository; the next fetch brings it anew.
+    /// repository or the folder is read-only; the next fetch brings it anew.
     ///
     /// # Errors
     /// Unknown names and failing file operations; damage is a [`Finding`], not an error.
     pub fn verify(&self, names: &[String]) -> Result<Vec<Checked>, FetchError> {
         let entries = self.entries(names)?;
-        let _busy = Busy::take(&self.settings.dir)?;
+        let access = Access::take(&self.settings.dir)?;
         let trust = Trust::open(&self.manifest, &self.settings.dir)?;
         let mut all = Vec::new();
         for entry in entries {
             for (path, expected) in self.known_hashes(entry, &trust) {
-                let finding = self.look(entry, &path, expected.as_deref())?;
+                let finding = self.look(entry, &path, expected.as_deref(), &access)?;
                 all.push(Checked { name: entry.name().to_owned(), path, finding });
             }
         }
@@ -78,15 +98,13 @@ impl Fetcher<'_> {
         };
         let mut paths = entry.results_in(dir);
         if entry.is_remote() {
-            // Originals that were kept.
-            let originals = entry.files().iter().map(|file| staged(self.catalog, entry, file, dir));
-            let kept: Vec<_> = originals.filter(|path| path.is_file() && !paths.contains(path)).collect();
-            paths.extend(kept);
+            // Those that were kept.
+            paths.extend(self.originals(entry));
         }
         paths.into_iter().map(|path| (made(&path).or_else(|| published(&path)), path)).map(|(h, p)| (p, h)).collect()
     }
 
-    fn look(&self, entry: &Entry, path: &Path, expected: Option<&str>) -> Result<Finding, FetchError> {
+    fn look(&self, entry: &Entry, path: &Path, expected: Option<&str>, access: &Access) -> Result<Finding, FetchError> {
         if !path.is_file() {
             return Ok(Finding::Missing);
         }
@@ -95,10 +113,12 @@ impl Fetcher<'_> {
         if actual == expected {
             return Ok(Finding::Good);
         }
-        if !entry.is_remote() {
-            return Ok(Finding::Damaged { now: path.to_owned() });
+        match access {
+            Access::Exclusive { .. } if entry.is_remote() => {
+                put_aside(path)?;
+                Ok(Finding::PutAside { now: with_suffix(path, ".bad") })
+            }
+            Access::Exclusive { .. } | Access::ReadOnly => Ok(Finding::Damaged),
         }
-        put_aside(path)?;
-        Ok(Finding::Damaged { now: with_suffix(path, ".bad") })
     }
 }
