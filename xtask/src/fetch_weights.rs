@@ -2,6 +2,8 @@
 
 mod view;
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -95,7 +97,7 @@ fn act(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let manifest = manifest(workspace, args, &dir);
     let catalog = Catalog::load(&manifest).map_err(FetchError::from)?;
     if args.list {
-        print!("{}", table(&list(&catalog, &dir)));
+        print_out(table(&list(&catalog, &dir)))?;
         return Ok(ExitCode::SUCCESS);
     }
     let settings = settings(args, &dir)?;
@@ -106,13 +108,24 @@ fn act(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     if args.verify {
         let checked = fetcher.verify(&names_to_verify(args, &catalog, &dir))?;
         view.finish();
-        return Ok(report_hashes(&checked, !args.names.is_empty()));
+        return report_hashes(&catalog, &checked, !args.names.is_empty());
     }
     let names = names_to_fetch(args, &catalog)?;
     let outcome = fetcher.fetch(&names);
     view.finish();
     report(&catalog, &dir, &outcome?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head -1`) is no failure.
+fn print_out(text: impl Display) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn weights_dir(workspace: &Workspace, args: &Args) -> PathBuf {
@@ -195,27 +208,31 @@ fn report(catalog: &Catalog, dir: &Path, fetched: &Fetched) {
 }
 
 /// One line per file; the code tells whether everything asked for is there and right.
-fn report_hashes(checked: &[Checked], named: bool) -> ExitCode {
+fn report_hashes(catalog: &Catalog, checked: &[Checked], named: bool) -> Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     if checked.is_empty() {
         say("nothing has been fetched yet: nothing to verify");
     }
+    let mut lines = String::new();
     for Checked { name, path, finding } in checked {
         let path = path.display();
-        match finding {
-            Finding::Good => println!("verified  {name}  {path}"),
-            Finding::Unknown => println!("unknown   {name}  {path}: no hash is recorded; fetch it to have one"),
-            Finding::Missing => println!("missing   {name}  {path}"),
-            Finding::Damaged { now } if now.to_string_lossy().ends_with(".bad") => {
-                println!("damaged   {name}  {path}: now {}; fetch {name} again", now.display());
+        lines.push_str(&match finding {
+            Finding::Good => format!("verified  {name}  {path}\n"),
+            Finding::Unknown => format!("unknown   {name}  {path}: no hash is recorded; fetch it to have one\n"),
+            Finding::Missing => format!("missing   {name}  {path}\n"),
+            Finding::PutAside { now } => {
+                format!("damaged   {name}  {path}: now {}; fetch {name} again\n", now.display())
             }
-            Finding::Damaged { .. } => {
-                println!("damaged   {name}  {path}: `git checkout -- {path}` brings it back");
+            Finding::Damaged if catalog.get(name).is_ok_and(Entry::is_remote) => {
+                format!("damaged   {name}  {path}: still there, for the folder is read-only; do not use it\n")
             }
-        }
-        if matches!(finding, Finding::Damaged { .. }) || named && *finding == Finding::Missing {
+            Finding::Damaged => format!("damaged   {name}  {path}: `git checkout -- {path}` brings it back\n"),
+        });
+        let damaged = matches!(finding, Finding::Damaged | Finding::PutAside { .. });
+        if damaged || named && *finding == Finding::Missing {
             code = ExitCode::from(EXIT_DAMAGED);
         }
     }
-    code
+    print_out(lines)?;
+    Ok(code)
 }

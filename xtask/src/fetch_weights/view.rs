@@ -1,7 +1,7 @@
 //! What a person sees of a fetch: one bar a file on a terminal, plain lines elsewhere.
 
 use std::collections::HashMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dit_fetch::{Event, Observer, human_bytes};
@@ -45,8 +45,8 @@ impl View {
     /// A line above the bars.
     fn line(&self, text: &str) {
         match &self.bars {
-            Some(bars) => bars.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bars) => bars.suspend(|| print_err(text)),
+            None => print_err(text),
         }
     }
 
@@ -81,7 +81,7 @@ impl View {
                 let tenths = entry.done.saturating_mul(10) / total;
                 if tenths > entry.tenths {
                     entry.tenths = tenths;
-                    eprintln!("{file}: {}0 % of {}", tenths, human_bytes(total));
+                    print_err(&format!("{file}: {tenths}0 % of {}", human_bytes(total)));
                 }
             }
             (None, _) => {}
@@ -94,6 +94,11 @@ impl View {
             bars.remove(&bar);
         }
     }
+}
+
+/// A line on standard error; the fetch goes on if nobody reads it any more.
+fn print_err(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// `sd-vae-ft-mse/diffusion_pytorc…`: room must be left for the bar.

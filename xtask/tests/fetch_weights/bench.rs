@@ -47,7 +47,7 @@ impl Bench {
         self.root.path().join("weights")
     }
 
-    /// `cargo xtask fetch-weights --manifest … --dir … ARGS`, impatient.
+    /// `cargo xtask fetch-weights --manifest … --dir … ARGS`, with few attempts.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         for variable in FOREIGN {
@@ -56,7 +56,7 @@ impl Bench {
         command
             .arg("fetch-weights")
             .args(["--attempts", "2"])
-            .args(if args.contains(&"--timeout") { &[][..] } else { &["--timeout", "5"] })
+            .args(if args.contains(&"--timeout") { &[][..] } else { &["--timeout", "30"] })
             .arg("--manifest")
             .arg(self.root.path().join("lab.json"))
             .arg("--dir")

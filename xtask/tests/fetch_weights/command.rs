@@ -1,6 +1,6 @@
 //! Flags, messages, exit codes.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use dit_fetch::test_server::{Ending, Request, Response, Server};
@@ -77,11 +77,21 @@ fn help_fits_a_narrow_terminal() {
 /// The program's exit code and words when the server answers so.
 #[track_caller]
 fn check(answer: impl Fn(&Request) -> Response + Send + Sync + 'static, code: i32, said: &[&str]) -> (Bench, Outcome) {
+    check_with(&["tiny"], answer, code, said)
+}
+
+#[track_caller]
+fn check_with(
+    args: &[&str],
+    answer: impl Fn(&Request) -> Response + Send + Sync + 'static,
+    code: i32,
+    said: &[&str],
+) -> (Bench, Outcome) {
     let tiny = tiny_dit();
     let server = Server::start(answer);
     let bench = Bench::new(&json!([tiny_entry(&server, &tiny)]));
     let variables = [("HF_TOKEN", "hf_s3cret"), ("HF_ENDPOINT", &server.url("") as &str)];
-    let outcome = bench.run_with(&["tiny", "--timeout", "1"], &variables).expect(code, said);
+    let outcome = bench.run_with(args, &variables).expect(code, said);
     assert!(!outcome.stderr.contains("hf_s3cret") && !outcome.stdout.contains("hf_s3cret"));
     assert!(!bench.weights().join("tiny.safetensors").exists());
     (bench, outcome)
@@ -99,7 +109,9 @@ fn each_failure_has_its_code_and_says_what_to_do() {
     assert!(bench.weights().join("Tiny.pt.bad").is_file());
     check(|_| Response::new(200, vec![7; 10]), 20, &["10 bytes"]);
     let file = tiny_dit().file;
-    check(
+    // Nothing ever comes after nine bytes, so that no time limit can be too short.
+    check_with(
+        &["tiny", "--timeout", "1"],
         move |request| Response::file(request, &file, "\"1\"").ending(Ending::Stall(9)),
         13,
         &["sent nothing for 1 s", "run the same command again"],
@@ -126,6 +138,49 @@ fn a_disk_that_is_too_small_is_told_first() {
     let mut entry = tiny_entry(&server, &tiny);
     entry["files"][0]["bytes"] = json!(1u64 << 60);
     Bench::new(&json!([entry])).run(&["tiny"]).expect(22, &["full", "--dir"]);
+    assert_eq!(server.requests().len(), 0);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let tiny = tiny_dit();
+    let server = serve(&tiny);
+    let bench = Bench::new(&json!([tiny_entry(&server, &tiny)]));
+    let closed = |args: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = bench.command(args).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        Outcome::of(&output)
+    };
+    closed(&["--list"]).expect(0, &[]);
+    bench.run(&["tiny"]).expect(0, &["ready: tiny"]);
+    closed(&["--verify"]).expect(0, &[]);
+}
+
+/// Nobody vouches for the file, and there is no room for what is made of it: the file must not be blamed.
+#[test]
+fn a_disk_that_fills_up_during_the_conversion_loses_nothing() {
+    let tiny = tiny_dit();
+    let server = serve(&tiny);
+    let mut entry = tiny_entry(&server, &tiny);
+    entry["files"][0]["sha256"] = Value::Null;
+    let bench = Bench::new(&json!([entry]));
+    let original = bench.weights().join("Tiny.pt");
+    std::fs::create_dir_all(bench.weights()).unwrap();
+    std::fs::write(&original, &tiny.file).unwrap();
+    // A limit on the length of files stands for the full disk: no privilege is needed for it. 64 units are 32 or 64 KiB.
+    let program = bench.command(&["tiny"]);
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .env("HOME", bench.root());
+    assert!(tiny.file.len() > 200_000);
+    Outcome::of(&limited.output().unwrap()).expect(22, &["full", "--dir"]);
+    assert_eq!(sha256_of(&[&original]).unwrap(), tiny.sha256);
+
+    bench.run(&["tiny"]).expect(0, &["ready: tiny"]);
     assert_eq!(server.requests().len(), 0);
 }
 
