@@ -22,7 +22,7 @@ pub fn fixture(name: &str) -> PathBuf {
 
 /// Whether the tests that take minutes and gigabytes are asked for (`cargo xtask test --slow`); says so if not.
 pub fn slow_tests() -> bool {
-    let asked = env::var_os("DIT_SLOW_TESTS").is_some();
+    let asked = env::var_os("DIT_SLOW_TESTS").is_some_and(|value| !value.is_empty() && value != "0");
     if !asked {
         eprintln!("skipped: takes minutes and gigabytes; run `cargo xtask test --slow`");
     }
