@@ -37,6 +37,7 @@ pub enum Command {
 #[command(after_help = "Examples:
   dit-cli sample --class 207,360 --cfg-scale 4 --seed 1 --out dogs.png
   dit-cli sample --class \"golden retriever\" --num-samples 8 --out-dir dogs/
+  dit-cli sample --sampler dpmpp-2m --steps lambda20 --out quick.png
   dit-cli sample --sampler ddim --steps 50 --npz samples.npz --json
   dit-cli sample --from-png dogs.png --out again.png")]
 pub struct SampleArgs {
@@ -73,7 +74,9 @@ pub struct SampleArgs {
     /// Sampler [default: ddpm]
     #[arg(long)]
     pub sampler: Option<SamplerArg>,
-    /// Steps: a count, sections such as `10,15,20`, or `ddim50` [default: 250]
+    /// Steps: a count, sections such as `10,15,20`, `ddim50`, `all`, or a count after `trailing`, `karras` or `lambda`
+    /// (equal log-SNR, best for the fast samplers)
+    /// [default: 250; lambda20 for dpmpp, unipc and heun]
     #[arg(long, value_name = "SPEC")]
     pub steps: Option<String>,
     /// DDIM's noise: 0 deterministic, 1 as much as DDPM [default: 0.0]
@@ -130,6 +133,22 @@ pub enum SamplerArg {
     Ddpm,
     /// Implicit sampling (Song et al. 2021)
     Ddim,
+    /// DPM-Solver++ 2M: good pictures in 20 steps
+    #[value(name = "dpmpp-2m")]
+    DpmPlusPlus2M,
+    /// DPM-Solver++ 3M
+    #[value(name = "dpmpp-3m")]
+    DpmPlusPlus3M,
+    /// SDE-DPM-Solver++ 2M: adds noise
+    #[value(name = "dpmpp-2m-sde")]
+    DpmPlusPlus2MSde,
+    /// UniPC of order 2
+    #[value(name = "unipc")]
+    UniPc,
+    /// Heun's method: two passes a step
+    Heun,
+    /// Euler-ancestral: adds noise
+    EulerAncestral,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

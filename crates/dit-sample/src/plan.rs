@@ -2,8 +2,8 @@ use std::ops::Range;
 
 use dit_config::{DitConfig, Sigma};
 use dit_diffusion::{
-    Ddim, Ddpm, Draw, LatentShape, MeanTarget, Noise, NoiseSchedule, Parameterization, SampleSchedule, Solver, Spacing,
-    Variance,
+    Ddim, Ddpm, DpmPlusPlus, Draw, EulerAncestral, Heun, LatentShape, MeanTarget, Noise, NoiseSchedule,
+    Parameterization, SampleSchedule, SdeDpmPlusPlus, Solver, Spacing, UniPc, Variance,
 };
 
 use crate::{Error, SamplerKind, Settings};
@@ -103,6 +103,12 @@ impl Plan {
         Ok(match self.settings.sampler {
             SamplerKind::Ddpm => Box::new(Ddpm),
             SamplerKind::Ddim { eta } => Box::new(Ddim::new(eta)?),
+            SamplerKind::DpmPlusPlus2M => Box::new(DpmPlusPlus::second_order()),
+            SamplerKind::DpmPlusPlus3M => Box::new(DpmPlusPlus::third_order()),
+            SamplerKind::DpmPlusPlus2MSde => Box::new(SdeDpmPlusPlus::new()),
+            SamplerKind::UniPc => Box::new(UniPc::second_order()),
+            SamplerKind::Heun => Box::new(Heun),
+            SamplerKind::EulerAncestral => Box::new(EulerAncestral),
         })
     }
 

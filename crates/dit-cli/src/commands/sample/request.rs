@@ -16,7 +16,6 @@ use crate::args::{GuidedChannelsArg, PrecisionArg, SampleArgs, SamplerArg};
 /// The classes that the original's script samples.
 const ORIGINAL_CLASSES: [u32; 8] = [207, 360, 387, 974, 88, 979, 417, 279];
 const DEFAULT_CFG_SCALE: f64 = 4.0;
-const DEFAULT_STEPS: &str = "250";
 
 /// A resolved request: everything but what the checkpoint itself decides.
 pub struct Request {
@@ -35,7 +34,7 @@ pub struct Request {
     num_samples: usize,
     image_size: Option<usize>,
     sampler: SamplerKind,
-    steps: String,
+    steps: Option<String>,
     cfg_scale: Option<f64>,
     cfg_channels: Option<CfgChannels>,
     precision: Precision,
@@ -98,7 +97,8 @@ impl Request {
             num_samples: args.num_samples.unwrap_or(1),
             image_size: args.image_size,
             sampler: sampler(args, settings)?,
-            steps: args.steps.clone().or(settings.map(|s| s.steps.clone())).unwrap_or(DEFAULT_STEPS.to_owned()),
+            // The steps of another sampler mean little for this one.
+            steps: args.steps.clone().or(settings.filter(|_| args.sampler.is_none()).map(|s| s.steps.clone())),
             cfg_scale: args.cfg_scale.or(settings.map(|settings| settings.cfg_scale)),
             cfg_channels: args
                 .cfg_channels
@@ -144,7 +144,7 @@ impl Request {
         let default_scale = if config.null_class().is_some() { DEFAULT_CFG_SCALE } else { 1.0 };
         let settings = Settings {
             sampler: self.sampler,
-            steps: self.steps.clone(),
+            steps: self.steps.clone().unwrap_or_else(|| self.sampler.default_steps().to_owned()),
             cfg_scale: self.cfg_scale.unwrap_or(default_scale),
             cfg_channels: self.cfg_channels.unwrap_or(CfgChannels::default_for(config.in_channels)),
             seed: self.seed,
@@ -216,14 +216,20 @@ impl Request {
 fn sampler(args: &SampleArgs, old: Option<&Settings>) -> Result<SamplerKind> {
     let old = old.map(|settings| settings.sampler);
     let chosen = match (args.sampler, old) {
-        (Some(SamplerArg::Ddpm), _) | (None, None) => SamplerKind::Ddpm,
-        (Some(SamplerArg::Ddim), Some(SamplerKind::Ddim { eta })) => SamplerKind::Ddim { eta },
-        (Some(SamplerArg::Ddim), _) => SamplerKind::Ddim { eta: 0.0 },
         (None, Some(old)) => old,
+        (None, None) | (Some(SamplerArg::Ddpm), _) => SamplerKind::Ddpm,
+        (Some(SamplerArg::Ddim), Some(old @ SamplerKind::Ddim { .. })) => old,
+        (Some(SamplerArg::Ddim), _) => SamplerKind::Ddim { eta: 0.0 },
+        (Some(SamplerArg::DpmPlusPlus2M), _) => SamplerKind::DpmPlusPlus2M,
+        (Some(SamplerArg::DpmPlusPlus3M), _) => SamplerKind::DpmPlusPlus3M,
+        (Some(SamplerArg::DpmPlusPlus2MSde), _) => SamplerKind::DpmPlusPlus2MSde,
+        (Some(SamplerArg::UniPc), _) => SamplerKind::UniPc,
+        (Some(SamplerArg::Heun), _) => SamplerKind::Heun,
+        (Some(SamplerArg::EulerAncestral), _) => SamplerKind::EulerAncestral,
     };
     match (chosen, args.eta) {
         (SamplerKind::Ddim { .. }, Some(eta)) => Ok(SamplerKind::Ddim { eta }),
-        (SamplerKind::Ddpm, Some(_)) => bail!("--eta is DDIM's; pass --sampler ddim with it"),
+        (_, Some(_)) => bail!("--eta is DDIM's; pass --sampler ddim with it"),
         (chosen, None) => Ok(chosen),
     }
 }
