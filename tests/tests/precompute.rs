@@ -151,7 +151,7 @@ fn killed_at_any_moment_it_continues_to_the_same_bytes() {
     }
     let out = folder.path().join("out");
     let args = arguments(&[&["--out", "out"], &more[..]].concat());
-    let mut random = Random(0x0dd_b1a5e5_bad_5eed);
+    let mut random = Random(0x0ddb_1a5e_5bad_5eed);
     let mut killed = 0;
     for kill in 0..kills {
         let mut child = start(folder.path(), &args);

@@ -77,13 +77,11 @@ pub enum Error {
 
     /// The codec failed.
     #[error(transparent)]
-    Vae(#[from] dit_vae::Error),
+    Vae(Box<dit_vae::Error>),
+}
 
-    /// The transformer refused its weights or input.
-    #[error(transparent)]
-    Model(#[from] dit_model::ModelError),
-
-    /// A weights file could not be read or written.
-    #[error(transparent)]
-    Weights(#[from] dit_weights::Error),
+impl From<dit_vae::Error> for Error {
+    fn from(error: dit_vae::Error) -> Self {
+        Self::Vae(Box::new(error))
+    }
 }
