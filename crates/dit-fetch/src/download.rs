@@ -11,6 +11,7 @@ use crate::digest::CHUNK;
 use crate::error::{FetchError, WrongHash};
 use crate::http::{Client, From, Reply};
 use crate::observe::{Event, Observer};
+use crate::offer::{Kind, Offer};
 use crate::part::{Origin, Part, Proof, with_suffix};
 use crate::retry::{Retry, RetryPolicy, jitter};
 use crate::sniff;
@@ -376,95 +377,4 @@ fn named_by_hub(part: &Part) -> Option<Expected> {
 
 fn came_from(part: &Part, url: &str) -> bool {
     part.origin().is_some_and(|origin| origin.url == shown(url))
-}
-
-/// What a server offers in answer to a request.
-struct Offer {
-    kind: Kind,
-    origin: Origin,
-}
-
-enum Kind {
-    /// The file from its first byte.
-    Everything,
-    /// The bytes that were asked for.
-    Rest,
-    /// Bytes from another place.
-    Elsewhere,
-    /// No bytes: the range was refused.
-    Nothing,
-}
-
-impl Offer {
-    fn read(url: &str, reply: &Reply, asked: u64) -> Result<Offer, FetchError> {
-        let own = |name| reply.header(name).map(str::to_owned);
-        let range = reply.header(header::CONTENT_RANGE).and_then(ContentRange::parse);
-        let length = reply.header(header::CONTENT_LENGTH).and_then(|v| v.trim().parse::<u64>().ok());
-        let (kind, total) = match (reply.status.as_u16(), range) {
-            (200, _) => (Kind::Everything, length),
-            (206, Some(ContentRange { start: Some(start), total })) => {
-                let kind = match start {
-                    0 if asked == 0 => Kind::Everything,
-                    start if start == asked => Kind::Rest,
-                    _ => Kind::Elsewhere,
-                };
-                (kind, total.or(length.and_then(|l| l.checked_add(start))))
-            }
-            (206, _) => (Kind::Elsewhere, None),
-            (416, range) => (Kind::Nothing, range.and_then(|r| r.total)),
-            (status, _) => return Err(FetchError::Status { url: shown(url), status, retry_after: None }),
-        };
-        let origin = Origin {
-            url: shown(url),
-            etag: own(header::ETAG),
-            last_modified: own(header::LAST_MODIFIED),
-            total,
-            sha256: reply.hub_sha256.clone(),
-        };
-        Ok(Offer { kind, origin })
-    }
-}
-
-/// `bytes 5-9/10`, `bytes 5-9/*` or `bytes */10`.
-#[derive(Debug, PartialEq, Eq)]
-struct ContentRange {
-    start: Option<u64>,
-    total: Option<u64>,
-}
-
-impl ContentRange {
-    fn parse(value: &str) -> Option<Self> {
-        let (range, total) = value.trim().strip_prefix("bytes")?.trim_start().split_once('/')?;
-        let start = match range.trim() {
-            "*" => None,
-            range => Some(range.split_once('-')?.0.trim().parse().ok()?),
-        };
-        let total = match total.trim() {
-            "*" => None,
-            total => Some(total.parse().ok()?),
-        };
-        Some(ContentRange { start, total })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn content_ranges() {
-        #[track_caller]
-        fn check(value: &str, expected: Option<(Option<u64>, Option<u64>)>) {
-            assert_eq!(ContentRange::parse(value), expected.map(|(start, total)| ContentRange { start, total }));
-        }
-        check("bytes 5-9/10", Some((Some(5), Some(10))));
-        check("bytes 5-9/*", Some((Some(5), None)));
-        check("bytes */10", Some((None, Some(10))));
-        check("bytes=5-9/10", None);
-        check("items 5-9/10", None);
-        check("bytes 5/10", None);
-        check("bytes -5-9/10", None);
-        check("bytes 99999999999999999999-9/10", None);
-        check("", None);
-    }
 }

@@ -628,6 +628,29 @@ fn without_hash_and_size_only_the_same_version_is_continued() {
 }
 
 #[test]
+fn without_a_hash_a_failed_run_flushes_what_arrived_and_the_next_goes_on_from_there() {
+    let file = good();
+    let server = Server::start({
+        let file = file.clone();
+        move |request| {
+            let answer = Response::file(request, &file, "\"1\"");
+            if request.number == 0 { answer.ending(Ending::Cut(100_000)) } else { answer }
+        }
+    });
+    let mut bench = Bench::new();
+    bench.settings.retry.attempts = 1;
+    let target = Target { expected: None, ..bench.target(&[server.url("/x.pt")], &file) };
+    assert_eq!(bench.fetch(&target).unwrap_err().exit_code(), 13);
+    // Bytes that no flush vouches for, as a killed run leaves them.
+    let mut part = bench.part().unwrap();
+    part.extend([0; 5000]);
+    std::fs::write(with_suffix(&bench.path(), ".part"), part).unwrap();
+    assert_eq!(bench.fetch(&target).unwrap().sha256, sha256(&file));
+    let starts: Vec<_> = server.requests().iter().map(Request::start).collect();
+    assert_eq!(starts, [None, Some(100_000)]);
+}
+
+#[test]
 fn without_hash_and_size_a_whole_part_is_recognised_by_416() {
     let file = good();
     let server = Server::start({

@@ -12,8 +12,8 @@
 //! host only, and shows it nowhere. It executes nothing that it downloads.
 //!
 //! # How it is cut
-//! `http` is one request with its redirects; `download` one file from several addresses; `part` what has arrived;
-//! `obtain` the choice between the weights folder, the hub's cache and the network; `standing` whether there is
+//! `http` is one request with its redirects, `offer` what its answer brings; `download` one file from several addresses;
+//! `part` what has arrived; `obtain` the choice between the weights folder, the hub's cache and the network; `standing` whether there is
 //! anything to do; `install` and `convert` the way from files to a checkpoint; `fetcher` the threads around all that.
 //!
 //! ```no_run
@@ -47,6 +47,7 @@ mod licence;
 mod list;
 mod observe;
 mod obtain;
+mod offer;
 mod part;
 mod proxy;
 mod receipt;
