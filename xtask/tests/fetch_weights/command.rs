@@ -174,8 +174,13 @@ fn a_disk_that_fills_up_during_the_conversion_loses_nothing() {
     limited
         .args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""])
         .arg(program.get_program())
-        .args(program.get_args())
-        .env("HOME", bench.root());
+        .args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
     assert!(tiny.file.len() > 200_000);
     Outcome::of(&limited.output().unwrap()).expect(22, &["full", "--dir"]);
     assert_eq!(sha256_of(&[&original]).unwrap(), tiny.sha256);
