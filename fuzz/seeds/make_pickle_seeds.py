@@ -1,6 +1,7 @@
 """Makes pickle/: bare pickles whose storages have 48 bytes each, as the fuzz target provides them, and one small archive.
 
 Run in this folder with PyTorch 2.11: python make_pickle_seeds.py
+contains-itself.pkl is what fuzzing found: a dictionary that contains itself many times over, once slow to list.
 """
 
 import argparse
