@@ -37,6 +37,8 @@ impl Workspace {
         let configured = configured.as_ref();
         let variable = |name: &str, from_config: Option<&PathBuf>| {
             let value = PathBuf::from(std::env::var_os(name).filter(|value| !value.is_empty())?);
+            // cargo and what it runs work in other folders than the one that this is relative to.
+            let value = std::path::absolute(&value).unwrap_or(value);
             (Some(&value) != from_config && !value.ends_with(".cargo/no-libtorch")).then_some(value)
         };
         Some(UsersLibtorch {
@@ -51,10 +53,16 @@ impl Workspace {
     pub fn cargo(&self) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(&self.root);
-        if self.users_libtorch().is_none() {
-            for name in ["LIBTORCH", "LIBTORCH_LIB", "LIBTORCH_INCLUDE"] {
-                command.env_remove(name);
-            }
+        let own = self.users_libtorch();
+        for (name, path) in [
+            ("LIBTORCH", own.as_ref().map(|own| &own.root)),
+            ("LIBTORCH_INCLUDE", own.as_ref().and_then(|own| own.include.as_ref())),
+            ("LIBTORCH_LIB", own.as_ref().and_then(|own| own.lib.as_ref())),
+        ] {
+            match path {
+                Some(path) => command.env(name, path),
+                None => command.env_remove(name),
+            };
         }
         // Either variable replaces the flags of the configuration, the run path among them: hand that on.
         if let (Some(flags), Some(configured)) = (users_rustflags(), config_file::configured(&self.libtorch_toml())) {
@@ -70,7 +78,7 @@ impl Workspace {
     }
 }
 
-/// A libtorch that the user's environment names.
+/// A libtorch that the user's environment names, by absolute paths.
 pub struct UsersLibtorch {
     /// `LIBTORCH`.
     pub root: PathBuf,
