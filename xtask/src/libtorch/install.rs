@@ -20,6 +20,8 @@ pub struct Install {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fault {
     Missing(PathBuf),
+    /// As after a power cut.
+    Empty(PathBuf),
     Version(String),
     NoCuda,
 }
@@ -28,6 +30,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(path) => write!(f, "{} is missing", path.display()),
+            Self::Empty(path) => write!(f, "{} is empty", path.display()),
             Self::Version(found) => write!(f, "it is version {found}, and {VERSION} is needed"),
             Self::NoCuda => f.write_str("it has no libtorch_cuda, and --cuda was asked for"),
         }
@@ -52,8 +55,12 @@ impl Install {
         let lib = lib.join("lib");
         let header = include.join(HEADER);
         let libraries = ["torch_cpu", "c10", "torch"].map(|name| lib.join(library(name)));
-        if let Some(missing) = std::iter::once(header).chain(libraries).find(|path| !path.is_file()) {
-            return Err(Fault::Missing(missing));
+        for path in std::iter::once(header).chain(libraries) {
+            match path.metadata() {
+                Ok(file) if file.is_file() && file.len() == 0 => return Err(Fault::Empty(path)),
+                Ok(file) if file.is_file() => {}
+                _ => return Err(Fault::Missing(path)),
+            }
         }
         let version = version(root, include);
         match &version {
@@ -162,6 +169,8 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             complete(dir.path(), "2.11.0");
             let file = dir.path().join(file);
+            std::fs::write(&file, "").unwrap();
+            assert_eq!(Install::check(dir.path()).unwrap_err(), Fault::Empty(file.clone()));
             std::fs::remove_file(&file).unwrap();
             assert_eq!(Install::check(dir.path()).unwrap_err(), Fault::Missing(file));
         }
