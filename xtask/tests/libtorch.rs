@@ -30,7 +30,9 @@ case "$FAKE_PIP" in
 offline) echo "WARNING: Retrying after NewConnectionError('Failed to establish a new connection')" >&2
     echo "ERROR: No matching distribution found for torch" >&2; exit 1 ;;
 full) echo "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device" >&2; exit 1 ;;
+odd) echo "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES" >&2; exit 1 ;;
 esac
+[ "$PIP_REQUIRE_VIRTUALENV" = 1 ] && { echo "ERROR: Could not find an activated virtualenv (required)." >&2; exit 3; }
 echo "$@" >>"$here/pip.log"
 case "$TMPDIR" in "$XDG_CACHE_HOME"/*) ;; *) echo "temporary files elsewhere: $TMPDIR" >&2; exit 1 ;; esac
 while [ $# -gt 0 ]; do
@@ -42,8 +44,30 @@ while [ $# -gt 0 ]; do
     shift
 done
 if [ "$FAKE_PIP" = hang ] && [ "$wheels" = "nvidia_*" ]; then touch "$here/hanging"; while kill -0 $PPID; do sleep 0.1; done; exit 1; fi
+if [ "$FAKE_PIP" = flipped ]; then cp "$here"/damaged/torch-* "$dest/"; exit 0; fi
 if [ "$FAKE_PIP" = cut ]; then head -c 100 "$here"/wheels/torch-* >"$dest/torch-2.11.0-cut.whl"; exit 0; fi
 cp "$here"/wheels/$wheels "$dest/"
+"#;
+
+/// Stands for `curl`: there is no network unless `FAKE_CURL` says so, and then an archive. As curl before 7.64, it
+/// cannot go on after the last byte.
+const CURL: &str = r#"#!/bin/sh
+here=$(dirname "$0")/..
+[ "$FAKE_CURL" = serves ] || { echo "curl: (6) Could not resolve host" >&2; exit 6; }
+echo "$@" >>"$here/curl.log"
+while [ $# -gt 0 ]; do case "$1" in --output) shift; out=$1 ;; esac; shift; done
+[ -s "$out" ] && { printf 416; exit 22; }
+cp "$here/libtorch.zip" "$out"
+printf 200
+"#;
+
+/// Stands for `c++`: the real one, but that `FAKE_CXX=old` knows no C++17, and that what is only a trial is not compiled.
+const CXX: &str = r#"#!/bin/sh
+case "$*" in *-std=c++17*)
+    [ "$FAKE_CXX" = old ] || exit 0
+    echo "<stdin>:1:10: fatal error: filesystem: No such file or directory" >&2; exit 1 ;;
+esac
+PATH=${PATH#*:} exec c++ "$@"
 "#;
 
 const METADATA: &str = "\
@@ -60,13 +84,17 @@ impl Machine {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path();
-        for folder in ["workspace/xtask", "workspace/.cargo", "bin", "wheels", "libraries", "home"] {
+        for folder in ["workspace/xtask", "workspace/.cargo", "bin", "wheels", "damaged", "libraries", "home"] {
             fs::create_dir_all(path.join(folder)).unwrap();
         }
         fs::write(path.join("workspace/Cargo.toml"), "[workspace]\n").unwrap();
-        let python = path.join("bin/python3");
-        fs::write(&python, PYTHON).unwrap();
-        fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
+        for (name, script) in [("python3", PYTHON), ("curl", CURL), ("c++", CXX)] {
+            executable(&path.join("bin").join(name), script);
+        }
+        // The other names by which pip is looked for lead nowhere, least of all to the pip of whoever runs the tests.
+        for name in ["python", "pip3", "pip", "wget"] {
+            executable(&path.join("bin").join(name), "#!/bin/sh\nexit 1\n");
+        }
 
         let library = |name: &str, needs: &[&str]| build_library(&path.join("libraries"), name, needs);
         let system =
@@ -95,6 +123,15 @@ impl Machine {
                 ("torch/lib/libshm/alloc_info.h", b"not for us"),
                 ("torch/nn/functional.py", b"not for us"),
                 ("torch-2.11.0.dist-info/METADATA", METADATA.as_bytes()),
+            ],
+        );
+        wheel(
+            &path.join("libtorch.zip"),
+            &[
+                (&HEADER.replacen("torch/", "libtorch/", 1), b"// torch.h"),
+                ("libtorch/lib/libtorch_cpu.so", &cpu),
+                ("libtorch/lib/libtorch.so", b"an empty library"),
+                ("libtorch/lib/libc10.so", &c10),
             ],
         );
         wheel(
@@ -130,6 +167,9 @@ impl Machine {
             "VIRTUAL_ENV",
             "RUSTFLAGS",
             "CARGO_ENCODED_RUSTFLAGS",
+            "CXX",
+            "HOST_CXX",
+            "CXXFLAGS",
         ] {
             command.env_remove(name);
         }
@@ -154,6 +194,11 @@ impl Machine {
     fn configured_root(&self) -> PathBuf {
         self.config()["env"]["LIBTORCH"]["value"].as_str().unwrap().into()
     }
+}
+
+fn executable(path: &Path, script: &str) {
+    fs::write(path, script).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 fn stderr(output: &Output) -> String {
@@ -288,6 +333,11 @@ fn what_is_broken_in_the_cache_is_made_anew() {
     let said = machine.succeeds(&[]);
     assert!(said.contains("serves no more") && said.contains("libc10.so is missing"), "{said}");
     assert!(machine.cache("2.11.0-cpu/lib/libc10.so").is_file());
+    // A power cut before anything was flushed.
+    fs::write(machine.cache("2.11.0-cpu/lib/libc10.so"), "").unwrap();
+    let said = machine.succeeds(&[]);
+    assert!(said.contains("libc10.so is empty"), "{said}");
+    assert_ne!(fs::metadata(machine.cache("2.11.0-cpu/lib/libc10.so")).unwrap().len(), 0);
 }
 
 #[test]
@@ -311,6 +361,82 @@ fn a_damaged_download_is_removed_so_that_the_next_run_succeeds() {
 }
 
 #[test]
+fn one_wrong_byte_inside_a_wheel_is_a_damaged_download() {
+    let machine = Machine::new();
+    let name = "torch-2.11.0-cp312-cp312-manylinux_2_28_x86_64.whl";
+    let mut bytes = fs::read(machine.path("wheels").join(name)).unwrap();
+    let library = b"torch/lib/libtorch_cpu.so";
+    let at = bytes.windows(library.len()).position(|window| window == library).unwrap();
+    bytes[at + library.len() + 40] ^= 1;
+    fs::write(machine.path("damaged").join(name), bytes).unwrap();
+    let mut command = machine.command(&[]);
+    command.env("FAKE_PIP", "flipped");
+    fails(command, &["damaged", "run this again", "libtorch_cpu.so"]);
+    assert!(!machine.cache("2.11.0-cpu.download").exists());
+    machine.succeeds(&[]);
+}
+
+#[test]
+fn the_archive_takes_over_where_pip_fails() {
+    for fault in ["missing", "odd"] {
+        let machine = Machine::new();
+        let mut command = machine.command(&[]);
+        command.env("FAKE_PIP", fault);
+        fails(command, &["cannot be downloaded", "check the network"]);
+
+        // Of full length, but no archive: the server has nothing after it.
+        let part = machine.cache("2.11.0-cpu.download/libtorch.zip.part");
+        fs::write(&part, vec![0; fs::metadata(machine.path("libtorch.zip")).unwrap().len() as usize]).unwrap();
+        let mut command = machine.command(&[]);
+        command.env("FAKE_PIP", fault).env("FAKE_CURL", "serves");
+        let said = succeeded(command);
+        assert!(said.contains("taking the official archive") && said.contains("from the beginning"), "{said}");
+        assert_eq!(fs::read_to_string(machine.path("curl.log")).unwrap().lines().count(), 2);
+        assert_eq!(machine.configured_root(), machine.cache("2.11.0-cpu"));
+        assert_eq!(listing(&machine.cache("")), ["2.11.0-cpu", "2.11.0-cpu.lock"]);
+    }
+}
+
+#[test]
+fn a_damaged_archive_is_removed_so_that_the_next_run_succeeds() {
+    let machine = Machine::new();
+    let zip = machine.path("libtorch.zip");
+    let whole = fs::read(&zip).unwrap();
+    let mut bytes = whole.clone();
+    bytes[200] ^= 1;
+    fs::write(&zip, bytes).unwrap();
+    let run = || {
+        let mut command = machine.command(&[]);
+        command.env("FAKE_PIP", "missing").env("FAKE_CURL", "serves");
+        command
+    };
+    fails(run(), &["damaged", "run this again"]);
+    fs::write(&zip, whole).unwrap();
+    succeeded(run());
+}
+
+#[test]
+fn pips_own_configuration_is_no_obstacle() {
+    let machine = Machine::new();
+    let mut command = machine.command(&[]);
+    command.env("PIP_REQUIRE_VIRTUALENV", "1");
+    succeeded(command);
+    assert_eq!(machine.downloads(), 2);
+}
+
+#[test]
+fn an_old_compiler_is_told_before_anything_is_downloaded() {
+    let machine = Machine::new();
+    let mut command = machine.command(&[]);
+    command.env("FAKE_CXX", "old");
+    fails(command, &["filesystem: No such file or directory", "install g++ 9 or newer"]);
+    let mut command = machine.command(&[]);
+    command.env("CXX", "no-such-compiler");
+    fails(command, &["`no-such-compiler` does not start", "install g++ 9 or newer"]);
+    assert_eq!(machine.downloads(), 0);
+}
+
+#[test]
 fn each_failure_is_one_line_that_says_what_to_do() {
     let machine = Machine::new();
     for (fault, phrases) in [
@@ -324,6 +450,7 @@ fn each_failure_is_one_line_that_says_what_to_do() {
     assert!(!machine.path("workspace/.cargo/libtorch.toml").exists());
 
     // Neither a Python nor anything that could download the archive.
+    executable(&machine.path("home/c++"), "#!/bin/sh\n");
     let mut command = machine.command(&[]);
     command.env("PATH", machine.path("home"));
     fails(command, &["pip is missing", "curl nor wget"]);
@@ -391,6 +518,24 @@ fn a_libtorch_of_the_users_own_comes_first() {
     fails(other_with(&["--cuda"]), &["no libtorch_cuda", "--cuda"]);
     fs::write(other.join("build-version"), "2.9.1+cpu").unwrap();
     fails(other_with(&[]), &["version 2.9.1", "2.11.0 is needed"]);
+}
+
+#[test]
+fn a_libtorch_given_by_a_relative_path_is_found_from_everywhere() {
+    let machine = Machine::new();
+    machine.succeeds(&[]);
+    let own = machine.path("workspace/own");
+    fs::rename(machine.cache("2.11.0-cpu"), &own).unwrap();
+    let mut command = machine.command(&[]);
+    command.env("LIBTORCH", "own").env("LIBTORCH_INCLUDE", "./own").env("LIBTORCH_LIB", "own/../own");
+    succeeded(command);
+    let config = machine.config();
+    assert_eq!(machine.configured_root(), own);
+    assert_eq!(config["env"]["LIBTORCH_INCLUDE"]["value"].as_str(), own.to_str());
+    let lib = machine.path("workspace/own/../own");
+    assert_eq!(config["env"]["LIBTORCH_LIB"]["value"].as_str(), lib.to_str());
+    let run_path = config["build"]["rustflags"].as_array().unwrap()[1].as_str().unwrap();
+    assert_eq!(run_path, format!("link-arg=-Wl,-rpath,{}", lib.join("lib").display()));
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Taking files out of wheels and zip archives.
 
 use std::fs::{self, File};
-use std::io::{BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use zip::ZipArchive;
+use zip::result::ZipError;
 
 /// An opened wheel or zip archive.
 pub struct Archive {
@@ -98,6 +99,26 @@ impl Archive {
     }
 }
 
+/// Whether it failed because an archive is not what was once packed: only another download can help.
+pub fn is_damage(error: &anyhow::Error) -> bool {
+    // Where reading fails, the zip crate wraps its errors into the system's, which then are no cause of their own.
+    let wrapped = |error: &io::Error| error.get_ref().is_some_and(|inner| inner.downcast_ref().is_some_and(is_not_io));
+    error.chain().any(|cause| match (cause.downcast_ref(), cause.downcast_ref::<io::Error>()) {
+        (Some(error), _) => is_not_io(error),
+        // A wrong checksum; a deflate stream that is none; an early end.
+        (None, Some(error)) => match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => true,
+            _ => wrapped(error),
+        },
+        (None, None) => false,
+    })
+}
+
+/// The archive's fault and not the system's.
+fn is_not_io(error: &ZipError) -> bool {
+    !matches!(error, ZipError::Io(_))
+}
+
 /// What they take up once unpacked.
 pub fn total(planned: &[Planned]) -> u64 {
     planned.iter().map(|file| file.bytes).sum()
@@ -106,6 +127,7 @@ pub fn total(planned: &[Planned]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zip::CompressionMethod;
     use zip::write::{SimpleFileOptions, ZipWriter};
 
     fn archive(dir: &Path, files: &[(&str, &str)]) -> Archive {
@@ -141,6 +163,44 @@ mod tests {
             let mut archive = archive(dir.path(), &[(name, "x")]);
             assert!(archive.plan(|name| Some(name.into())).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn whatever_byte_is_wrong_the_content_is_right_or_it_is_damage() {
+        for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("a.whl");
+            let mut writer = ZipWriter::new(File::create(&path).unwrap());
+            writer.start_file("lib/a.so", SimpleFileOptions::default().compression_method(method)).unwrap();
+            writer.write_all(&b"a library, again and again; ".repeat(4)).unwrap();
+            writer.finish().unwrap();
+            let whole = fs::read(&path).unwrap();
+            let unpack = || -> Result<Vec<u8>> {
+                let out = dir.path().join("out");
+                let mut archive = Archive::open(&path)?;
+                // A name that is none any more is not placed.
+                let planned = archive.plan(|name| (name == "lib/a.so").then(|| "a.so".into()))?;
+                archive.extract(&planned, &out, &ProgressBar::hidden())?;
+                Ok(if planned.is_empty() { Vec::new() } else { fs::read(out.join("a.so"))? })
+            };
+            let right = unpack().unwrap();
+            let mut damaged = 0;
+            for at in 0..whole.len() {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 0x10;
+                fs::write(&path, &bytes).unwrap();
+                match unpack() {
+                    Ok(content) => assert!(content.is_empty() || content == right, "{method:?}, byte {at}"),
+                    Err(error) => {
+                        assert!(is_damage(&error), "{method:?}, byte {at}: {error:#}");
+                        damaged += 1;
+                    }
+                }
+            }
+            assert!(damaged > 50, "{method:?}: {damaged} of {}", whole.len());
+        }
+        let full = anyhow::Error::from(io::Error::from(io::ErrorKind::StorageFull)).context("x cannot be unpacked");
+        assert!(!is_damage(&full) && !is_damage(&ZipError::Io(io::ErrorKind::StorageFull.into()).into()));
     }
 
     #[test]

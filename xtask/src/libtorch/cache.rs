@@ -1,12 +1,14 @@
 //! The folder that all clones share: `$XDG_CACHE_HOME/dit-rs/libtorch`, else `~/.cache/dit-rs/libtorch`.
 //!
-//! One libtorch is one *slot* of it. A slot's finished folder appears by a rename, so that it is whole or not
-//! there; everything unfinished has a name of its own, is used under a lock, and is cleared by the next run.
+//! One libtorch is one *slot* of it. A slot's finished folder appears by a rename, after its files are on the disk, so
+//! that it is whole or not there, also after a power cut; everything unfinished has a name of its own, is used under a lock, and is cleared by the next run.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use dit_fetch::human_bytes;
 
 use super::VERSION;
 use super::platform::Variant;
@@ -42,9 +44,31 @@ pub struct Slot {
     name: String,
 }
 
-/// Held while a slot is made. The system lets go of it when the process ends, however it ends.
+/// Held while something of the cache is made. The system lets go of it when the process ends, however it ends.
 pub struct Lock {
     _file: File,
+}
+
+impl Lock {
+    /// Waits for any other process that holds the lock of this file.
+    pub fn take(path: &Path) -> Result<Self> {
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+        }
+        let open = File::options().create(true).append(true).open(path);
+        let file = open.with_context(|| format!("{} cannot be opened", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                ui::say("another `cargo xtask` is setting up the same libtorch; waiting for it");
+                file.lock().with_context(|| format!("{} cannot be locked", path.display()))?;
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("{} cannot be locked", path.display()));
+            }
+        }
+        Ok(Self { _file: file })
+    }
 }
 
 impl Slot {
@@ -79,21 +103,7 @@ impl Slot {
 
     /// Waits for any other process that makes the same slot.
     pub fn lock(&self) -> Result<Lock> {
-        let path = self.beside("lock");
-        fs::create_dir_all(&self.dir).with_context(|| format!("{} cannot be made", self.dir.display()))?;
-        let open = File::options().create(true).append(true).open(&path);
-        let file = open.with_context(|| format!("{} cannot be opened", path.display()))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                ui::say("another `cargo xtask` is setting up the same libtorch; waiting for it");
-                file.lock().with_context(|| format!("{} cannot be locked", path.display()))?;
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("{} cannot be locked", path.display()));
-            }
-        }
-        Ok(Lock { _file: file })
+        Lock::take(&self.beside("lock"))
     }
 
     /// Clears what an interrupted run left half made, and starts anew. Whole downloads are kept.
@@ -118,10 +128,15 @@ impl Slot {
     /// Puts the made folder in its place, and drops the downloads.
     pub fn commit(&self, _lock: &Lock) -> Result<()> {
         let (home, old) = (self.home(), self.beside("old"));
+        // A rename may reach the disk before what is renamed.
+        sync_tree(&self.partial())
+            .with_context(|| format!("{} cannot be put on the disk", self.partial().display()))?;
         if home.exists() {
             fs::rename(&home, &old).with_context(|| format!("{} cannot be moved away", home.display()))?;
         }
-        fs::rename(self.partial(), &home).with_context(|| format!("{} cannot be put in place", home.display()))?;
+        fs::rename(self.partial(), &home)
+            .and_then(|()| File::open(&self.dir)?.sync_all())
+            .with_context(|| format!("{} cannot be put in place", home.display()))?;
         remove(&old)?;
         remove(&self.downloads())
     }
@@ -131,6 +146,11 @@ impl Slot {
         remove(&self.downloads())
     }
 
+    /// Bytes that lie ready in these files and folders of the downloads.
+    pub fn downloaded(&self, names: &[&str]) -> u64 {
+        names.iter().map(|name| size(&self.downloads().join(name))).sum()
+    }
+
     /// Refuses early what would not fit on the disk.
     pub fn require_space(&self, needed: u64) -> Result<()> {
         match free_bytes(&self.dir) {
@@ -138,8 +158,8 @@ impl Slot {
                 "not enough room in {}: setting up libtorch takes up to {} for a while, and {} are free; make room, or \
                  set XDG_CACHE_HOME to a folder on a larger disk",
                 self.dir.display(),
-                ui::bytes(needed),
-                ui::bytes(free)
+                human_bytes(needed),
+                human_bytes(free)
             ),
             _ => Ok(()),
         }
@@ -159,6 +179,35 @@ fn remove(folder: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Bytes in a file, or in the files of a folder; none if it is not there.
+fn size(path: &Path) -> u64 {
+    match fs::read_dir(path) {
+        Ok(entries) => entries.flatten().map(|entry| size(&entry.path())).sum(),
+        Err(_) => fs::metadata(path).map_or(0, |metadata| metadata.len()),
+    }
+}
+
+/// Puts everything below `folder` on the disk: on Linux at once, for one call a file takes minutes on a slow disk.
+fn sync_tree(folder: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if rustix::fs::syncfs(File::open(folder)?).is_ok() {
+        return Ok(());
+    }
+    sync_each(folder)
+}
+
+fn sync_each(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+        if kind.is_dir() {
+            sync_each(&path)?;
+        } else if kind.is_file() {
+            File::open(&path)?.sync_all()?;
+        }
+    }
+    File::open(folder)?.sync_all()
 }
 
 /// Bytes that this user may still write there; `None` where the system does not say.
@@ -205,6 +254,31 @@ mod tests {
         assert!(!slot.downloads().join("incoming-123").exists());
         assert_eq!(fs::read_dir(slot.partial()).unwrap().count(), 0);
         assert!(slot.downloads().join("wheel").is_file());
+    }
+
+    #[test]
+    fn what_lies_ready_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let slot = slot(dir.path());
+        assert_eq!(slot.downloaded(&["torch"]), 0);
+        fs::create_dir_all(slot.downloads().join("torch")).unwrap();
+        for (file, text) in [("torch/a.whl", "four"), ("torch/b.whl", "5five"), ("libtorch.zip", "x")] {
+            fs::write(slot.downloads().join(file), text).unwrap();
+        }
+        assert_eq!(slot.downloaded(&["torch", "nvidia"]), 9);
+        assert_eq!(slot.downloaded(&["libtorch.zip"]), 1);
+    }
+
+    #[test]
+    fn a_tree_is_synchronised_whatever_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        fs::write(dir.path().join("a/b/file"), "x").unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("a/link")).unwrap();
+        for sync in [sync_tree, sync_each] {
+            sync(dir.path()).unwrap();
+            assert!(sync(&dir.path().join("gone")).is_err());
+        }
     }
 
     #[test]

@@ -7,9 +7,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
+
+use super::cache::Lock;
+use super::compiler::Compiler;
 
 /// A constructor is kept whatever the linker throws out.
 const KEEP: &str = r#"extern "C" int aoti_torch_create_cuda_guard(int, void**);
@@ -27,21 +30,28 @@ pub fn folder(cache: &Path, lib: &Path) -> Result<PathBuf> {
     let scripts = scripts(&home, lib);
     let complete = |dir: &Path| {
         let same = |(name, text): &(&str, String)| fs::read_to_string(dir.join(name)).is_ok_and(|found| found == *text);
-        dir.join(OBJECT).is_file() && scripts.iter().all(same)
+        dir.join(OBJECT).metadata().is_ok_and(|object| object.len() > 0) && scripts.iter().all(same)
     };
-    if !complete(&home.join("lib")) {
-        let partial = cache.join(format!("link-{:016x}.{}", fingerprint(lib), std::process::id()));
-        make(&partial.join("lib"), &scripts)
-            .and_then(|()| {
-                if home.exists() {
-                    fs::remove_dir_all(&home)?;
-                }
-                Ok(fs::rename(&partial, &home)?)
-            })
-            .inspect_err(|_| drop(fs::remove_dir_all(&partial)))
-            .with_context(|| format!("{} cannot be made", home.display()))?;
+    let lib = home.join("lib");
+    if !complete(&lib) {
+        let _lock = Lock::take(&home.with_extension("lock"))?;
+        // Another process may have made it while we waited.
+        if !complete(&lib) {
+            replace(&home, &scripts).with_context(|| format!("{} cannot be made", home.display()))?;
+        }
     }
     Ok(home)
+}
+
+fn replace(home: &Path, scripts: &[(&str, String)]) -> Result<()> {
+    let partial = home.with_extension("partial");
+    for leftover in [&partial, home] {
+        if leftover.exists() {
+            fs::remove_dir_all(leftover)?;
+        }
+    }
+    make(&partial.join("lib"), scripts)?;
+    Ok(fs::rename(&partial, home)?)
 }
 
 const OBJECT: &str = "keep_libtorch_cuda.o";
@@ -66,17 +76,12 @@ fn make(dir: &Path, scripts: &[(&str, String)]) -> Result<()> {
     }
     let source = dir.join("keep_libtorch_cuda.cpp");
     fs::write(&source, KEEP)?;
-    let compiler = compiler();
-    let mut command = Command::new(&compiler);
+    let compiler = Compiler::find();
+    let mut command = compiler.command();
     command.args(["-O1", "-fPIC", "-c"]).arg(&source).arg("-o").arg(dir.join(OBJECT)).stdin(Stdio::null());
     let status = command.status().with_context(|| format!("the C++ compiler `{compiler}` does not start"))?;
     ensure!(status.success(), "the C++ compiler `{compiler}` failed ({status})");
     Ok(())
-}
-
-/// The C++ compiler that torch-sys will call too.
-pub fn compiler() -> String {
-    std::env::var("CXX").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "c++".to_owned())
 }
 
 /// FNV-1a of a path, for a name that is the same in every clone.
@@ -91,6 +96,7 @@ fn fingerprint(path: &Path) -> u64 {
 mod tests {
     use super::*;
     use crate::libtorch::elf;
+    use std::process::Command;
 
     /// Builds a shared library that defines one function.
     fn library(dir: &Path, name: &str, function: &str) {
@@ -136,7 +142,26 @@ mod tests {
         let first = folder(dir.path(), &lib).unwrap();
         assert!(needs_cuda(&first.join("lib")));
         assert_eq!(folder(dir.path(), &lib).unwrap(), first, "made once");
+        let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert!(!names.into_iter().any(|name| name.ends_with(".partial")));
         library(&lib, "libtorch.so", "torch");
         assert!(!needs_cuda(&lib), "without the folder the linker drops it: if not, the folder is no longer needed");
+    }
+
+    #[test]
+    fn several_at_once_make_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let lib = dir.path().join("lib");
+        // Left by one that was killed.
+        let home = dir.path().join(format!("link-{:016x}", fingerprint(&lib)));
+        fs::create_dir_all(home.with_extension("partial").join("lib")).unwrap();
+        fs::create_dir_all(&home).unwrap();
+        std::thread::scope(|scope| {
+            let folders: Vec<_> = (0..4).map(|_| scope.spawn(|| folder(dir.path(), &lib).unwrap())).collect();
+            for made in folders {
+                assert_eq!(made.join().unwrap(), home);
+            }
+        });
+        assert!(home.join("lib").join(OBJECT).is_file() && !home.with_extension("partial").exists());
     }
 }

@@ -2,6 +2,7 @@
 
 mod archive;
 mod cache;
+mod compiler;
 pub mod config_file;
 mod elf;
 mod install;
@@ -13,12 +14,12 @@ mod python;
 mod wheels;
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
-use zip::result::ZipError;
 
 use self::cache::{Cache, Lock, Slot};
+use self::compiler::Compiler;
 use self::config_file::Settings;
 use self::install::Install;
 use self::platform::{Platform, Variant};
@@ -77,6 +78,8 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
 
 /// Makes sure that libtorch is there and that `.cargo/libtorch.toml` points to it.
 pub fn ensure(workspace: &Workspace, wanted: Wanted) -> Result<()> {
+    // Before minutes of downloading.
+    Compiler::find().require_cxx17()?;
     let cache = Cache::find()?;
     let found = find(workspace, &cache, wanted)?;
     let link = if found.install.has_cuda() && cfg!(target_os = "linux") {
@@ -99,13 +102,6 @@ pub fn ensure(workspace: &Workspace, wanted: Wanted) -> Result<()> {
             "note: RUSTFLAGS is set, and cargo then ignores the flags in .cargo/libtorch.toml: binaries that you build \
              yourself need `-C link-arg=-Wl,-rpath,{}` in it too",
             settings.run_path.display()
-        ));
-    }
-    let compiler = link::compiler();
-    let answers = Command::new(&compiler).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !answers.is_ok_and(|status| status.success()) {
-        ui::say(format_args!(
-            "note: the C++ compiler `{compiler}` does not start; building needs one (g++ or clang++)"
         ));
     }
     Ok(())
@@ -180,6 +176,7 @@ fn make(cache: &Cache, wanted: Wanted) -> Result<Install> {
     if platform == Platform::MacArm64 && variant == Variant::Cuda {
         bail!("there is no CUDA on macOS; leave --cuda out");
     }
+    platform.require_c_library()?;
     let slot = cache.slot(variant);
     let lock = slot.lock()?;
     // Another process may have made it while we waited.
@@ -187,8 +184,13 @@ fn make(cache: &Cache, wanted: Wanted) -> Result<Install> {
         return Ok(install);
     }
     slot.begin(&lock)?;
-    slot.require_space(platform.sizes(variant).peak())?;
-    fill(&slot, &lock, platform, variant)?;
+    if let Err(error) = fill(&slot, &lock, platform, variant) {
+        if !archive::is_damage(&error) {
+            return Err(error);
+        }
+        slot.discard_downloads(&lock)?;
+        return Err(error.context("a download was damaged, and is removed now: run this again"));
+    }
     Install::check(&slot.partial_root())
         .and_then(|install| install.serving(Some(variant)))
         .map_err(|fault| anyhow!("what was downloaded cannot be used: {fault}"))?;
@@ -197,24 +199,55 @@ fn make(cache: &Cache, wanted: Wanted) -> Result<Install> {
 }
 
 fn fill(slot: &Slot, lock: &Lock, platform: Platform, variant: Variant) -> Result<()> {
-    let zip = platform.official_zip(variant);
+    let sizes = platform.sizes(variant);
     let from_pip = match Pip::find() {
-        Some(pip) => wheels::make(slot, platform, variant, &pip),
+        Some(pip) => {
+            slot.require_space(sizes.by_pip(slot.downloaded(&wheels::COMPLETE)))?;
+            wheels::make(slot, platform, variant, &pip)
+        }
         None => Err(PipError::NotThere.into()),
     };
     let Err(error) = from_pip else { return Ok(()) };
-    match error.downcast_ref::<PipError>() {
-        Some(PipError::NotThere | PipError::NoWheel | PipError::TooOld) => {
-            let Some(url) = zip else { return Err(error) };
-            ui::say(format_args!("{error}; taking the official archive instead"));
-            slot.begin(lock)?;
-            official::make(slot, &url, variant).with_context(|| format!("{error}"))
+    let Some(why) = error.downcast_ref::<PipError>() else { return Err(error) };
+    let url = archive_instead(platform, variant, why)?;
+    ui::say(format_args!("{why}; taking the official archive instead"));
+    slot.begin(lock)?;
+    slot.require_space(sizes.by_archive(slot.downloaded(&official::KEPT)))?;
+    official::make(slot, &url, variant).with_context(|| why.to_string())
+}
+
+/// The official archive's address, where it can help after pip brought nothing.
+fn archive_instead(platform: Platform, variant: Variant, why: &PipError) -> Result<String> {
+    match (why, platform.official_zip(variant)) {
+        (PipError::NoNetwork | PipError::DiskFull, _) => bail!("{why}"),
+        (PipError::NotThere, None) => {
+            bail!(
+                "{why}; install it, e.g. with `apt install python3-pip` or `python3 -m ensurepip`, and run this again"
+            )
         }
-        Some(_) => Err(error),
-        None if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(ZipError::InvalidArchive(_)))) => {
-            slot.discard_downloads(lock)?;
-            Err(error.context("a download was damaged, and is removed now: run this again"))
+        (PipError::NoWheel | PipError::TooOld | PipError::Other(_), None) => bail!("{why}"),
+        (PipError::NotThere | PipError::NoWheel | PipError::TooOld | PipError::Other(_), Some(url)) => Ok(url),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_archive_takes_over_where_there_is_one_and_it_can_help() {
+        let other = || PipError::Other("THESE PACKAGES DO NOT MATCH THE HASHES".to_owned());
+        for why in [PipError::NotThere, PipError::NoWheel, PipError::TooOld, other()] {
+            assert!(archive_instead(Platform::LinuxX86_64, Variant::Cpu, &why).is_ok(), "{why}");
         }
-        None => Err(error),
+        let check = |platform, why: PipError, expected: &str| {
+            let error = archive_instead(platform, Variant::Cpu, &why).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(Platform::LinuxX86_64, PipError::NoNetwork, "check the network");
+        check(Platform::LinuxX86_64, PipError::DiskFull, "XDG_CACHE_HOME");
+        check(Platform::LinuxAarch64, PipError::NotThere, "`apt install python3-pip` or `python3 -m ensurepip`");
+        check(Platform::LinuxAarch64, PipError::TooOld, "--upgrade pip");
+        check(Platform::LinuxAarch64, other(), "DO NOT MATCH");
     }
 }

@@ -45,6 +45,14 @@ impl Platform {
         }
     }
 
+    /// Refuses a C library that the libraries would not load on.
+    pub fn require_c_library(self) -> Result<()> {
+        match self {
+            Self::LinuxX86_64 | Self::LinuxAarch64 => glibc().map_or(Ok(()), |version| require_glibc(&version)),
+            Self::MacArm64 => Ok(()),
+        }
+    }
+
     /// The platform tags that pip may choose a wheel by. pip takes each literally: a wheel for an older glibc
     /// than the newest named here is found only if its tag is listed too.
     pub fn wheel_tags(self) -> Vec<String> {
@@ -94,11 +102,45 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// While it is made: the download is on the disk up to three times (pip's temporary file, pip's cache, and
-    /// the file that is unpacked).
-    pub fn peak(self) -> u64 {
-        self.download.saturating_mul(3).saturating_add(self.unpacked)
+    /// While it is made with pip: what is still to be downloaded is on the disk up to three times (pip's temporary file,
+    /// pip's cache, and the file that is unpacked).
+    pub fn by_pip(self, present: u64) -> u64 {
+        self.download.saturating_sub(present).saturating_mul(3).saturating_add(self.unpacked)
     }
+
+    /// The same with the official archive, which is on the disk once.
+    pub fn by_archive(self, present: u64) -> u64 {
+        self.download.saturating_sub(present).saturating_add(self.unpacked)
+    }
+}
+
+/// The oldest glibc that libtorch runs on, as the tag of its wheels says.
+const OLDEST_GLIBC: (u32, u32) = (2, 28);
+
+fn require_glibc(version: &str) -> Result<()> {
+    let mut numbers = version.split('.').map_while(|part| part.parse().ok());
+    let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else { return Ok(()) };
+    let (oldest_major, oldest_minor) = OLDEST_GLIBC;
+    if (major, minor) < OLDEST_GLIBC {
+        bail!(
+            "libtorch {VERSION} needs glibc {oldest_major}.{oldest_minor} or newer, and this system has {version}; use a \
+             newer system (Debian 10, Ubuntu 18.10, RHEL 8 or later), or set LIBTORCH to one built for this"
+        );
+    }
+    Ok(())
+}
+
+/// The version of glibc that this process runs on.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn glibc() -> Option<String> {
+    // SAFETY: it returns a pointer to a string of glibc's own, which ends with a zero byte and never changes.
+    let version = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) };
+    version.to_str().ok().map(str::to_owned)
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn glibc() -> Option<String> {
+    None
 }
 
 #[cfg(test)]
@@ -131,8 +173,23 @@ mod tests {
     }
 
     #[test]
-    fn the_peak_counts_the_download_three_times() {
-        assert_eq!(Sizes { download: 10, unpacked: 7 }.peak(), 37);
-        assert_eq!(Sizes { download: u64::MAX, unpacked: 7 }.peak(), u64::MAX);
+    fn pip_has_the_download_three_times_and_what_is_there_is_not_needed() {
+        let sizes = Sizes { download: 10, unpacked: 7 };
+        for (present, by_pip, by_archive) in [(0, 37, 17), (4, 25, 13), (10, 7, 7), (11, 7, 7)] {
+            assert_eq!((sizes.by_pip(present), sizes.by_archive(present)), (by_pip, by_archive), "{present}");
+        }
+        assert_eq!(Sizes { download: u64::MAX, unpacked: 7 }.by_pip(0), u64::MAX);
+    }
+
+    #[test]
+    fn an_old_glibc_is_refused_before_anything_is_downloaded() {
+        for version in ["2.28", "2.36", "2.40.9000", "3.0", "of nobody"] {
+            require_glibc(version).unwrap_or_else(|error| panic!("{version}: {error}"));
+        }
+        for version in ["2.27", "2.17", "1.99"] {
+            let error = require_glibc(version).unwrap_err().to_string();
+            assert!(error.contains("glibc 2.28 or newer") && error.contains(version), "{error}");
+        }
+        Platform::current().unwrap().require_c_library().unwrap();
     }
 }

@@ -73,7 +73,10 @@ impl Pip {
         }
         command.arg("--dest").arg(into).args(request.requirements);
         // pip's own bar goes to stdout: keep ours free for what we print ourselves.
-        command.env("TMPDIR", scratch).stdin(Stdio::null()).stderr(Stdio::piped());
+        command.env("TMPDIR", scratch);
+        // The user's configuration may say otherwise, for what pip installs; it installs nothing here, and nobody answers.
+        command.env("PIP_REQUIRE_VIRTUALENV", "0").env("PIP_NO_INPUT", "1");
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(other)?;
         let mut complaints = Vec::new();
         if let Some(stderr) = child.stderr.take() {
@@ -162,7 +165,7 @@ pub fn torch_package() -> Result<PathBuf> {
             "LIBTORCH_USE_PYTORCH is set, but `{python}` has no torch; activate the environment that has it, or unset it"
         );
     }
-    Ok(path.into())
+    std::path::absolute(&path).with_context(|| format!("{path} cannot be made absolute"))
 }
 
 #[cfg(test)]

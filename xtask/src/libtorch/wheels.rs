@@ -1,7 +1,7 @@
 //! libtorch from the wheels of the user's own pip set-up.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -12,16 +12,20 @@ use super::platform::{Platform, Variant};
 use super::python::{Dependencies, Pip, PipError, Request};
 use crate::ui;
 
+/// Where complete downloads are kept, below the slot's downloads.
+pub const COMPLETE: [&str; 2] = ["torch", "nvidia"];
+
 /// Fills the slot's partial folder.
 pub fn make(slot: &Slot, platform: Platform, variant: Variant, pip: &Pip) -> Result<()> {
     ui::say(format_args!("downloading libtorch {VERSION} ({}) with pip", variant.name()));
     let torch = Request { requirements: &[format!("torch=={VERSION}")], dependencies: Dependencies::Leave, platform };
-    let wheels = step(slot, pip, "torch", &torch)?;
+    let [torch_wheel, nvidia_wheels] = COMPLETE;
+    let wheels = step(slot, pip, torch_wheel, &torch)?;
     let wheel = wheels.first().context("pip said that it downloaded torch, but did not")?;
     let metadata = Metadata::read(wheel)?;
     let nvidia = |requirements: &[String]| {
         let request = Request { requirements, dependencies: Dependencies::Bring, platform };
-        Ok(step(slot, pip, "nvidia", &request)?)
+        Ok(step(slot, pip, nvidia_wheels, &request)?)
     };
     match (platform, variant) {
         (Platform::MacArm64, _) => layout::macos(wheel, &metadata, &slot.partial()),
@@ -50,13 +54,18 @@ fn step(slot: &Slot, pip: &Pip, name: &str, request: &Request<'_>) -> Result<Vec
             fs::create_dir_all(folder).map_err(io)?;
         }
         pip.download(request, &incoming, &scratch)?;
+        if wheels_in(&incoming).map_err(io)?.is_empty() {
+            return Err(PipError::Other("it ended well, but brought no wheel".to_owned()));
+        }
         fs::rename(&incoming, &done).map_err(io)?;
         fs::remove_dir_all(&scratch).map_err(io)?;
     }
-    let mut wheels = Vec::new();
-    for entry in fs::read_dir(&done).map_err(io)? {
-        wheels.push(entry.map_err(io)?.path());
-    }
+    wheels_in(&done).map_err(io)
+}
+
+/// The wheels of a folder, sorted.
+fn wheels_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut wheels = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
     wheels.retain(|path| path.extension().is_some_and(|extension| extension == "whl"));
     wheels.sort();
     Ok(wheels)
