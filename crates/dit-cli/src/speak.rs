@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
+use serde::Serialize;
 
 /// A line on stderr. A closed stderr does not stop a run.
 pub fn say(text: Arguments<'_>) {
@@ -19,4 +20,9 @@ pub fn print_out(text: Arguments<'_>) -> Result<()> {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// `value` as JSON on stdout.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    print_out(format_args!("{}\n", serde_json::to_string_pretty(value)?))
 }

@@ -6,7 +6,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     args::{ConvertArgs, DtypeArg, LayoutArg},
+    interrupt::OnInterrupt,
     open::{Library, told},
+    speak::say,
 };
 
 pub fn run(args: &ConvertArgs) -> Result<()> {
@@ -44,18 +46,26 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let template = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}";
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let interrupt = OnInterrupt::install()?;
+    let output = args.output.clone();
+    interrupt.set(move || {
+        let _ = dit_files::remove_unfinished(&output); // what cannot be removed is a hidden file beside it
+        say(format_args!("\nstopped; nothing was written"));
+    });
     let done = convert(&input.path, &args.output, &options, &mut |progress| {
         bar.set_length(progress.total);
         bar.set_position(progress.written);
-    })?;
+    });
+    interrupt.clear();
     bar.finish_and_clear();
+    let done = done?;
     let what = match &done.config {
         ModelConfig::Dit(config) => config.to_string(),
         ModelConfig::Vae(_) => "AutoencoderKL".to_owned(),
     };
-    eprintln!("{what}: {} layout -> {} layout, {:.1} MB", done.from, done.to, done.bytes as f64 / 1e6);
+    say(format_args!("{what}: {} layout -> {} layout, {:.1} MB", done.from, done.to, done.bytes as f64 / 1e6));
     for file in &done.files {
-        eprintln!("wrote {}", file.display());
+        say(format_args!("wrote {}", file.display()));
     }
     Ok(())
 }

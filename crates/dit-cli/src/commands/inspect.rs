@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     args::InspectArgs,
     open::{Library, told},
-    speak::print_out,
+    speak::{print_json, print_out},
 };
 
 /// What `--json` prints, and the text lays out.
@@ -62,7 +62,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         Err(error) => return Err(error.into()),
     };
     if args.json {
-        print_out(format_args!("{}\n", serde_json::to_string_pretty(&report)?))?;
+        print_json(&report)?;
     } else {
         print_out(format_args!("{}", text(&report)))?;
     }

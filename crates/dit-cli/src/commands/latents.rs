@@ -33,9 +33,9 @@ pub fn inspect(folder: &Path, json: bool) -> Result<()> {
         manifest: &manifest,
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        print_json(&report)?;
     } else {
-        print!("{}", text(folder, &report));
+        print_out(format_args!("{}", text(folder, &report)))?;
     }
     Ok(())
 }

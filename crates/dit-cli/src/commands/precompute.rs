@@ -28,6 +28,7 @@ use crate::{
     interrupt::OnInterrupt,
     machine,
     open::Library,
+    speak::{print_json, say},
 };
 
 /// On a CPU, pixels encoded at once where --batch-size does not say: activations of more leave the cache, and of much fewer
@@ -70,7 +71,7 @@ pub fn run(args: &PrecomputeArgs) -> Result<()> {
         Some(report) if !args.verify => report.manifest.clone(),
         _ => {
             let verified = shard::verify(&args.out)?;
-            eprintln!("every byte of {} shards is as it was written", verified.manifest.shards.len());
+            say(format_args!("every byte of {} shards is as it was written", verified.manifest.shards.len()));
             verified.manifest
         }
     };
@@ -84,13 +85,13 @@ pub fn run(args: &PrecomputeArgs) -> Result<()> {
     };
     let progress = report.as_ref().map(|report| report.progress);
     let encoded_now = progress.map_or(0, |progress| progress.done - progress.resumed);
-    eprintln!(
+    say(format_args!(
         "{}: {} records in {} shards, {} skipped",
         args.out.display(),
         summary.records,
         manifest.shards.len(),
         summary.skipped
-    );
+    ));
     if args.json {
         let summary = Summary {
             out: args.out.display().to_string(),
@@ -108,7 +109,7 @@ pub fn run(args: &PrecomputeArgs) -> Result<()> {
             mean: summary.mean.clone(),
             std: summary.std.clone(),
         };
-        println!("{}", serde_json::to_string_pretty(&summary)?);
+        print_json(&summary)?;
     }
     Ok(())
 }
@@ -148,7 +149,12 @@ fn precompute(args: &PrecomputeArgs, data: &Path, interrupt: &OnInterrupt) -> Re
     let (encoding, device) = encoding(args)?;
     let source = Source::open(data)?;
     let records = (source.len() as u64).min(args.limit.unwrap_or(u64::MAX));
-    eprintln!("{}: {}, {records} records, {} classes", data.display(), source.kind(), source.class_names().len());
+    say(format_args!(
+        "{}: {}, {records} records, {} classes",
+        data.display(),
+        source.kind(),
+        source.class_names().len()
+    ));
     let kind = match encoding.precision {
         EncodingPrecision::Fp32 => tch::Kind::Float,
         EncodingPrecision::Bf16 => tch::Kind::BFloat16,
@@ -181,7 +187,10 @@ fn precompute(args: &PrecomputeArgs, data: &Path, interrupt: &OnInterrupt) -> Re
     let done = Arc::new(AtomicU64::new(0));
     let done_then = Arc::clone(&done);
     interrupt.set(move || {
-        eprintln!("\nstopped at {} of {records}; the same command continues", done_then.load(Ordering::Relaxed));
+        say(format_args!(
+            "\nstopped at {} of {records}; the same command continues",
+            done_then.load(Ordering::Relaxed)
+        ));
     });
     let bar = Bar::new();
     let mut last_line = Instant::now();
@@ -191,13 +200,13 @@ fn precompute(args: &PrecomputeArgs, data: &Path, interrupt: &OnInterrupt) -> Re
         bar.show(&progress);
         if bar.is_hidden() && last_line.elapsed() >= BETWEEN_LINES {
             last_line = Instant::now();
-            eprintln!("{} of {}: {}", progress.done, progress.total, describe(&progress));
+            say(format_args!("{} of {}: {}", progress.done, progress.total, describe(&progress)));
         }
     });
     bar.finish();
     interrupt.clear();
     let report = report?;
-    eprintln!("{}", describe(&report.progress));
+    say(format_args!("{}", describe(&report.progress)));
     Ok(report)
 }
 

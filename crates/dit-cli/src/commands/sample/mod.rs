@@ -28,7 +28,7 @@ use crate::{
     machine,
     open::{Library, Located, told},
     progress::StepBar,
-    speak::{print_out, say},
+    speak::{print_json, say},
 };
 
 /// Who writes the files.
@@ -107,7 +107,7 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     if args.json {
         let seconds_total = start.elapsed().as_secs_f64();
         let summary = Summary::new(&provenance, &plan, config, &timings, seconds_load, seconds_total, &written);
-        print_out(format_args!("{}\n", serde_json::to_string_pretty(&summary)?))?;
+        print_json(&summary)?;
     }
     Ok(())
 }
