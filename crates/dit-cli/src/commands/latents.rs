@@ -6,6 +6,8 @@ use anyhow::Result;
 use dit_data::shard::Manifest;
 use serde::Serialize;
 
+use crate::speak::{print_json, print_out};
+
 #[derive(Serialize)]
 struct Report<'a> {
     kind: &'static str,
