@@ -138,7 +138,7 @@ fn narrow(found: usize) -> Result<u32> {
 }
 
 fn synonyms(line: &str) -> Vec<String> {
-    line.split(',').map(|name| name.trim().to_owned()).collect()
+    line.split([',', '/']).map(|name| name.trim().to_owned()).collect()
 }
 
 #[cfg(test)]

@@ -60,13 +60,13 @@ pub struct SampleArgs {
     pub vae: Option<String>,
     /// Classes: ids, ranges and names, such as `207,360`, `0-9`, "golden retriever" or `all`; order and repeats are kept
     /// [default: the original's eight for ImageNet, else all]
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     pub class: Option<String>,
     /// Pictures per listed class [default: 1]
     #[arg(long, value_name = "N")]
     pub num_samples: Option<usize>,
     /// Classifier-free guidance scale; 1 is no guidance, at half the cost [default: 4.0]
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
     pub cfg_scale: Option<f64>,
     /// Latent channels that are guided [default: 3 for four-channel latents, as the released models were evaluated]
     #[arg(long, value_name = "3|all")]
@@ -80,10 +80,10 @@ pub struct SampleArgs {
     #[arg(long, value_name = "SPEC")]
     pub steps: Option<String>,
     /// DDIM's noise: 0 deterministic, 1 as much as DDPM [default: 0.0]
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
     pub eta: Option<f64>,
     /// Seed; image k of a seed is the same whatever batch it is in [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// Replay noise: safetensors with `z` (N,C,H,W) and, for samplers that add noise, `steps` (S,N,C,H,W)
     #[arg(long, value_name = "FILE")]
@@ -112,10 +112,10 @@ pub struct SampleArgs {
     /// safetensors `latents` (N,C,H,W), scaled as the model sees them, before the VAE
     #[arg(long, value_name = "FILE")]
     pub latents: Option<PathBuf>,
-    /// Repeat the run that made this PNG; other flags override its recipe
+    /// Repeat what made this PNG: --out is that picture again, --out-dir its whole batch; other flags override its recipe
     #[arg(long, value_name = "X.png")]
     pub from_png: Option<PathBuf>,
-    /// A machine-readable summary on stdout; everything else is on stderr
+    /// A machine-readable summary on stdout when the run is complete; everything else is on stderr
     #[arg(long)]
     pub json: bool,
 }

@@ -1,9 +1,9 @@
 //! The progress bar: on a terminal only.
 
-use std::io::IsTerminal;
+use std::{fmt::Write, io::IsTerminal};
 
 use dit_sample::RunProgress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// A bar over all steps of a run, with rate and time left.
 pub struct StepBar(ProgressBar);
@@ -14,8 +14,11 @@ impl StepBar {
         let terminal = std::io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(0), target);
-        let template = "{msg} {wide_bar} step {pos}/{len} {per_sec} {eta} left";
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let template = "{msg} {wide_bar} step {pos}/{len} {rate} {eta} left";
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+            let _ = write!(out, "{:.1} steps/s", state.per_sec()); // a String, which takes everything
+        }));
         Self(bar)
     }
 

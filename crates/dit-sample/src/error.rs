@@ -40,6 +40,10 @@ pub enum Error {
     #[error("{} would be written over another file of this run\n  help: give each output a path of its own", .0.display())]
     SamePath(std::path::PathBuf),
 
+    /// A picture under the name of something else.
+    #[error("{} does not end in .png, and pictures are written as PNG", .0.display())]
+    NotPng(std::path::PathBuf),
+
     /// A grid of too many pictures.
     #[error(
         "a grid of {count} pictures is too large ({mebibytes} MiB of pixels)\n  help: write them with --out-dir or --npz"

@@ -42,7 +42,7 @@ mod shared;
 
 pub use error::Error;
 pub use memory::{batch_size_that_fits, bytes_per_picture};
-pub use outputs::{OutputPaths, Outputs};
+pub use outputs::{Kept, OutputPaths, Outputs};
 pub use pipeline::Pipeline;
 pub use plan::{Batch, MOST_IMAGES, Plan};
 pub use recipe::{OpenedAs, Provenance, Recipe, Shows, Source};

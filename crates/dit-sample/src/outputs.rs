@@ -63,11 +63,27 @@ impl OutputPaths {
             }
             taken.push(place);
         }
+        if let Some(png) =
+            self.png.as_ref().filter(|png| !png.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")))
+        {
+            return Err(Error::NotPng(png.clone()));
+        }
         if let Some(dir) = &self.dir {
             ensure_folder(dir)?;
+            let dir = dir.canonicalize().unwrap_or_else(|_| dir.clone());
+            if let Some(input) = taken.iter().find(|input| input.parent() == Some(&dir) && is_numbered_png(input)) {
+                return Err(Error::SamePath(input.clone()));
+            }
         }
         Ok(())
     }
+}
+
+/// Whether a file is named as the pictures of a folder are.
+fn is_numbered_png(path: &Path) -> bool {
+    let digits =
+        path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.bytes().all(|b| b.is_ascii_digit()));
+    digits && path.extension().is_some_and(|extension| extension == "png")
 }
 
 /// The file that a write to `path` would make or replace.
@@ -76,6 +92,17 @@ fn place(path: &Path) -> PathBuf {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(path.file_name().unwrap_or_default())
     })
+}
+
+/// What there is of a run that did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The files written.
+    pub files: Vec<PathBuf>,
+    /// Pictures finished.
+    pub pictures: usize,
+    /// Pictures that were asked for.
+    pub of: usize,
 }
 
 /// The open outputs of a run. What each batch gives is written at once, so that an interrupted run keeps what it has.
@@ -216,8 +243,10 @@ impl Outputs {
     ///
     /// # Errors
     /// The first failure.
-    pub fn finish_early(self) -> Result<Vec<PathBuf>, Error> {
-        self.complete(|npz| npz.finish_early().map(|count| count > 0))
+    pub fn finish_early(self) -> Result<Kept, Error> {
+        let (pictures, of) = (self.taken, self.classes.len());
+        let files = self.complete(|npz| npz.finish_early().map(|count| count > 0))?;
+        Ok(Kept { files, pictures, of })
     }
 
     fn complete(mut self, npz: impl FnOnce(NpzWriter) -> dit_image::Result<bool>) -> Result<Vec<PathBuf>, Error> {

@@ -72,6 +72,8 @@ pub fn run(
             last = Instant::now();
             flow
         })?;
+        let images = batch.images();
+        tracing::debug!(?images, "latents are done");
         let start = Instant::now();
         outputs.with(|outputs| outputs.push_latents(&latents))?;
         if outputs.with(|outputs| Ok(outputs.needs_pictures()))? {
@@ -89,6 +91,7 @@ pub fn run(
             progress.images_done += batch.classes.len();
         }
         timings.decode += start.elapsed().as_secs_f64();
+        tracing::debug!(images = progress.images_done, seconds = start.elapsed().as_secs_f64(), "pictures are written");
     }
     Ok(timings)
 }

@@ -3,7 +3,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{Error, Outputs};
+use crate::{Error, Kept, Outputs};
 
 /// [`Outputs`] that another thread may complete: the one that hears Ctrl-C, while libtorch computes on this one.
 ///
@@ -52,7 +52,7 @@ impl SharedOutputs {
     ///
     /// # Errors
     /// As there.
-    pub fn finish_early(&self) -> Result<Option<Vec<PathBuf>>, Error> {
+    pub fn finish_early(&self) -> Result<Option<Kept>, Error> {
         take(&mut self.lock()).map(|outputs| outputs.finish_early()).transpose()
     }
 
@@ -61,7 +61,7 @@ impl SharedOutputs {
     ///
     /// # Errors
     /// As there.
-    pub fn finish_at_exit(&self) -> Result<Option<Vec<PathBuf>>, Error> {
+    pub fn finish_at_exit(&self) -> Result<Option<Kept>, Error> {
         let mut state = self.lock();
         let written = take(&mut state).map(|outputs| outputs.finish_early()).transpose();
         std::mem::forget(state);

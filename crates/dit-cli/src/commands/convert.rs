@@ -64,6 +64,16 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
         ModelConfig::Vae(_) => "AutoencoderKL".to_owned(),
     };
     say(format_args!("{what}: {} layout -> {} layout, {:.1} MB", done.from, done.to, done.bytes as f64 / 1e6));
+    let in_torch = done
+        .files
+        .iter()
+        .any(|file| file.extension().is_some_and(|extension| extension != "safetensors" && extension != "json"));
+    if let (ModelConfig::Dit(config), true) = (&done.config, in_torch) {
+        say(format_args!(
+            "note: a .pt file holds tensors alone, no class names and no configuration; to read it back, pass --num-heads {}",
+            config.heads
+        ));
+    }
     for file in &done.files {
         say(format_args!("wrote {}", file.display()));
     }

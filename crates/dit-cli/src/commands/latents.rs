@@ -50,11 +50,11 @@ fn text(folder: &Path, report: &Report) -> String {
     line("state", format!("{} of {} shards, {state}", report.shards_done, report.shards_total));
     if let Ok(layout) = settings.layout() {
         let shape: Vec<String> = layout.shape(0).iter().skip(1).map(usize::to_string).collect();
-        line("moments", format!("({}) {:?} a record: mean, log-variance", shape.join(", "), settings.store));
+        line("moments", format!("({}) {} a record: mean, log-variance", shape.join(", "), word(&settings.store)));
     }
     line(
         "pictures",
-        format!("{} px, crop {:?}, mirror images: {:?}", settings.image_size, settings.crop, settings.flips),
+        format!("{} px, crop {}, flips {}", settings.image_size, word(&settings.crop), word(&settings.flips)),
     );
     line("VAE", format!("{} ({})", settings.vae.name, settings.vae.sha256));
     line("scale", format!("{}, shift {}; latents are stored raw", report.scale, report.shift));
@@ -62,8 +62,11 @@ fn text(folder: &Path, report: &Report) -> String {
     line(
         "encoded on",
         format!(
-            "{}, {:?}, {} threads, batches of {}",
-            encoding.device, encoding.precision, encoding.threads, encoding.batch_size
+            "{}, {}, {} threads, batches of {}",
+            encoding.device,
+            word(&encoding.precision),
+            encoding.threads,
+            encoding.batch_size
         ),
     );
     line("source", format!("{} records ({})", settings.source.records, settings.source.fingerprint));
@@ -78,4 +81,10 @@ fn text(folder: &Path, report: &Report) -> String {
         line("std", numbers(&summary.std));
     }
     text
+}
+
+/// A setting as the manifest and the command line spell it.
+fn word(setting: &impl Serialize) -> String {
+    let value = serde_json::to_value(setting).unwrap_or_default();
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -16,7 +16,9 @@ use dit_catalog::Kind;
 use dit_classes::ClassNames;
 use dit_diffusion::{Noise, ReplayedNoise, SeededNoise};
 use dit_model::Dit;
-use dit_sample::{Outputs, Pipeline, Plan, Provenance, SharedOutputs, Source, Timings, batch_size_that_fits};
+use dit_sample::{
+    Kept, OutputPaths, Outputs, Pipeline, Plan, Provenance, SharedOutputs, Source, Timings, batch_size_that_fits,
+};
 use dit_vae::AutoencoderKl;
 use dit_weights::{Checkpoint, SafetensorsFile, TensorSource, VaeCheckpoint, sha256_of, to_tensor};
 use tch::Device;
@@ -42,7 +44,11 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     let threads = machine::set_threads(request.threads)?;
     let files = Files::open(&request)?;
     let config = files.checkpoint.config();
-    say(format_args!("checkpoint: {} ({config}, {})", files.dit_at.name, files.dit_at.path.display()));
+    say(format_args!("checkpoint: {} ({config})", files.dit_at.name));
+    tracing::info!(path = %files.dit_at.path.display(), layout = %files.checkpoint.source_layout(), "transformer");
+    if let Some((_, at)) = &files.vae {
+        tracing::info!(path = %at.path.display(), "latent codec");
+    }
 
     let downsampling = files.vae.as_ref().map_or(8, |(vae, _)| vae.config().downsampling());
     request.check_image_size(config, downsampling)?;
@@ -52,7 +58,9 @@ pub fn run(args: &SampleArgs) -> Result<()> {
         let memory = machine::memory_for_batches(device);
         batch_size_that_fits(config, settings.precision, settings.cfg_scale != 1.0, memory)
     });
-    let plan = Plan::new(config, settings.clone(), request.first_image, request.classes(&names)?, batch_size)?;
+    let classes = request.classes(&names).with_context(|| files.about_classes(&names))?;
+    let plan = Plan::new(config, settings.clone(), request.first_image, classes, batch_size)?;
+    tracing::info!(?device, threads, batch_size, images = plan.classes().len(), "plan");
     let (noise, noise_source) = open_noise(&request)?;
     plan.check_noise(config, &*noise)?;
     let picture_size = files.picture_size();
@@ -72,6 +80,8 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     request.check_sources(&provenance)?;
     let pipeline = files.load(device, plan.settings().precision.kind())?;
     let seconds_load = start.elapsed().as_secs_f64();
+    tracing::info!(seconds = seconds_load, precision = plan.settings().precision.name(), "weights are loaded");
+    say_replaced(&request.outputs);
 
     let labels: BTreeMap<u32, String> =
         plan.classes().iter().filter_map(|&class| Some((class, names.name(class)?.to_owned()))).collect();
@@ -128,9 +138,14 @@ impl Files {
         };
         let opened_as = &request.opened_as;
         let options = told(dit_at.options.clone(), opened_as.model.as_deref(), opened_as.num_heads)?;
-        let checkpoint = Checkpoint::open(&dit_at.path, &options)?;
+        let checkpoint = Checkpoint::open(&dit_at.path, &options)
+            .with_context(|| format!("cannot sample from {}", dit_at.path.display()))?;
         let vae = match locate_vae(&library, request, &dit_at)? {
-            Some(at) => Some((VaeCheckpoint::open(&at.path)?, at)),
+            Some(at) => {
+                let vae = VaeCheckpoint::open(&at.path)
+                    .with_context(|| format!("cannot decode with {}", at.path.display()))?;
+                Some((vae, at))
+            }
             None => None,
         };
         Ok(Self { dit_at, checkpoint, vae })
@@ -146,7 +161,21 @@ impl Files {
     /// Files that no output may replace.
     fn inputs<'a>(&'a self, request: &'a Request) -> Vec<&'a Path> {
         let vae = self.vae.iter().flat_map(|(vae, _)| vae.files());
-        self.checkpoint.files().iter().chain(vae).chain(&request.noise).map(PathBuf::as_path).collect()
+        let given = request.noise.iter().chain(&request.from_png);
+        self.checkpoint.files().iter().chain(vae).chain(given).map(PathBuf::as_path).collect()
+    }
+
+    /// What to say beside an error about class names.
+    fn about_classes(&self, names: &ClassNames) -> String {
+        let listed: Vec<&str> = (0..names.len().min(20)).filter_map(|class| names.name(class)).collect();
+        let mut text = match listed.len() as u32 == names.len() && !listed.is_empty() {
+            true => format!("the classes of {} are {}", self.dit_at.name, listed.join(", ")),
+            false => format!("the classes of {}", self.dit_at.name),
+        };
+        if self.dit_at.name == dit_catalog::DEMO {
+            text.push_str(" (ImageNet's need DiT-XL/2: `cargo xtask fetch-weights`)");
+        }
+        text
     }
 
     fn checkpoint_source(&self) -> Result<Source> {
@@ -188,18 +217,25 @@ fn run_plan(
 }
 
 /// Says what is left of a run that did not come to its end.
-fn say_kept(kept: Result<Option<Vec<PathBuf>>, dit_sample::Error>) {
+fn say_kept(kept: Result<Option<Kept>, dit_sample::Error>) {
     match kept {
         Ok(None) => say(format_args!("\nstopped")),
-        Ok(Some(written)) => match &written[..] {
+        Ok(Some(Kept { files, pictures, of })) => match &files[..] {
             [] => say(format_args!("\nstopped; no image was finished")),
-            [only] => say(format_args!("\nstopped; finished images are kept in {}", only.display())),
-            [.., last] => {
-                let count = written.len();
-                say(format_args!("\nstopped; finished images are kept in {count} files, the last {}", last.display()));
-            }
+            [.., last] => say(format_args!(
+                "\nstopped; finished images are kept: {pictures} of {of} pictures, {} files, the last {}",
+                files.len(),
+                last.display()
+            )),
         },
         Err(error) => say(format_args!("\nstopped; finished images could not be kept: {error}")),
+    }
+}
+
+/// Files that the run will replace are named before it begins.
+fn say_replaced(outputs: &OutputPaths) {
+    for path in [&outputs.png, &outputs.npz, &outputs.latents].into_iter().flatten().filter(|path| path.exists()) {
+        say(format_args!("{} exists and will be replaced", path.display()));
     }
 }
 
