@@ -71,9 +71,12 @@ fn quiet_activations_in_which_the_eps_of_every_norm_shows() {
 }
 
 #[test]
-#[ignore = "336 MB: python tests/fixtures/make_vae_cases.py FOLDER, then DIT_VAE_CASE=FOLDER"]
 fn a_case_made_by_hand() {
-    check(Path::new(&std::env::var_os("DIT_VAE_CASE").expect("DIT_VAE_CASE names the case's folder")));
+    let Some(case) = std::env::var_os("DIT_VAE_CASE") else {
+        eprintln!("skipped: 336 MB; run tests/fixtures/make_vae_cases.py FOLDER and set DIT_VAE_CASE=FOLDER");
+        return;
+    };
+    check(Path::new(&case));
 }
 
 #[test]
