@@ -5,21 +5,24 @@ use std::{fmt::Write, io::IsTerminal};
 use dit_sample::RunProgress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+/// A bar of this form on stderr; hidden unless that is a terminal. `{rate}` is the number of positions a second.
+pub fn bar(template: &str) -> ProgressBar {
+    let terminal = std::io::stderr().is_terminal();
+    let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let rate = |state: &ProgressState, out: &mut dyn Write| {
+        let _ = write!(out, "{:.1}", state.per_sec()); // a String, which takes everything
+    };
+    ProgressBar::with_draw_target(Some(0), target).with_style(style.with_key("rate", rate))
+}
+
 /// A bar over all steps of a run, with rate and time left.
 pub struct StepBar(ProgressBar);
 
 impl StepBar {
     /// Hidden unless stderr is a terminal.
     pub fn new() -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(0), target);
-        let template = "{msg} {wide_bar} step {pos}/{len} {rate} {eta} left";
-        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        bar.set_style(style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
-            let _ = write!(out, "{:.1} steps/s", state.per_sec()); // a String, which takes everything
-        }));
-        Self(bar)
+        Self(bar("{msg} {wide_bar} step {pos}/{len} {rate} steps/s {eta} left"))
     }
 
     /// Shows where the run is.

@@ -1,13 +1,13 @@
-use std::{fs, io::IsTerminal};
+use std::fs;
 
 use anyhow::{Context, Result, bail};
 use dit_weights::{ConvertOptions, Dtype, Layout, ModelConfig, OpenOptions, WeightsKind, convert};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     args::{ConvertArgs, DtypeArg, LayoutArg},
     interrupt::OnInterrupt,
     open::{Library, told},
+    progress::bar,
     speak::say,
 };
 
@@ -43,9 +43,7 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
         class_names,
         ..ConvertOptions::default()
     };
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
-    let template = "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}";
-    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let bar = bar("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}");
     let interrupt = OnInterrupt::install()?;
     let output = args.output.clone();
     interrupt.set(move || {

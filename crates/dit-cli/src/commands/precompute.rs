@@ -1,7 +1,6 @@
 //! `dit-cli precompute-latents`.
 
 use std::{
-    io::IsTerminal,
     path::Path,
     sync::{
         Arc,
@@ -19,7 +18,7 @@ use dit_data::{
 use dit_precompute::{Progress, Report, RunOptions, SourceRecords};
 use dit_vae::AutoencoderKl;
 use dit_weights::VaeCheckpoint;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use tch::Device;
 
@@ -28,6 +27,7 @@ use crate::{
     interrupt::OnInterrupt,
     machine,
     open::Library,
+    progress::bar,
     speak::{print_json, say},
 };
 
@@ -267,12 +267,7 @@ struct Bar(ProgressBar);
 
 impl Bar {
     fn new() -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(0), target);
-        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}\n{msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self(bar)
+        Self(bar("{wide_bar} {pos}/{len}\n{msg}"))
     }
 
     fn is_hidden(&self) -> bool {
