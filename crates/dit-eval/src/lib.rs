@@ -1,0 +1,2 @@
+//! FID and its kin: features, statistics, metrics, confidence intervals.
+#![deny(missing_docs)]

@@ -1,0 +1,2 @@
+//! Line charts as SVG.
+#![deny(missing_docs)]

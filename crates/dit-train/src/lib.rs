@@ -1,0 +1,2 @@
+//! The training loop as a library.
+#![deny(missing_docs)]
