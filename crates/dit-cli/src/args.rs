@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::train_features::TrainFeaturesArgs;
+
 /// Class-conditional image generation with Diffusion Transformers (DiT).
 #[derive(Parser)]
 #[command(
@@ -26,6 +28,7 @@ pub enum Command {
     Inspect(InspectArgs),
     Convert(ConvertArgs),
     PrecomputeLatents(Box<PrecomputeArgs>),
+    TrainFeatures(TrainFeaturesArgs),
     Completions(CompletionsArgs),
 }
 

@@ -6,3 +6,4 @@ pub mod inspect;
 pub mod latents;
 pub mod precompute;
 pub mod sample;
+pub mod train_features;

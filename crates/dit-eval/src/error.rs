@@ -1,0 +1,145 @@
+use std::path::PathBuf;
+
+/// Why an evaluation cannot be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file cannot be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+
+    /// A file is not what it should be.
+    #[error("{}: {problem}\n  help: {help}", path.display())]
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do.
+        help: &'static str,
+    },
+
+    /// A picture is of a size that a feature network does not take.
+    #[error(
+        "the pictures are {height} x {width}; the network `{network}` takes {takes}\n  help: for folders, archives and IDX files, pass --image-size and --crop; else choose other --features"
+    )]
+    PictureSize {
+        /// The network.
+        network: String,
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+        /// What it takes.
+        takes: &'static str,
+    },
+
+    /// Fewer samples than a number can be computed from.
+    #[error("{found} {what} are too few; at least {needed} are needed")]
+    TooFew {
+        /// Of what.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there must be.
+        needed: usize,
+    },
+
+    /// Features or statistics that are NaN or infinite.
+    #[error("{what} are not finite ({count} of them)\n  help: check the pictures and the network's weights")]
+    NonFinite {
+        /// What they are.
+        what: &'static str,
+        /// How many.
+        count: usize,
+    },
+
+    /// Two sides of a comparison are of different widths.
+    #[error("the samples have {samples} features, the reference {reference}\n  help: both must come from the same network")]
+    Width {
+        /// Of the samples.
+        samples: usize,
+        /// Of the reference.
+        reference: usize,
+    },
+
+    /// A tensor is not of the shape that a function takes.
+    #[error("{what} of shape {actual:?}, expected {expected}")]
+    TensorShape {
+        /// What it is.
+        what: &'static str,
+        /// Its shape.
+        actual: Vec<i64>,
+        /// What was expected.
+        expected: &'static str,
+    },
+
+    /// A file of weights that is no demo classifier.
+    #[error("{} is no feature classifier of this toolkit\n  help: make one with `dit-cli train-features`", path.display())]
+    NotDemo {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// A layer without the parameters that folding needs: a defect of this program.
+    #[error("a layer has no affine parameters")]
+    NotAffine,
+
+    /// A training recipe.
+    #[error("the recipe: {problem}")]
+    Recipe {
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// A picture that cannot be decoded.
+    #[error("{key}: {source}\n  help: mend or remove it; every picture counts in these numbers, so none is skipped")]
+    Decode {
+        /// Its name.
+        key: String,
+        /// Why not.
+        source: dit_data::DecodeError,
+    },
+
+    /// Pictures.
+    #[error(transparent)]
+    Data(Box<dit_data::Error>),
+
+    /// Weights.
+    #[error(transparent)]
+    Weights(Box<dit_weights::Error>),
+
+    /// A result that cannot be written.
+    #[error(transparent)]
+    Write(#[from] dit_files::WriteError),
+
+    /// libtorch refused.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+}
+
+impl From<dit_data::Error> for Error {
+    fn from(error: dit_data::Error) -> Self {
+        Self::Data(Box::new(error))
+    }
+}
+
+impl From<dit_weights::Error> for Error {
+    fn from(error: dit_weights::Error) -> Self {
+        Self::Weights(Box::new(error))
+    }
+}
+
+impl Error {
+    pub(crate) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+}

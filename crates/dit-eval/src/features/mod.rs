@@ -1,0 +1,54 @@
+//! Networks whose activations are compared.
+
+pub mod demo;
+pub mod demo_training;
+
+use tch::Tensor;
+
+use crate::Error;
+
+/// What a feature network makes of a batch of pictures, in fp32 on the CPU.
+#[derive(Debug)]
+pub struct Features {
+    /// Pooled features (N, D): for FID, KID, precision and recall.
+    pub pooled: Tensor,
+    /// Spatial features (N, S): for sFID.
+    pub spatial: Option<Tensor>,
+    /// Class logits (N, K): for the Inception score.
+    pub logits: Option<Tensor>,
+}
+
+/// How many numbers a network gives for a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Widths {
+    /// Pooled features.
+    pub pooled: usize,
+    /// Spatial features, where it has any.
+    pub spatial: Option<usize>,
+    /// Classes, where it has any.
+    pub logits: Option<usize>,
+}
+
+/// A network that turns pictures into features.
+pub trait FeatureNetwork {
+    /// What it is called in reports, such as `inception`.
+    fn name(&self) -> &str;
+
+    /// SHA-256 of its weights' file, in hexadecimal.
+    fn sha256(&self) -> &str;
+
+    /// How many numbers it gives for a picture.
+    fn widths(&self) -> Widths;
+
+    /// Whether it takes pictures of this height and width.
+    ///
+    /// # Errors
+    /// [`Error::PictureSize`] with what it takes.
+    fn check_size(&self, height: usize, width: usize) -> Result<(), Error>;
+
+    /// The features of `pictures`, uint8 (N, H, W, 3).
+    ///
+    /// # Errors
+    /// [`Error::Torch`], [`Error::PictureSize`].
+    fn extract(&self, pictures: &Tensor) -> Result<Features, Error>;
+}
