@@ -1,0 +1,123 @@
+use std::{io, path::PathBuf};
+
+use tch::TchError;
+
+use crate::{NonFiniteReport, ObserverError};
+
+/// Why a run cannot begin, continue or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// The run folder holds a run already.
+    #[error("{} holds a run already\n  help: continue it with --resume, or choose another folder", path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// There is nothing to continue.
+    #[error("{} holds no run that could be continued: {problem}\n  help: begin it without --resume", path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing.
+        problem: String,
+    },
+    /// Another process trains in the folder.
+    #[error("another process is training in {}\n  help: wait for it to end, or choose another folder", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The recipe is not the one that the run began with.
+    #[error(
+        "the recipe is not the one that {} began with:\n  {}\n  help: continue with the recipe of the run, or begin another one; only these may change: {}",
+        path.display(), .differences.join("\n  "), .changeable.join(", ")
+    )]
+    Recipe {
+        /// The run's folder.
+        path: PathBuf,
+        /// Each key that differs, with both values.
+        differences: Vec<String>,
+        /// What may differ.
+        changeable: Vec<&'static str>,
+    },
+    /// The recipe asks for what cannot be done, or not with these data.
+    #[error("the recipe cannot be followed: {}", .problems.join("; "))]
+    Unfit {
+        /// Each contradiction.
+        problems: Vec<String>,
+    },
+    /// A checkpoint is not what was written.
+    #[error("the checkpoint {} is damaged: {problem}\n  help: remove that folder; the run then continues from the one before", path.display())]
+    Damaged {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A value was NaN or infinite, and the policy says to stop, or the remedy did not help.
+    #[error(
+        "{report}{after}\n  help: a lower learning rate, warm-up, gradient clipping or fp32 are the usual mends; the last checkpoint is intact"
+    )]
+    NonFinite {
+        /// Where.
+        report: Box<NonFiniteReport>,
+        /// What was tried before.
+        after: String,
+    },
+    /// The system refused something with a file.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(#[from] dit_files::WriteError),
+    /// A file of tensors could not be read or written.
+    #[error(transparent)]
+    Tensors(#[from] dit_weights::Error),
+    /// The latents cannot be used.
+    #[error(transparent)]
+    Data(#[from] dit_data::Error),
+    /// The diffusion process refused.
+    #[error(transparent)]
+    Diffusion(#[from] dit_diffusion::Error),
+    /// The model cannot be made.
+    #[error(transparent)]
+    Model(#[from] dit_model::ModelError),
+    /// The configuration of the model makes no sense.
+    #[error(transparent)]
+    Config(#[from] dit_model::ConfigError),
+    /// libtorch refused an operation, for want of memory for example.
+    #[error(
+        "libtorch refused an operation\n  help: if memory is short: a smaller batch with accumulation, or checkpoint_activations"
+    )]
+    Torch(#[from] TchError),
+    /// The optimizer's operator failed.
+    #[error(transparent)]
+    Ops(#[from] dit_ops::OpsError),
+    /// Whoever watches the run ended it.
+    #[error("{0}")]
+    Observer(ObserverError),
+    /// The thread that reads data ended without a word.
+    #[error(
+        "the thread that reads the latents ended unexpectedly\n  help: this is a defect; please report it with the log"
+    )]
+    FeedEnded,
+}
+
+impl TrainError {
+    /// Whether it is about room on the disk.
+    pub fn is_disk_full(&self) -> bool {
+        let full = |error: &dit_files::WriteError| matches!(error, dit_files::WriteError::DiskFull { .. });
+        match self {
+            Self::Write(error) | Self::Tensors(dit_weights::Error::Write(error)) => full(error),
+            _ => false,
+        }
+    }
+}

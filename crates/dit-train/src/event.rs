@@ -1,0 +1,158 @@
+use std::{path::Path, time::Duration};
+
+use dit_model::Dit;
+
+use crate::{BucketLosses, NonFiniteReport, TrainError};
+
+/// Means of the loss's terms over samples.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Losses {
+    /// What is minimised, weights included.
+    pub total: f64,
+    /// Squared error of the mean's target, unweighted; absent from the KL losses.
+    pub mse: Option<f64>,
+    /// Term of the variational bound, bits per element; absent where nothing trains the variance.
+    pub vb: Option<f64>,
+}
+
+/// One optimizer step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// Steps taken, this one included: 1 after the first.
+    pub step: u64,
+    /// Of this step's batch.
+    pub losses: Losses,
+    /// The learning rate that it used.
+    pub lr: f64,
+    /// The gradient's 2-norm over all parameters, before clipping.
+    pub grad_norm: f64,
+    /// Samples in the batch.
+    pub images: usize,
+    /// From the end of the last step to the end of this one: waiting for data included, validation and checkpoints not.
+    pub time: Duration,
+}
+
+/// Means over the steps since the last report of this kind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WindowReport {
+    /// The last of the steps.
+    pub step: u64,
+    /// How many steps: `log_every`, fewer at the run's end and after its continuation.
+    pub steps: u64,
+    /// Means over all samples.
+    pub losses: Losses,
+    /// Means over the samples of each range of timesteps.
+    pub by_bucket: BucketLosses,
+    /// Of the last step.
+    pub lr: f64,
+    /// Mean of the gradient's 2-norm.
+    pub grad_norm: f64,
+    /// Samples per second of training.
+    pub images_per_second: f64,
+}
+
+/// The loss on held-out records, with the same noise and timesteps every time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidationReport {
+    /// Steps taken.
+    pub step: u64,
+    /// Samples.
+    pub images: u64,
+    /// Of the weights that the optimizer moves.
+    pub raw: BucketLosses,
+    /// Of the first moving average.
+    pub ema: BucketLosses,
+}
+
+/// What became of a step that was not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// The update was left out.
+    Skipped,
+    /// Weights, averages and moments are those of the checkpoint at this step; data and random numbers are new ones.
+    RolledBack {
+        /// The step that the run continues from.
+        to: u64,
+    },
+}
+
+/// What happens in a run, in order.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// Training begins, or continues.
+    Started {
+        /// Steps taken before: 0 for a new run.
+        step: u64,
+        /// Steps of the whole run.
+        steps: u64,
+    },
+    /// A step was taken.
+    Step(&'a StepReport),
+    /// `log_every` steps were taken.
+    Window(&'a WindowReport),
+    /// The held-out loss was measured.
+    Validation(&'a ValidationReport),
+    /// It is time for pictures.
+    SamplesDue {
+        /// Steps taken.
+        step: u64,
+        /// The network with the first moving average's weights, for inference.
+        ema: &'a Dit,
+    },
+    /// A checkpoint is on disk.
+    CheckpointWritten {
+        /// Steps taken.
+        step: u64,
+        /// Its folder.
+        path: &'a Path,
+        /// How long it took.
+        time: Duration,
+    },
+    /// A checkpoint could not be written, for want of space say. The one before is intact, and training goes on.
+    CheckpointFailed {
+        /// Steps taken.
+        step: u64,
+        /// Why.
+        error: &'a TrainError,
+    },
+    /// A loss or gradient was NaN or infinite.
+    NonFinite {
+        /// Where it was met first.
+        report: &'a NonFiniteReport,
+        /// What was done.
+        remedy: Remedy,
+    },
+    /// A moving average still holds a visible part of the initial weights when the run ends.
+    EmaLags {
+        /// Its decay.
+        decay: f64,
+        /// Steps of the run.
+        steps: u64,
+        /// The share of the initial weights that will be left: decay^steps.
+        initial_share: f64,
+    },
+}
+
+/// Watches a run.
+pub trait Observer {
+    /// Called from the training thread; training waits. An error ends the run without a checkpoint of this moment: report what
+    /// can be lived without (a full disk under a log) yourself, and return `Ok`.
+    ///
+    /// # Errors
+    /// Whatever makes going on pointless.
+    fn observe(&mut self, event: &Event<'_>) -> Result<(), ObserverError>;
+}
+
+/// Why an observer ends a run.
+pub type ObserverError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Watches nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn observe(&mut self, _: &Event<'_>) -> Result<(), ObserverError> {
+        Ok(())
+    }
+}
