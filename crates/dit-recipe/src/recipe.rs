@@ -326,7 +326,11 @@ fn value_help(section: &str, key: &str) -> Option<String> {
 }
 
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let near = known.map(|known| (strsim::normalized_damerau_levenshtein(name, known), known));
+    let similarity = |known: &str| match known.contains(name) && name.len() >= 3 {
+        true => 1.0, // `warmup` is short for `warmup_steps`
+        false => strsim::normalized_damerau_levenshtein(name, known),
+    };
+    let near = known.map(|known| (similarity(known), known));
     near.filter(|(similarity, _)| *similarity >= 0.55).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }
 
