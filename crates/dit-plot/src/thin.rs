@@ -48,6 +48,6 @@ mod tests {
         assert!(kept.iter().any(|spot| spot.y == 99.0));
         assert_eq!((kept.first(), kept.last()), (spots.first(), spots.last()));
         assert!(kept.is_sorted_by(|a, b| a.x <= b.x));
-        assert_eq!(thin(&spots[..3]).len(), 3);
+        assert_eq!(thin(&spots[..2]).len(), 2);
     }
 }

@@ -7,7 +7,7 @@ pub(crate) fn linear(low: f64, high: f64) -> Vec<f64> {
         return Vec::new();
     }
     let power = 10_f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|digit| digit * power).find(|step| *step >= rough);
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|digit| digit * power).find(|step| *step >= 0.75 * rough);
     let step = step.unwrap_or(10.0 * power);
     let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
     // Recomputed from the power, so that 3 × 0.1 is the number written 0.3.
@@ -20,11 +20,15 @@ fn round_to(value: f64, step: f64) -> f64 {
     format!("{value:.digits$}").parse().unwrap_or(value)
 }
 
-/// Powers of ten; with 2 and 5 times them where the range has few; as on a linear axis where it has none.
+/// Powers of ten; with multiples between them where the range has few; as on a linear axis where it has none.
 pub(crate) fn log(low: f64, high: f64) -> Vec<f64> {
     let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
     let decades = high.log10() - low.log10();
-    let digits: &[f64] = if decades > 4.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+    let digits: &[f64] = match decades {
+        decades if decades > 4.0 => &[1.0],
+        decades if decades > 1.3 => &[1.0, 2.0, 5.0],
+        _ => &[1.0, 1.5, 2.0, 3.0, 5.0, 7.0],
+    };
     let stride = ((f64::from(last - first) / 8.0).ceil() as i32).max(1);
     let within = |value: &f64| (low..=high).contains(value);
     let powers = (first..=last).filter(|power| power.rem_euclid(stride) == 0);

@@ -28,7 +28,7 @@ fn ticks_are_round_numbers() {
     check_ticks(Axis::linear("x"), &over(0.0, 10.0), &["0", "2", "4", "6", "8", "10"]);
     check_ticks(Axis::linear("x"), &over(0.0, 400_000.0), &["0", "100k", "200k", "300k", "400k"]);
     check_ticks(Axis::linear("x"), &over(-0.1, 0.2), &["-0.10", "-0.05", "0", "0.05", "0.10", "0.15", "0.20"]);
-    check_ticks(Axis::linear("x"), &over(3.0, 3.0), &["2.0", "2.5", "3.0", "3.5", "4.0", "4.5"]);
+    check_ticks(Axis::linear("x"), &over(3.0, 3.0), &["1.5", "2.0", "2.5", "3.0", "3.5", "4.0", "4.5"]);
     check_ticks(Axis::linear("x"), &over(1e7, 6e7), &["10M", "20M", "30M", "40M", "50M", "60M"]);
     check_ticks(Axis::log("x"), &over(1.0, 1000.0), &["1", "2", "5", "10", "20", "50", "100", "200", "500", "1000"]);
     check_ticks(

@@ -6,6 +6,7 @@ mod error;
 mod event;
 mod guardian;
 mod stop;
+pub mod watch;
 
 pub use buckets::{BUCKETS, BucketLosses, SampleLoss};
 pub use error::TrainError;

@@ -1,0 +1,79 @@
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::Serialize;
+
+/// What a later reader of the run's folder wants to know about one start of it: a line of `sessions.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Session {
+    /// Seconds since 1970.
+    pub started: u64,
+    /// Steps that had been taken.
+    pub from_step: u64,
+    /// What ran.
+    pub program: Program,
+    /// The command line, word by word.
+    pub command: Vec<String>,
+    /// The folder it was typed in.
+    pub working_folder: PathBuf,
+    /// Where it ran.
+    pub machine: Machine,
+    /// What it learned from.
+    pub data: DataIdentity,
+}
+
+/// The program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Program {
+    /// Of the package.
+    pub version: String,
+    /// Of the repository that the program lies in, if it does; `+` follows where files had been changed.
+    pub git_commit: Option<String>,
+    /// The library's.
+    pub libtorch: String,
+}
+
+/// The machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Machine {
+    /// Of the processor.
+    pub cpu: Option<String>,
+    /// `cpu` or `cuda:0`.
+    pub device: String,
+    /// libtorch's threads.
+    pub threads: usize,
+    /// Operating system and architecture.
+    pub system: String,
+}
+
+/// The data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DataIdentity {
+    /// The folder of latents.
+    pub folder: PathBuf,
+    /// Records in it.
+    pub records: u64,
+    /// Of its manifest, which has the hashes of all shards.
+    pub manifest_sha256: String,
+}
+
+impl Session {
+    /// Now, in Unix time.
+    pub fn now() -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+    }
+
+    /// Appends the line to the run's `sessions.jsonl`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn append(&self, run: &Path) -> io::Result<()> {
+        let mut text = serde_json::to_vec(self)?;
+        text.push(b'\n');
+        File::options().create(true).append(true).open(run.join("sessions.jsonl"))?.write_all(&text)
+    }
+}

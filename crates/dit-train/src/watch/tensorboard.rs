@@ -1,0 +1,145 @@
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    BucketLine, Line, LossLine,
+    samples::grid_path,
+    tfrecord::{Message, record},
+};
+use crate::{Event, Observer, ObserverError, Remedy};
+
+/// Writes event files for TensorBoard: `tensorboard --logdir RUN`.
+///
+/// A run that continues begins another file with a note by which TensorBoard drops what the earlier ones have of later steps.
+/// Pictures are those that [`SampleGrids`](super::SampleGrids) wrote for the same event: it has to come before.
+#[derive(Debug)]
+pub struct TensorBoard {
+    run: PathBuf,
+    file: Option<File>,
+    complained: bool,
+}
+
+impl TensorBoard {
+    /// Into the folder `tensorboard` of the run.
+    pub fn new(run: &Path) -> Self {
+        Self { run: run.to_owned(), file: None, complained: false }
+    }
+
+    fn open_at(&mut self, step: u64) -> io::Result<()> {
+        self.file = None;
+        let folder = self.run.join("tensorboard");
+        fs::create_dir_all(&folder)?;
+        // Names are read in their order, and none may be taken.
+        let mut seconds = now().as_secs();
+        let mut file = loop {
+            match File::create_new(folder.join(format!("events.out.tfevents.{seconds:010}.dit"))) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => seconds += 1,
+                other => break other?,
+            }
+        };
+        file.write_all(&record(event().bytes(3, b"brain.Event:2").as_bytes()))?;
+        let start = Message::default().integer(1, 1); // SessionLog.status = START
+        file.write_all(&record(event().integer(2, step + 1).message(7, &start).as_bytes()))?;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    fn write(&mut self, seen: &Event<'_>) -> io::Result<()> {
+        match seen {
+            Event::Started { step, .. } | Event::NonFinite { remedy: Remedy::RolledBack { to: step }, .. } => {
+                self.open_at(*step)?;
+            }
+            Event::SamplesDue { step, .. } => {
+                if let Ok(png) = fs::read(grid_path(&self.run, *step)) {
+                    self.append(*step, &picture("samples", &png))?;
+                }
+            }
+            _ => {}
+        }
+        let Some(line) = Line::of(seen) else { return Ok(()) };
+        let scalars = scalars(&line);
+        if scalars.is_empty() {
+            return Ok(());
+        }
+        let add = |summary: Message, (tag, value): &(String, f64)| summary.message(1, &scalar(tag, *value));
+        self.append(line.step(), &scalars.iter().fold(Message::default(), add))
+    }
+
+    fn append(&mut self, step: u64, summary: &Message) -> io::Result<()> {
+        match &mut self.file {
+            Some(file) => file.write_all(&record(event().integer(2, step).message(5, summary).as_bytes())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Observer for TensorBoard {
+    fn observe(&mut self, event: &Event<'_>) -> Result<(), ObserverError> {
+        if let Err(error) = self.write(event)
+            && !std::mem::replace(&mut self.complained, true)
+        {
+            tracing::warn!(run = %self.run.display(), %error, "TensorBoard's events cannot be written; training goes on");
+        }
+        Ok(())
+    }
+}
+
+/// Tags and values.
+fn scalars(line: &Line) -> Vec<(String, f64)> {
+    let mut scalars = Vec::new();
+    match line {
+        Line::Train { losses, lr, grad_norm, images_per_second, by_timestep, .. } => {
+            add_losses(&mut scalars, "train", losses, by_timestep);
+            scalars.push(("train/lr".to_owned(), *lr));
+            scalars.push(("train/grad_norm".to_owned(), *grad_norm));
+            scalars.push(("train/images_per_second".to_owned(), *images_per_second));
+        }
+        Line::Validation { raw, raw_by_timestep, ema, ema_by_timestep, .. } => {
+            add_losses(&mut scalars, "validation", raw, raw_by_timestep);
+            add_losses(&mut scalars, "validation_ema", ema, ema_by_timestep);
+        }
+        Line::Started { .. }
+        | Line::Checkpoint { .. }
+        | Line::CheckpointFailed { .. }
+        | Line::NonFinite { .. }
+        | Line::EmaLags { .. } => {}
+    }
+    scalars
+}
+
+fn add_losses(scalars: &mut Vec<(String, f64)>, group: &str, losses: &LossLine, buckets: &[BucketLine]) {
+    let LossLine { loss, mse, vb } = losses;
+    for (name, value) in [("loss", loss), ("mse", mse), ("vb", vb)] {
+        scalars.extend(value.map(|value| (format!("{group}/{name}"), value)));
+    }
+    for BucketLine { timesteps: [first, after], losses } in buckets {
+        let name = format!("{group}_by_timestep/{first:04}-{:04}", after.saturating_sub(1));
+        scalars.extend(losses.loss.map(|loss| (name, loss)));
+    }
+}
+
+fn scalar(tag: &str, value: f64) -> Message {
+    Message::default().bytes(1, tag.as_bytes()).float(2, value as f32)
+}
+
+/// A summary with one PNG, whose header has its size.
+fn picture(tag: &str, png: &[u8]) -> Message {
+    let extent = |at: usize| {
+        let bytes = png.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        u64::from(bytes.map_or(0, u32::from_be_bytes))
+    };
+    let image = Message::default().integer(1, extent(20)).integer(2, extent(16)).integer(3, 3).bytes(4, png);
+    Message::default().message(1, &Message::default().bytes(1, tag.as_bytes()).message(4, &image))
+}
+
+fn event() -> Message {
+    Message::default().double(1, now().as_secs_f64())
+}
+
+fn now() -> std::time::Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
