@@ -1,11 +1,53 @@
 //! libtorch operators that tch does not bind, and fused kernels.
+//!
+//! - [`Dispatcher`]: operators by name; [`AdamW`]: an optimizer whose state can be saved.
+//! - [`Linear`]: a Linear that packs its weights for AVX-512 kernels of this crate (fp32, bf16, int8), or hands them to oneDNN.
+//! - [`layer_norm_modulate`], [`add_gated`], [`self_attention`]: what lies between a transformer's Linears, in one pass each.
+//!
+//! Every fast path has the plain one beside it and falls back to it: on another device or kind, on a CPU without the
+//! instructions, and where a gradient is wanted. Nothing here reads files, prints, or holds state but the optimizer's.
+//!
+//! ```
+//! use dit_ops::{Kernels, Linear};
+//! use tch::{Device, Kind, Tensor};
+//!
+//! let weight = Tensor::randn([48, 32], (Kind::Float, Device::Cpu));
+//! let bias = Tensor::randn([48], (Kind::Float, Device::Cpu));
+//! let x = Tensor::randn([2, 5, 32], (Kind::Float, Device::Cpu));
+//! let plain = x.linear(&weight, Some(&bias)).gelu("tanh");
+//!
+//! let mut linear = Linear::new(weight, Some(bias));
+//! linear.optimize(Kernels::Fused);
+//! assert!(linear.forward_gelu(&x).allclose(&plain, 1e-4, 1e-4, false));
+//! ```
 #![deny(missing_docs)]
 
 mod adamw;
+mod attention;
+mod cpu;
 mod dispatcher;
+mod element;
 mod error;
+mod gemm;
+mod kernels;
+mod linear;
+mod math;
+mod modulate;
+mod packed;
+mod parallel;
+mod pointwise;
+mod quantize;
+mod simd;
 mod symbols;
+#[cfg(target_arch = "x86_64")]
+mod tile;
 
 pub use adamw::{AdamW, AdamWKernel, AdamWOptions};
+pub use attention::{merge_heads, plain_attention, self_attention, split_heads};
+pub use cpu::Cpu;
 pub use dispatcher::{Argument, Dispatcher};
 pub use error::OpsError;
+pub use kernels::Kernels;
+pub use linear::Linear;
+pub use modulate::{add_gated, layer_norm_modulate, plain_add_gated, plain_layer_norm_modulate};
+pub use packed::PackedLinear;

@@ -1,0 +1,332 @@
+//! Attention with AVX-512: a head's keys and values are packed once into panels, then a few queries at a time go through scores,
+//! softmax and weighted sum without leaving the caches.
+
+use std::cell::RefCell;
+
+use tch::{Kind, Tensor};
+
+use crate::{
+    element::{Bf16, Element, allocate, values},
+    gemm::Line,
+    math::exp,
+    parallel::{self, Destination},
+    tile::{bf16, fp32},
+};
+
+/// Queries that pass together: a multiple of both tiles' rows.
+const QUERIES: usize = 24;
+/// Rows and registers of a tile of scores.
+const SCORE_ROWS: usize = 6;
+const SCORE_LANES: usize = 4;
+/// Keys of a panel.
+const KEYS: usize = 16 * SCORE_LANES;
+/// Most registers of a tile of results; with this many, of fewer rows.
+const MOST_LANES: usize = 5;
+const WIDE_ROWS: usize = 4;
+
+/// The sizes of a (N, T, 3·H·head) tensor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub samples: usize,
+    pub tokens: usize,
+    pub heads: usize,
+    /// Values of one head.
+    pub head: usize,
+}
+
+/// An element that has a kernel.
+trait Attend: Element {
+    /// Elements in a 32-bit word.
+    const PER_WORD: usize;
+
+    /// The word of up to `PER_WORD` elements; those missing are zero.
+    fn word(elements: impl Iterator<Item = Self>) -> u32;
+
+    /// # Safety
+    /// The CPU has the kernel's instructions; `job` writes to a place of its own.
+    unsafe fn attend(job: &Job<'_, Self>, scratch: &mut Scratch);
+}
+
+/// One head of one sample, and which of its queries.
+struct Job<'a, E> {
+    qkv: &'a [E],
+    shape: Shape,
+    sample: usize,
+    number: usize,
+    first: usize,
+    end: usize,
+    result: Destination<E>,
+}
+
+impl<E: Element> Job<'_, E> {
+    /// The values of this head of query (part 0), key (1) or value (2) `token`.
+    #[inline(always)]
+    fn row(&self, part: usize, token: usize) -> &[E] {
+        let Shape { tokens, heads, head, .. } = self.shape;
+        &self.qkv[(((self.sample * tokens + token) * 3 + part) * heads + self.number) * head..][..head]
+    }
+}
+
+/// Memory that a thread keeps: taking it anew for each head would cost as much as the attention.
+#[derive(Default)]
+struct Scratch {
+    keys: Vec<Line>,
+    values: Vec<Line>,
+    /// Scores, then weights, of `QUERIES` rows.
+    scores: Vec<f32>,
+    weights: Vec<u32>,
+    queries: Vec<u32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// (N, T, 3·H·head) → (N, T, H·head). The caller has checked kind, device and CPU.
+pub(super) fn self_attention(qkv: &Tensor, shape: Shape) -> Tensor {
+    let qkv = qkv.contiguous();
+    match qkv.kind() {
+        Kind::Float => run::<f32>(&qkv, shape),
+        _ => run::<Bf16>(&qkv, shape),
+    }
+}
+
+fn run<E: Attend>(qkv: &Tensor, shape: Shape) -> Tensor {
+    let Shape { samples, tokens, heads, head } = shape;
+    let (result, start) = allocate::<E>(&[samples as i64, tokens as i64, (heads * head) as i64]);
+    let qkv = values::<E>(qkv);
+    let destination = Destination::new(start);
+    // Where heads are few and threads many, a head's queries are dealt out too; each part packs the keys and values again.
+    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+    let parts = (2 * threads).div_ceil(samples * heads).min(tokens.div_ceil(QUERIES));
+    let queries = tokens.div_ceil(parts).next_multiple_of(QUERIES);
+    parallel::for_each(samples * heads * parts, &|task| {
+        let (head, part) = (task / parts, task % parts);
+        let (first, end) = (part * queries, tokens.min((part + 1) * queries));
+        if first < end {
+            let (sample, number) = (head / heads, head % heads);
+            let job = Job { qkv, shape, sample, number, first, end, result: destination };
+            // SAFETY: the caller has checked the CPU; each task has a head, or a part of its queries, of its own.
+            SCRATCH.with_borrow_mut(|scratch| unsafe { E::attend(&job, scratch) });
+        }
+    });
+    result
+}
+
+impl Attend for f32 {
+    const PER_WORD: usize = 1;
+
+    #[inline(always)]
+    fn word(mut elements: impl Iterator<Item = Self>) -> u32 {
+        elements.next().unwrap_or(0.0).to_bits()
+    }
+
+    unsafe fn attend(job: &Job<'_, Self>, scratch: &mut Scratch) {
+        // SAFETY: the caller's promise.
+        unsafe { attend_f32(job, scratch) }
+    }
+}
+
+impl Attend for Bf16 {
+    const PER_WORD: usize = 2;
+
+    #[inline(always)]
+    fn word(mut elements: impl Iterator<Item = Self>) -> u32 {
+        let mut half = || u32::from(elements.next().unwrap_or(Bf16(0)).0);
+        half() | half() << 16
+    }
+
+    unsafe fn attend(job: &Job<'_, Self>, scratch: &mut Scratch) {
+        // SAFETY: the caller's promise.
+        unsafe { attend_bf16(job, scratch) }
+    }
+}
+
+macro_rules! attend {
+    ($name:ident, $features:literal, $element:ty, $module:ident) => {
+        /// # Safety
+        /// As [`Attend::attend`].
+        #[target_feature(enable = $features)]
+        unsafe fn $name(job: &Job<'_, $element>, scratch: &mut Scratch) {
+            let Shape { tokens, heads, head, .. } = job.shape;
+            let depth = head / <$element>::PER_WORD;
+            let panels = tokens.div_ceil(KEYS);
+            let padded = panels * KEYS;
+            let words = padded / <$element>::PER_WORD;
+            let lanes = head.div_ceil(16);
+            let value_panels = lanes.div_ceil(MOST_LANES);
+            scratch.resize(panels * depth, words * lanes, padded, words, depth);
+            pack_keys(job, &mut scratch.keys, depth);
+            pack_values(job, &mut scratch.values, lanes, words);
+            let scale = 1.0 / (head as f32).sqrt();
+            let mut sums = [0_u32; SCORE_ROWS * MOST_LANES * 16];
+            let mut first = job.first;
+            while first < job.end {
+                let rows = QUERIES.min(job.end - first);
+                copy_queries(job, first, rows, &mut scratch.queries, depth);
+                for tile in 0..rows.div_ceil(SCORE_ROWS) {
+                    let starts: [*const u32; SCORE_ROWS] =
+                        std::array::from_fn(|row| scratch.queries[(tile * SCORE_ROWS + row) * depth..].as_ptr());
+                    for panel in 0..panels {
+                        let keys = scratch.keys[panel * depth * SCORE_LANES..][..depth * SCORE_LANES].as_ptr();
+                        let scores = &mut scratch.scores[tile * SCORE_ROWS * padded..][..SCORE_ROWS * padded];
+                        // SAFETY: every query has `depth` words, the panel its lines, and the tile's rows of scores room for
+                        // panel `panel`.
+                        unsafe {
+                            let scores = scores.as_mut_ptr().add(panel * KEYS).cast::<u32>();
+                            $module::tile::<SCORE_ROWS, SCORE_LANES>(starts, keys, depth, scores, padded);
+                        }
+                    }
+                }
+                let mut totals = [0.0; QUERIES];
+                for (row, total) in totals.iter_mut().enumerate().take(rows) {
+                    let scores = &mut scratch.scores[row * padded..][..padded];
+                    *total = exponentials(scores, tokens, scale);
+                    pack_weights::<$element>(scores, &mut scratch.weights[row * words..][..words]);
+                }
+                for panel in 0..value_panels {
+                    let first_lane = panel * MOST_LANES;
+                    let panel_lanes = MOST_LANES.min(lanes - first_lane);
+                    let start = first_lane * words;
+                    let values = scratch.values[start..][..panel_lanes * words].as_ptr();
+                    let tile_rows = if panel_lanes == MOST_LANES { WIDE_ROWS } else { SCORE_ROWS };
+                    for tile in 0..rows.div_ceil(tile_rows) {
+                        let first_row = tile * tile_rows;
+                        let starts: [*const u32; SCORE_ROWS] = std::array::from_fn(|row| {
+                            scratch.weights[(first_row + row).min(QUERIES - 1) * words..].as_ptr()
+                        });
+                        let [a, b, c, d, ..] = starts;
+                        let width = panel_lanes * 16;
+                        let place = sums.as_mut_ptr();
+                        // SAFETY: every row of weights has `words` words, the panel its lines, `sums` room for the tile.
+                        unsafe {
+                            match panel_lanes {
+                                1 => $module::tile::<SCORE_ROWS, 1>(starts, values, words, place, width),
+                                2 => $module::tile::<SCORE_ROWS, 2>(starts, values, words, place, width),
+                                3 => $module::tile::<SCORE_ROWS, 3>(starts, values, words, place, width),
+                                4 => $module::tile::<SCORE_ROWS, 4>(starts, values, words, place, width),
+                                _ => $module::tile::<WIDE_ROWS, MOST_LANES>([a, b, c, d], values, words, place, width),
+                            }
+                        }
+                        for row in first_row..rows.min(first_row + tile_rows) {
+                            let query = job.sample * tokens + first + row;
+                            let column = first_lane * 16;
+                            let count = width.min(head - column);
+                            // SAFETY: this query's results of this head are this task's own.
+                            let results =
+                                unsafe { job.result.slice((query * heads + job.number) * head + column, count) };
+                            let factor = 1.0 / totals[row];
+                            for (result, &sum) in results.iter_mut().zip(&sums[(row - first_row) * width..]) {
+                                *result = <$element>::from_f32(f32::from_bits(sum) * factor);
+                            }
+                        }
+                    }
+                }
+                first += rows;
+            }
+        }
+    };
+}
+
+attend!(attend_f32, "avx512f,avx512bw,avx512dq,avx512vl", f32, fp32);
+attend!(attend_bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Bf16, bf16);
+
+impl Scratch {
+    fn resize(&mut self, key_words: usize, value_lines: usize, padded: usize, words: usize, depth: usize) {
+        self.keys.resize(key_words * SCORE_LANES, Line([0; 16]));
+        self.values.resize(value_lines, Line([0; 16]));
+        self.scores.resize(QUERIES * padded, 0.0);
+        self.weights.resize(QUERIES * words, 0);
+        self.queries.resize(QUERIES * depth, 0);
+    }
+}
+
+/// Keys as columns: word by word, a panel's keys beside each other. Those past the last are zero.
+#[inline(always)]
+fn pack_keys<E: Attend>(job: &Job<'_, E>, lines: &mut [Line], depth: usize) {
+    for (panel, lines) in lines.chunks_exact_mut(depth * SCORE_LANES).enumerate() {
+        for column in 0..KEYS {
+            let token = panel * KEYS + column;
+            let (lane, place) = (column / 16, column % 16);
+            if token < job.shape.tokens {
+                let words = job.row(1, token).chunks_exact(E::PER_WORD);
+                for (word, line) in words.zip(lines.chunks_exact_mut(SCORE_LANES)) {
+                    line[lane].0[place] = E::word(word.iter().copied());
+                }
+            } else {
+                for line in lines.chunks_exact_mut(SCORE_LANES) {
+                    line[lane].0[place] = 0;
+                }
+            }
+        }
+    }
+}
+
+/// Values as they lie, `PER_WORD` tokens to a word, in panels of up to [`MOST_LANES`] registers. Tokens and columns past the last
+/// are zero.
+#[inline(always)]
+fn pack_values<E: Attend>(job: &Job<'_, E>, lines: &mut [Line], lanes: usize, words: usize) {
+    let Shape { tokens, head, .. } = job.shape;
+    let zero = E::from_f32(0.0);
+    for word in 0..words {
+        for lane in 0..lanes {
+            let (panel, within) = (lane / MOST_LANES, lane % MOST_LANES);
+            let panel_lanes = MOST_LANES.min(lanes - panel * MOST_LANES);
+            let line = &mut lines[panel * MOST_LANES * words + word * panel_lanes + within];
+            let columns = lane * 16..head.min(lane * 16 + 16);
+            let mut parts = [[zero; 16]; 2];
+            for (offset, part) in parts.iter_mut().enumerate().take(E::PER_WORD) {
+                let token = word * E::PER_WORD + offset;
+                if token < tokens {
+                    part[..columns.len()].copy_from_slice(&job.row(2, token)[columns.clone()]);
+                }
+            }
+            let [first, second] = parts;
+            for (place, (first, second)) in line.0.iter_mut().zip(first.into_iter().zip(second)) {
+                *place = E::word([first, second].into_iter());
+            }
+        }
+    }
+}
+
+/// Queries as words; those past the last repeat whatever was there, and their results are dropped.
+#[inline(always)]
+fn copy_queries<E: Attend>(job: &Job<'_, E>, first: usize, rows: usize, queries: &mut [u32], depth: usize) {
+    for (row, words) in queries.chunks_exact_mut(depth).enumerate().take(rows) {
+        for (word, elements) in words.iter_mut().zip(job.row(0, first + row).chunks_exact(E::PER_WORD)) {
+            *word = E::word(elements.iter().copied());
+        }
+    }
+}
+
+/// exp(scale·(score − greatest)) in place, 0 past `tokens`; gives their sum.
+#[inline(always)]
+fn exponentials(scores: &mut [f32], tokens: usize, scale: f32) -> f32 {
+    let mut greatest = [f32::NEG_INFINITY; 16];
+    let (blocks, rest) = scores[..tokens].as_chunks::<16>();
+    for block in blocks {
+        for (greatest, &score) in greatest.iter_mut().zip(block) {
+            *greatest = if score > *greatest { score } else { *greatest };
+        }
+    }
+    for (greatest, &score) in greatest.iter_mut().zip(rest) {
+        *greatest = greatest.max(score);
+    }
+    let greatest = greatest.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+    scores[tokens..].fill(f32::NEG_INFINITY);
+    let mut sums = [0.0_f32; 16];
+    for block in scores.as_chunks_mut::<16>().0 {
+        for (sum, score) in sums.iter_mut().zip(block) {
+            *score = exp((*score - greatest) * scale);
+            *sum += *score;
+        }
+    }
+    sums.iter().sum()
+}
+
+#[inline(always)]
+fn pack_weights<E: Attend>(weights: &[f32], words: &mut [u32]) {
+    for (word, weights) in words.iter_mut().zip(weights.chunks_exact(E::PER_WORD)) {
+        *word = E::word(weights.iter().map(|&weight| E::from_f32(weight)));
+    }
+}

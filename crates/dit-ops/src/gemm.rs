@@ -1,0 +1,205 @@
+//! Matrix products of activations with packed weights, and what is done to each result while it is in a register's reach.
+//!
+//! One layout serves fp32, bf16 and int8: everything is seen as 32-bit words along the inner dimension, a word being one fp32
+//! number, a pair of bf16 or four int8. AVX-512 has for each an instruction that multiplies sixteen words by a broadcast word and
+//! adds the products to sixteen accumulators. Activations are read as they lie, row by row; weights are packed once into
+//! panels of [`WIDTH`] columns: word by word, the panel's columns beside each other.
+//!
+//! A tile is 8 rows × 48 columns: 24 accumulators, 3 registers of weights, and one broadcast activation, of 32 registers. A
+//! panel stays in the second-level cache while all rows pass.
+
+use crate::{
+    cpu::Cpu,
+    math::gelu_tanh,
+    parallel::{self, Destination},
+};
+
+/// Columns of a panel.
+pub(crate) const WIDTH: usize = 48;
+/// Rows of a tile.
+const ROWS: usize = 8;
+/// Rows that pass a panel before the next panel's turn: their activations should stay in the last-level cache.
+const ROWS_AT_ONCE: usize = 512;
+
+/// What a word holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Words {
+    F32,
+    Bf16,
+    /// Activations are unsigned, weights signed.
+    Int8,
+}
+
+impl Words {
+    /// Elements of the inner dimension in a word.
+    pub(crate) fn elements(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Bf16 => 2,
+            Self::Int8 => 4,
+        }
+    }
+
+    /// Whether this CPU has the instructions.
+    pub(crate) fn supported(self, cpu: Cpu) -> bool {
+        match self {
+            Self::F32 => cpu.avx512,
+            Self::Bf16 => cpu.avx512_bf16,
+            Self::Int8 => cpu.avx512_vnni,
+        }
+    }
+}
+
+/// One cache line of words.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line(pub [u32; 16]);
+
+/// The left factor: `rows` rows of `words` words.
+#[derive(Clone, Copy)]
+pub(crate) struct Left<'a> {
+    pub words: &'a [u32],
+    pub rows: usize,
+    /// Words from one row to the next.
+    pub stride: usize,
+}
+
+/// The right factor, in panels of [`WIDTH`] columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Panels<'a> {
+    pub kind: Words,
+    pub lines: &'a [Line],
+    pub columns: usize,
+    /// Words of the inner dimension.
+    pub depth: usize,
+}
+
+impl Panels<'_> {
+    pub(crate) fn lines_of(columns: usize, depth: usize) -> usize {
+        columns.div_ceil(WIDTH) * depth * (WIDTH / 16)
+    }
+}
+
+/// What is applied to a sum once the bias is added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activation {
+    Identity,
+    GeluTanh,
+}
+
+/// How int8 sums become real numbers: Σ (a − zero)·s_row · w·s_column.
+#[derive(Clone, Copy)]
+pub(crate) struct Dequantize<'a> {
+    /// Each row's step and zero point.
+    pub rows: &'a [RowScale],
+    /// Each column's step.
+    pub columns: &'a [f32],
+    /// Each column's sum of weights.
+    pub sums: &'a [i32],
+}
+
+/// The code of one token's activations: value = (code − zero)·step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct RowScale {
+    pub step: f32,
+    pub zero: i32,
+}
+
+/// From sums to results.
+#[derive(Clone, Copy)]
+pub(crate) struct Epilogue<'a> {
+    pub dequantize: Option<Dequantize<'a>>,
+    /// One for each column, or none.
+    pub bias: &'a [f32],
+    pub activation: Activation,
+}
+
+/// Where results go: rows of `columns` elements.
+#[derive(Clone, Copy)]
+pub(crate) enum Output {
+    F32(Destination<f32>),
+    Bf16(Destination<crate::element::Bf16>),
+}
+
+/// `output` = epilogue(`left` · `right`), on all threads.
+///
+/// # Panics
+/// If the sizes do not fit each other, or the CPU lacks the instructions.
+pub(crate) fn multiply(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output) {
+    let Left { words, rows, stride } = left;
+    assert!(right.kind.supported(Cpu::detect()), "no kernel for {:?} on this CPU", right.kind);
+    assert!(rows == 0 || (stride >= right.depth && words.len() >= (rows - 1) * stride + right.depth));
+    assert_eq!(right.lines.len(), Panels::lines_of(right.columns, right.depth));
+    assert!(epilogue.bias.is_empty() || epilogue.bias.len() == right.columns);
+    assert_eq!(epilogue.dequantize.is_some(), right.kind == Words::Int8);
+    if let Some(dequantize) = epilogue.dequantize {
+        assert!(dequantize.rows.len() == rows);
+        assert!(dequantize.columns.len() == right.columns && dequantize.sums.len() == right.columns);
+    }
+
+    let panels = right.columns.div_ceil(WIDTH);
+    let chunk = rows_of_a_task(rows, panels);
+    parallel::for_each(rows.div_ceil(chunk) * panels, &|task| {
+        let (part, panel) = (task / panels, task % panels);
+        let place = Place { panel, first: part * chunk, end: rows.min((part + 1) * chunk) };
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the CPU has the instructions and the sizes fit, as asserted above; tasks are different panels or rows, so each
+        // writes to results of its own.
+        unsafe {
+            x86::multiply_panel(left, right, epilogue, output, place);
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (place, output);
+    });
+}
+
+/// Small enough that every thread has a few tasks.
+fn rows_of_a_task(rows: usize, panels: usize) -> usize {
+    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+    let parts = (4 * threads).div_ceil(panels);
+    rows.div_ceil(parts).next_multiple_of(ROWS).clamp(ROWS, ROWS_AT_ONCE)
+}
+
+/// One task: these rows through that panel.
+#[derive(Clone, Copy)]
+struct Place {
+    panel: usize,
+    first: usize,
+    end: usize,
+}
+
+impl Epilogue<'_> {
+    /// The results of one row of a tile, from `column` on; those past the last column are meaningless.
+    #[inline(always)]
+    fn finish(&self, sums: &[u32; WIDTH], row: usize, column: usize, width: usize) -> [f32; WIDTH] {
+        let mut results = [0.0; WIDTH];
+        match &self.dequantize {
+            None => {
+                for (result, &sum) in results.iter_mut().zip(sums) {
+                    *result = f32::from_bits(sum);
+                }
+            }
+            Some(Dequantize { rows, columns, sums: totals }) => {
+                let RowScale { step, zero } = rows[row];
+                let columns = columns[column..column + width].iter().zip(&totals[column..column + width]);
+                for ((result, &sum), (&scale, &total)) in results.iter_mut().zip(sums).zip(columns) {
+                    *result = sum.cast_signed().wrapping_sub(zero.wrapping_mul(total)) as f32 * (step * scale);
+                }
+            }
+        }
+        if !self.bias.is_empty() {
+            for (result, &bias) in results.iter_mut().zip(&self.bias[column..column + width]) {
+                *result += bias;
+            }
+        }
+        if self.activation == Activation::GeluTanh {
+            for result in &mut results {
+                *result = gelu_tanh(*result);
+            }
+        }
+        results
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86;

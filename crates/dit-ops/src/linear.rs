@@ -1,0 +1,98 @@
+use tch::Tensor;
+
+use crate::{Kernels, PackedLinear, cpu::Cpu, element::needs_gradient, gemm::Activation, pointwise::Pointwise};
+
+/// A Linear, x·Wᵀ + b, that can be handed over to faster kernels once its weights no longer change.
+#[derive(Debug)]
+pub struct Linear {
+    form: Form,
+}
+
+#[derive(Debug)]
+enum Form {
+    /// As given: trainable, on any device.
+    Plain { weight: Tensor, bias: Option<Tensor> },
+    /// The same tensors, computed with by oneDNN.
+    Pointwise { weight: Tensor, bias: Option<Tensor>, pointwise: Pointwise },
+    /// By the kernels of this crate.
+    Packed(PackedLinear),
+}
+
+impl Linear {
+    /// By libtorch's operators.
+    ///
+    /// # Shapes
+    /// `weight` (outputs, inputs), `bias` (outputs).
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self { form: Form::Plain { weight, bias } }
+    }
+
+    /// Gives the weights, which must not change any more, the form that `kernels` are fastest with on this machine; one that
+    /// has none, for its kind or device say, stays as it is. With [`Kernels::Int8`] they are rounded.
+    ///
+    /// A packed form replaces the tensors: memory grows only while one Linear is packed. Which form it is:
+    /// - this crate's kernels where the CPU has AVX-512 (for bf16: AVX-512 BF16; for int8: VNNI) and no AMX;
+    /// - else oneDNN's, where libtorch has them; it drives AMX, and knows Arm;
+    /// - else, on a Mac say, libtorch's plain Linear.
+    pub fn optimize(&mut self, kernels: Kernels) {
+        let Form::Plain { weight, bias } = &self.form else { return };
+        let bias = bias.as_ref();
+        let ours = !Cpu::detect().amx;
+        let packed = match kernels {
+            Kernels::Plain => return,
+            Kernels::Fused => ours.then(|| PackedLinear::pack(weight, bias)).flatten(),
+            Kernels::Int8 => PackedLinear::quantize(weight, bias),
+        };
+        if let Some(packed) = packed {
+            self.form = Form::Packed(packed);
+        } else if let Some(pointwise) = Pointwise::get().filter(|_| Pointwise::accepts(weight)) {
+            let (weight, bias) = (weight.detach(), bias.map(Tensor::detach));
+            self.form = Form::Pointwise { weight, bias, pointwise };
+        }
+    }
+
+    /// # Shapes
+    /// (…, inputs) → (…, outputs).
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.apply(x, Activation::Identity)
+    }
+
+    /// [`forward`](Self::forward), then GELU in its tanh form.
+    ///
+    /// # Shapes
+    /// As [`forward`](Self::forward).
+    pub fn forward_gelu(&self, x: &Tensor) -> Tensor {
+        self.apply(x, Activation::GeluTanh)
+    }
+
+    fn apply(&self, x: &Tensor, activation: Activation) -> Tensor {
+        match &self.form {
+            Form::Plain { weight, bias } => plain(x, weight, bias.as_ref(), activation),
+            // The weights are constant, but the input may be asked for its gradient.
+            Form::Packed(packed) if needs_gradient(&[x]) || x.numel() == 0 => {
+                let (weight, bias) = packed.unpack();
+                plain(x, &weight, bias.as_ref(), activation)
+            }
+            Form::Packed(packed) => match activation {
+                Activation::Identity => packed.forward(x),
+                Activation::GeluTanh => packed.forward_gelu(x),
+            },
+            Form::Pointwise { weight, bias, pointwise } => {
+                let usable = !needs_gradient(&[x]) && Pointwise::accepts(x);
+                let fused = usable.then(|| pointwise.linear(x, weight, bias.as_ref(), activation));
+                match fused {
+                    Some(Ok(result)) => result,
+                    _ => plain(x, weight, bias.as_ref(), activation),
+                }
+            }
+        }
+    }
+}
+
+fn plain(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Activation) -> Tensor {
+    let y = x.linear(weight, bias);
+    match activation {
+        Activation::Identity => y,
+        Activation::GeluTanh => y.gelu("tanh"),
+    }
+}

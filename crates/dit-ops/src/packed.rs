@@ -1,0 +1,237 @@
+use std::fmt;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    cpu::Cpu,
+    element::{Bf16, Element, allocate, values},
+    gemm::{self, Activation, Dequantize, Epilogue, Left, Line, Output, Panels, WIDTH, Words},
+    parallel::{self, Destination},
+    quantize::{quantize_columns, quantize_rows},
+};
+
+/// The longest sum of int8 products that is sure to fit into 32 bits: 2³¹ / (255 · 127).
+const LONGEST_INT8_SUM: usize = 66_000;
+
+/// A Linear's weights in the order in which the AVX-512 kernels of this crate read them.
+///
+/// It holds the only copy: what was given to [`pack`](Self::pack) can be dropped.
+pub struct PackedLinear {
+    words: Words,
+    /// Kind of the results, and of the activations.
+    kind: Kind,
+    inputs: usize,
+    outputs: usize,
+    lines: Vec<Line>,
+    bias: Vec<f32>,
+    /// int8 only: each output's step, and its sum of weights.
+    scales: Vec<f32>,
+    sums: Vec<i32>,
+}
+
+impl fmt::Debug for PackedLinear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PackedLinear({} → {}, {:?})", self.inputs, self.outputs, self.words)
+    }
+}
+
+impl PackedLinear {
+    /// Packs `weight`, fp32 or bf16, for activations of the same kind; `None` where there is no kernel for it: another kind,
+    /// another device, another CPU, or an odd number of bf16 inputs.
+    ///
+    /// # Shapes
+    /// `weight` (outputs, inputs), `bias` (outputs).
+    pub fn pack(weight: &Tensor, bias: Option<&Tensor>) -> Option<Self> {
+        let words = match weight.kind() {
+            Kind::Float => Words::F32,
+            Kind::BFloat16 => Words::Bf16,
+            _ => return None,
+        };
+        let (outputs, inputs) = packable(weight, words)?;
+        let weight = weight.detach().contiguous();
+        let lines = match words {
+            Words::Bf16 => {
+                pack_words(as_words::<Bf16>(&on_word_boundary::<Bf16>(weight.shallow_clone())), outputs, inputs / 2)
+            }
+            _ => pack_words(as_words::<f32>(&weight), outputs, inputs),
+        };
+        let (bias, scales, sums) = (bias_values(bias, outputs)?, Vec::new(), Vec::new());
+        Some(Self { words, kind: weight.kind(), inputs, outputs, lines, bias, scales, sums })
+    }
+
+    /// Rounds `weight` to int8, with a step for each output, for activations of its kind, fp32 or bf16, that are rounded to
+    /// unsigned 8 bits on the way, with a step and a zero point for each row. `None` where there is no kernel for it: another
+    /// kind, another device, a CPU without VNNI, or inputs that are no multiple of 4.
+    ///
+    /// # Shapes
+    /// As [`pack`](Self::pack).
+    pub fn quantize(weight: &Tensor, bias: Option<&Tensor>) -> Option<Self> {
+        let (outputs, inputs) = packable(weight, Words::Int8)?;
+        if inputs > LONGEST_INT8_SUM || !matches!(weight.kind(), Kind::Float | Kind::BFloat16) {
+            return None;
+        }
+        let values_f32 = weight.detach().to_kind(Kind::Float).contiguous();
+        let columns = quantize_columns(values::<f32>(&values_f32), inputs);
+        let lines = pack_words(&columns.words, outputs, inputs / 4);
+        let (scales, sums) = (columns.steps, columns.sums);
+        let bias = bias_values(bias, outputs)?;
+        Some(Self { words: Words::Int8, kind: weight.kind(), inputs, outputs, lines, bias, scales, sums })
+    }
+
+    /// x·Wᵀ + b.
+    ///
+    /// # Shapes
+    /// (…, inputs) → (…, outputs), of the kind of the weights that were packed.
+    ///
+    /// # Panics
+    /// If `x` is of another kind or device, or its rows of another length. (It is not differentiated: see [`Linear`](crate::Linear).)
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.apply(x, Activation::Identity)
+    }
+
+    /// [`forward`](Self::forward), then GELU in its tanh form.
+    ///
+    /// # Shapes
+    /// As [`forward`](Self::forward).
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward).
+    pub fn forward_gelu(&self, x: &Tensor) -> Tensor {
+        self.apply(x, Activation::GeluTanh)
+    }
+
+    fn apply(&self, x: &Tensor, activation: Activation) -> Tensor {
+        match self.kind {
+            Kind::Float => self.apply_to::<f32>(x, activation, Output::F32),
+            _ => self.apply_to::<Bf16>(x, activation, Output::Bf16),
+        }
+    }
+
+    fn apply_to<E: Element>(
+        &self,
+        x: &Tensor,
+        activation: Activation,
+        output: impl Fn(Destination<E>) -> Output,
+    ) -> Tensor {
+        let mut shape = x.size();
+        let last = shape.last_mut().filter(|inputs| **inputs == self.inputs as i64);
+        *last.unwrap_or_else(|| panic!("{self:?} cannot be applied to {:?}", x.size())) = self.outputs as i64;
+        let x = on_word_boundary::<E>(x.contiguous());
+        let rows = x.numel() / self.inputs;
+        let (result, start) = allocate::<E>(&shape);
+        let right = Panels { kind: self.words, lines: &self.lines, columns: self.outputs, depth: self.depth() };
+        let output = output(Destination::new(start));
+        let epilogue = Epilogue { dequantize: None, bias: &self.bias, activation };
+        if self.words == Words::Int8 {
+            let quantized = quantize_rows(values::<E>(&x), self.inputs);
+            let left = Left { words: &quantized.words, rows, stride: self.depth() };
+            let dequantize = Some(Dequantize { rows: &quantized.scales, columns: &self.scales, sums: &self.sums });
+            gemm::multiply(left, right, Epilogue { dequantize, ..epilogue }, output);
+        } else {
+            let left = Left { words: as_words::<E>(&x), rows, stride: self.depth() };
+            gemm::multiply(left, right, epilogue, output);
+        }
+        result
+    }
+
+    /// Words of the inner dimension.
+    fn depth(&self) -> usize {
+        self.inputs / self.words.elements()
+    }
+
+    /// Length of a row that comes in.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Length of a row that goes out.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Weight (outputs, inputs) and bias (outputs) as they were given to [`pack`](Self::pack); of a quantised Linear, what the
+    /// rounding made of them.
+    pub fn unpack(&self) -> (Tensor, Option<Tensor>) {
+        let words = unpack_words(&self.lines, self.outputs, self.depth());
+        let shape = [self.outputs as i64, self.inputs as i64];
+        let weight = match self.words {
+            Words::F32 => {
+                let values: Vec<f32> = words.into_iter().map(f32::from_bits).collect();
+                Tensor::from_slice(&values)
+            }
+            Words::Bf16 => {
+                let halves = words.into_iter().flat_map(|word| [word & 0xffff, word >> 16]);
+                let values: Vec<f32> = halves.map(|half| Bf16(half as u16).to_f32()).collect();
+                Tensor::from_slice(&values).to_kind(Kind::BFloat16)
+            }
+            Words::Int8 => {
+                let steps = self.scales.iter().flat_map(|&step| std::iter::repeat_n(step, self.inputs));
+                let codes = words.into_iter().flat_map(u32::to_le_bytes).map(u8::cast_signed);
+                let values: Vec<f32> = codes.zip(steps).map(|(code, step)| f32::from(code) * step).collect();
+                Tensor::from_slice(&values).to_kind(self.kind)
+            }
+        };
+        let bias = (!self.bias.is_empty()).then(|| Tensor::from_slice(&self.bias).to_kind(self.kind));
+        (weight.view(shape), bias)
+    }
+}
+
+/// (outputs, inputs), where the kernels can take them.
+fn packable(weight: &Tensor, words: Words) -> Option<(usize, usize)> {
+    let &[outputs, inputs] = weight.size().as_slice() else { return None };
+    let (outputs, inputs) = (usize::try_from(outputs).ok()?, usize::try_from(inputs).ok()?);
+    let fits = outputs > 0 && inputs > 0 && inputs.is_multiple_of(words.elements());
+    (weight.device() == Device::Cpu && words.supported(Cpu::detect()) && fits).then_some((outputs, inputs))
+}
+
+fn bias_values(bias: Option<&Tensor>, outputs: usize) -> Option<Vec<f32>> {
+    let Some(bias) = bias else { return Some(Vec::new()) };
+    let bias = bias.detach().to_kind(Kind::Float).contiguous();
+    (bias.size() == [outputs as i64]).then(|| values::<f32>(&bias).to_vec())
+}
+
+/// A contiguous tensor itself, or a copy where it is a view that begins between two words.
+fn on_word_boundary<E: Element>(tensor: Tensor) -> Tensor {
+    if values::<E>(&tensor).as_ptr().addr().is_multiple_of(4) { tensor } else { tensor.copy() }
+}
+
+/// The values of a contiguous tensor that begins on a word, as words.
+fn as_words<E: Element>(tensor: &Tensor) -> &[u32] {
+    // SAFETY: any bits are a u32; `E` is fp32 or bf16, without padding.
+    let (before, words, _rest) = unsafe { values::<E>(tensor).align_to::<u32>() };
+    assert!(before.is_empty(), "the tensor begins between two words");
+    words
+}
+
+/// Rows of `depth` words into panels; the columns past the last are zero.
+fn pack_words(rows: &[u32], columns: usize, depth: usize) -> Vec<Line> {
+    let mut lines = vec![Line([0; 16]); Panels::lines_of(columns, depth)];
+    let panel_lines = depth * (WIDTH / 16);
+    let destination = Destination::new(lines.as_mut_ptr());
+    parallel::for_each(columns.div_ceil(WIDTH), &|panel| {
+        // SAFETY: each task has a panel of its own, and `lines` outlives the tasks.
+        let lines = unsafe { destination.slice(panel * panel_lines, panel_lines) };
+        let columns = columns - panel * WIDTH;
+        // Sixteen words of a row are a cache line: they are spread while it is at hand.
+        for block in (0..depth).step_by(16) {
+            for column in 0..WIDTH.min(columns) {
+                let row = &rows[(panel * WIDTH + column) * depth..][..depth];
+                for (offset, &word) in row[block..depth.min(block + 16)].iter().enumerate() {
+                    lines[(block + offset) * (WIDTH / 16) + column / 16].0[column % 16] = word;
+                }
+            }
+        }
+    });
+    lines
+}
+
+/// The inverse of [`pack_words`].
+fn unpack_words(lines: &[Line], columns: usize, depth: usize) -> Vec<u32> {
+    let mut rows = Vec::with_capacity(columns * depth);
+    for column in 0..columns {
+        let (panel, column) = (column / WIDTH, column % WIDTH);
+        let panel = &lines[panel * depth * (WIDTH / 16)..];
+        rows.extend((0..depth).map(|word| panel[word * (WIDTH / 16) + column / 16].0[column % 16]));
+    }
+    rows
+}

@@ -1,0 +1,140 @@
+//! Rounding to 8 bits.
+
+use crate::{
+    element::Element,
+    gemm::RowScale,
+    parallel::{self, Destination},
+    simd::multiversion,
+};
+
+/// Weights as signed codes −127…127: weight = code·step, a step for each output.
+pub(crate) struct Columns {
+    /// Four codes a word, output by output.
+    pub words: Vec<u32>,
+    pub steps: Vec<f32>,
+    /// Each output's sum of codes.
+    pub sums: Vec<i32>,
+}
+
+/// Rounds weights (outputs, inputs); `inputs` is a multiple of 4.
+pub(crate) fn quantize_columns(weights: &[f32], inputs: usize) -> Columns {
+    let outputs = weights.len() / inputs;
+    let mut columns = Columns { words: vec![0; weights.len() / 4], steps: vec![0.0; outputs], sums: vec![0; outputs] };
+    let rows = weights.chunks_exact(inputs).zip(columns.words.chunks_exact_mut(inputs / 4));
+    for (((row, words), step), sum) in rows.zip(&mut columns.steps).zip(&mut columns.sums) {
+        let largest = row.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs()));
+        *step = largest / 127.0;
+        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        for (word, four) in words.iter_mut().zip(row.as_chunks::<4>().0) {
+            let codes = four.map(|weight| (weight * inverse).round_ties_even() as i8);
+            *sum += codes.iter().map(|&code| i32::from(code)).sum::<i32>();
+            *word = u32::from_le_bytes(codes.map(i8::cast_unsigned));
+        }
+    }
+    columns
+}
+
+/// Activations as unsigned codes: value = (code − zero)·step, a step and a zero point for each row.
+pub(crate) struct Rows {
+    /// Four codes a word, row by row.
+    pub words: Vec<u32>,
+    pub scales: Vec<RowScale>,
+}
+
+/// Rows that a task takes at once.
+const ROWS_OF_A_TASK: usize = 16;
+
+/// Rounds activations, rows of `inputs` values, a multiple of 4.
+pub(crate) fn quantize_rows<E: Element>(values: &[E], inputs: usize) -> Rows {
+    let rows = values.len() / inputs;
+    let mut quantized = Rows { words: vec![0; values.len() / 4], scales: vec![RowScale { step: 0.0, zero: 0 }; rows] };
+    let words = Destination::new(quantized.words.as_mut_ptr());
+    let scales = Destination::new(quantized.scales.as_mut_ptr());
+    parallel::for_each(rows.div_ceil(ROWS_OF_A_TASK), &|task| {
+        let first = task * ROWS_OF_A_TASK;
+        for row in first..rows.min(first + ROWS_OF_A_TASK) {
+            // SAFETY: each row is one task's own; both vectors outlive the tasks.
+            let (words, scale) = unsafe { (words.slice(row * inputs / 4, inputs / 4), scales.slice(row, 1)) };
+            scale[0] = quantize_row(&values[row * inputs..][..inputs], words);
+        }
+    });
+    quantized
+}
+
+multiversion! {
+    /// Asymmetric: the codes 0 to 255 span the row's least to its largest value, zero included.
+    fn quantize_row<E: Element>(row: &[E], words: &mut [u32]) -> RowScale {
+        let mut least = [0.0_f32; 16];
+        let mut most = [0.0_f32; 16];
+        let (blocks, rest) = row.as_chunks::<16>();
+        for block in blocks {
+            for lane in 0..16 {
+                let value = block[lane].to_f32();
+                least[lane] = if value < least[lane] { value } else { least[lane] };
+                most[lane] = if value > most[lane] { value } else { most[lane] };
+            }
+        }
+        for (lane, value) in rest.iter().enumerate() {
+            least[lane] = least[lane].min(value.to_f32());
+            most[lane] = most[lane].max(value.to_f32());
+        }
+        let (least, most) = (least.iter().fold(0.0_f32, |a, &b| a.min(b)), most.iter().fold(0.0_f32, |a, &b| a.max(b)));
+        let step = (most - least) / 255.0;
+        let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
+        let zero = (-least * inverse).round_ties_even();
+        for (word, four) in words.iter_mut().zip(row.as_chunks::<4>().0) {
+            // Adding 1.5·2²³ rounds to the nearest integer and leaves it in the low bits.
+            const ROUND: f32 = 12_582_912.0;
+            let mut packed = 0;
+            for (place, value) in four.iter().enumerate() {
+                let code = (value.to_f32() * inverse + zero).clamp(0.0, 255.0) + ROUND;
+                packed |= (code.to_bits() & 0xff) << (8 * place);
+            }
+            *word = packed;
+        }
+        RowScale { step, zero: zero as i32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(words: &[u32], scale: RowScale) -> Vec<f32> {
+        let codes = words.iter().flat_map(|word| word.to_le_bytes());
+        codes.map(|code| (i32::from(code) - scale.zero) as f32 * scale.step).collect()
+    }
+
+    #[track_caller]
+    fn check_row(row: &[f32]) {
+        let quantized = quantize_rows(row, row.len());
+        let (least, most) = row.iter().fold((0.0_f32, 0.0_f32), |(a, b), &v| (a.min(v), b.max(v)));
+        let step = (most - least) / 255.0;
+        for (decoded, &value) in decode(&quantized.words, quantized.scales[0]).iter().zip(row) {
+            assert!((decoded - value).abs() <= step * 1.001, "{value} became {decoded}, step {step}");
+        }
+    }
+
+    #[test]
+    fn rows_are_within_a_step() {
+        check_row(&[0.0; 8]);
+        check_row(&[1.0, -2.0, 3.5, 0.0]);
+        check_row(&[5.0; 20]);
+        check_row(&[-1e-3, -2e-3, -3e-3, -4e-3]);
+        check_row(&(0..1000).map(|i| ((i * 37 % 101) as f32 - 20.0) * 0.3).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn columns_are_within_half_a_step() {
+        let weights: Vec<f32> = (0..64).map(|i| ((i * 29 % 31) as f32 - 11.0) * 0.01).collect();
+        let columns = quantize_columns(&weights, 16);
+        for (row, weights) in weights.chunks(16).enumerate() {
+            let codes: Vec<i8> =
+                columns.words[row * 4..][..4].iter().flat_map(|word| word.to_le_bytes()).map(u8::cast_signed).collect();
+            assert_eq!(columns.sums[row], codes.iter().map(|&code| i32::from(code)).sum::<i32>());
+            for (&code, weight) in codes.iter().zip(weights) {
+                assert!((f32::from(code) * columns.steps[row] - weight).abs() <= columns.steps[row] * 0.501);
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The inner loops: sums of products of a few rows with one panel, in AVX-512 registers.
+
+use std::arch::x86_64::*;
+
+use crate::gemm::Line;
+
+/// One module for each kind of word; they differ in a single instruction.
+macro_rules! tile {
+    ($module:ident, $features:literal, $dot:path, $zero:expr, $bits:path) => {
+        pub(crate) mod $module {
+            use super::*;
+
+            /// Multiplies the rows behind `starts` with a panel of 16·`LANES` columns; row r's sums (bits of fp32, or int32) go to
+            /// `sums + r·stride`.
+            ///
+            /// # Safety
+            /// The CPU has the features; `depth` words follow each start and are readable; `panel` is followed by `depth` times
+            /// `LANES` lines; 16·`LANES` words from each row's place in `sums` are writable, and nobody else's.
+            #[target_feature(enable = $features)]
+            #[inline]
+            pub(crate) unsafe fn tile<const ROWS: usize, const LANES: usize>(
+                starts: [*const u32; ROWS],
+                panel: *const Line,
+                depth: usize,
+                sums: *mut u32,
+                stride: usize,
+            ) {
+                let mut accumulators = [[$zero; LANES]; ROWS];
+                let mut line = panel;
+                for k in 0..depth {
+                    // SAFETY: word `k` of each row and line `k·LANES` with those after it are readable, as the caller promises.
+                    unsafe {
+                        let mut weights = [_mm512_setzero_si512(); LANES];
+                        for (lane, weight) in weights.iter_mut().enumerate() {
+                            *weight = _mm512_load_si512(line.add(lane).cast());
+                        }
+                        line = line.add(LANES);
+                        for row in 0..ROWS {
+                            let activation = _mm512_set1_epi32((*starts[row].add(k)).cast_signed());
+                            for lane in 0..LANES {
+                                accumulators[row][lane] = $dot(accumulators[row][lane], activation, weights[lane]);
+                            }
+                        }
+                    }
+                }
+                for (row, accumulators) in accumulators.into_iter().enumerate() {
+                    for (lane, accumulator) in accumulators.into_iter().enumerate() {
+                        // SAFETY: the place is writable, as the caller promises.
+                        unsafe { _mm512_storeu_si512(sums.add(row * stride + lane * 16).cast(), $bits(accumulator)) };
+                    }
+                }
+            }
+        }
+    };
+}
+
+tile!(fp32, "avx512f,avx512bw,avx512dq,avx512vl", dot_f32, _mm512_setzero_ps(), _mm512_castps_si512);
+tile!(bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", dot_bf16, _mm512_setzero_ps(), _mm512_castps_si512);
+tile!(int8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", _mm512_dpbusd_epi32, _mm512_setzero_si512(), same);
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn dot_f32(sum: __m512, activation: __m512i, weight: __m512i) -> __m512 {
+    _mm512_fmadd_ps(_mm512_castsi512_ps(activation), _mm512_castsi512_ps(weight), sum)
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn dot_bf16(sum: __m512, activation: __m512i, weight: __m512i) -> __m512 {
+    // SAFETY: both types are 512 bits of anything.
+    let pairs = |words: __m512i| unsafe { std::mem::transmute::<__m512i, __m512bh>(words) };
+    _mm512_dpbf16_ps(sum, pairs(activation), pairs(weight))
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn same(bits: __m512i) -> __m512i {
+    bits
+}

@@ -1,0 +1,248 @@
+//! The fused kernels against libtorch's plain operators in float64, over odd sizes.
+//!
+//! On a CPU without AVX-512 the same tests hold for what the kernels fall back to.
+
+use dit_ops::{
+    Kernels, Linear, PackedLinear, add_gated, layer_norm_modulate, plain_attention, self_attention, split_heads,
+};
+use tch::{Device, Kind, Tensor};
+
+/// Normal numbers that depend on `seed` alone (libtorch's generator is global, and tests run side by side).
+fn normal(shape: &[i64], seed: i64) -> Tensor {
+    let n: i64 = shape.iter().product();
+    let i = Tensor::arange(n, (Kind::Double, Device::Cpu)) + seed as f64 * 7919.0;
+    let uniform = |factor: f64| -> Tensor {
+        let x = (&i * factor).sin() * 43_758.545_3;
+        (&x - x.floor()).clamp(1e-6, 1.0)
+    };
+    let radius = (uniform(12.9898).log() * -2.0).sqrt();
+    (radius * (uniform(78.233) * std::f64::consts::TAU).cos()).view(shape)
+}
+
+/// The largest difference, as a share of the expected values' root mean square.
+fn error(found: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(found.size(), expected.size());
+    let found = found.to_kind(Kind::Double);
+    assert!(found.isfinite().all().int64_value(&[]) == 1);
+    let scale = expected.square().mean(Kind::Double).sqrt().double_value(&[]);
+    (found - expected).abs().max().double_value(&[]) / scale.max(1e-12)
+}
+
+fn tolerance(kind: Kind) -> f64 {
+    match kind {
+        Kind::Float => 1e-5,
+        // Results up to five times the root mean square, of eight bits.
+        _ => 2.5e-2,
+    }
+}
+
+const KINDS: [Kind; 2] = [Kind::Float, Kind::BFloat16];
+
+#[track_caller]
+fn check_linear(kind: Kind, kernels: Kernels, rows: &[i64], inputs: i64, outputs: i64, tolerance: f64) {
+    let x = normal(&[rows, &[inputs]].concat(), 1).to_kind(kind);
+    let weight = (normal(&[outputs, inputs], 2) / (inputs as f64).sqrt()).to_kind(kind);
+    let bias = normal(&[outputs], 3).to_kind(kind);
+    let exact = x.to_kind(Kind::Double).linear(&weight.to_kind(Kind::Double), Some(&bias.to_kind(Kind::Double)));
+    let without = x.to_kind(Kind::Double).linear(&weight.to_kind(Kind::Double), None::<Tensor>);
+
+    let name = format!("{kind:?} {kernels:?} {rows:?} {inputs} → {outputs}");
+    let mut linear = Linear::new(weight.shallow_clone(), Some(bias));
+    linear.optimize(kernels);
+    let found = linear.forward(&x);
+    assert_eq!(found.kind(), kind);
+    let off = error(&found, &exact);
+    assert!(off < tolerance, "{name}: {off}");
+    let off = error(&linear.forward_gelu(&x), &exact.gelu("tanh"));
+    assert!(off < 2.0 * tolerance, "{name} with GELU: {off}");
+    let mut linear = Linear::new(weight, None);
+    linear.optimize(kernels);
+    let off = error(&linear.forward(&x), &without);
+    assert!(off < tolerance, "{name} without bias: {off}");
+}
+
+#[test]
+fn linears_of_odd_sizes() {
+    for kind in KINDS {
+        for kernels in [Kernels::Plain, Kernels::Fused] {
+            for (rows, inputs, outputs) in [
+                (&[1][..], 4, 1),
+                (&[2], 8, 47),
+                (&[3], 36, 48),
+                (&[7], 72, 49),
+                (&[8], 128, 96),
+                (&[9], 30, 100),
+                (&[2, 131], 1152, 145),
+                (&[4, 5, 6], 16, 16),
+                (&[1030], 20, 50),
+                (&[5], 7, 9),
+            ] {
+                check_linear(kind, kernels, rows, inputs, outputs, tolerance(kind));
+            }
+        }
+    }
+}
+
+#[test]
+fn int8_linears_of_odd_sizes() {
+    for kind in KINDS {
+        for (rows, inputs, outputs) in
+            [(&[1][..], 4, 1), (&[2], 8, 47), (&[7], 72, 49), (&[2, 131], 1152, 145), (&[600], 20, 50), (&[5], 7, 9)]
+        {
+            check_linear(kind, Kernels::Int8, rows, inputs, outputs, 8e-2);
+        }
+    }
+}
+
+#[test]
+fn int8_errors_are_those_of_the_rounding_and_nothing_else() {
+    let (x, weight) = (normal(&[64, 1152], 1), normal(&[96, 1152], 2) / 34.0);
+    let mut linear = Linear::new(weight.to_kind(Kind::Float), None);
+    linear.optimize(Kernels::Int8);
+    let exact = x.linear(&weight, None::<Tensor>);
+    let off = (linear.forward(&x.to_kind(Kind::Float)).to_kind(Kind::Double) - &exact).square().mean(Kind::Double);
+    let signal = exact.square().mean(Kind::Double);
+    let ratio = 10.0 * (signal / off).log10().double_value(&[]);
+    // Steps of about 6/255 for values of variance 1, and 3.5/127 for the weights: 43 and 42 dB.
+    assert!(ratio > 37.0, "{ratio} dB");
+}
+
+#[test]
+fn views_and_empty_batches() {
+    for kind in KINDS {
+        let weight = normal(&[50, 24], 2).to_kind(kind);
+        let mut linear = Linear::new(weight.shallow_clone(), None);
+        linear.optimize(Kernels::Fused);
+        let wide = normal(&[10, 49], 4).to_kind(kind);
+        for x in [wide.narrow(1, 3, 24), wide.narrow(0, 0, 1).view([49]).narrow(0, 1, 24), wide.slice(1, 0, 48, 2)] {
+            let exact = x.to_kind(Kind::Double).linear(&weight.to_kind(Kind::Double), None::<Tensor>);
+            assert!(error(&linear.forward(&x), &exact) < tolerance(kind));
+        }
+        assert_eq!(linear.forward(&Tensor::zeros([0, 24], (kind, Device::Cpu))).size(), [0, 50]);
+    }
+}
+
+#[test]
+fn packing_loses_nothing() {
+    for kind in KINDS {
+        let weight = normal(&[101, 36], 5).to_kind(kind);
+        let bias = normal(&[101], 6).to_kind(kind);
+        let Some(packed) = PackedLinear::pack(&weight, Some(&bias)) else { continue };
+        let (unpacked, unpacked_bias) = packed.unpack();
+        assert_eq!((unpacked, unpacked_bias.unwrap()), (weight, bias));
+    }
+}
+
+#[test]
+fn what_has_no_kernel_stays_plain() {
+    let weight = normal(&[5, 8], 5);
+    assert!(PackedLinear::pack(&weight, None).is_none(), "float64");
+    assert!(PackedLinear::pack(&weight.to_kind(Kind::BFloat16).narrow(1, 0, 7), None).is_none(), "odd inputs");
+    assert!(PackedLinear::quantize(&weight.to_kind(Kind::Float).narrow(1, 0, 6), None).is_none(), "6 inputs");
+    assert!(PackedLinear::pack(&weight.to_kind(Kind::Float).view([40]), None).is_none(), "one dimension");
+    let mut linear = Linear::new(weight.shallow_clone(), None);
+    linear.optimize(Kernels::Fused);
+    let x = normal(&[3, 8], 1);
+    assert_eq!(linear.forward(&x), x.linear(&weight, None::<Tensor>));
+}
+
+#[test]
+fn gradients_of_the_input_pass_a_packed_linear() {
+    for kernels in [Kernels::Fused, Kernels::Int8] {
+        let weight = normal(&[48, 16], 2).to_kind(Kind::Float);
+        let mut linear = Linear::new(weight.shallow_clone(), None);
+        linear.optimize(kernels);
+        let x = normal(&[3, 16], 1).to_kind(Kind::Float).set_requires_grad(true);
+        linear.forward(&x).sum(Kind::Float).backward();
+        let exact = weight
+            .to_kind(Kind::Double)
+            .sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)
+            .expand([3, 16], false);
+        assert!(error(&x.grad(), &exact) < 2e-2);
+    }
+}
+
+#[track_caller]
+fn check_modulate(kind: Kind, samples: i64, tokens: i64, width: i64) {
+    let x = (normal(&[samples, tokens, width], 1) * 3.0 + 1.0).to_kind(kind);
+    // As a regressor gives them: parts of a longer row.
+    let parts = normal(&[samples, 3 * width], 2).to_kind(kind).unsqueeze(1).chunk(3, 2);
+    let [shift, scale, gate] = [0, 1, 2].map(|i| parts[i].shallow_clone());
+    let wide = |tensor: &Tensor| tensor.to_kind(Kind::Double);
+    let (eps, cudnn) = (1e-6, false);
+    let normal_x = wide(&x).layer_norm([width], None::<Tensor>, None::<Tensor>, eps, cudnn);
+    let exact = normal_x * (wide(&scale) + 1.0) + wide(&shift);
+    let name = format!("{kind:?} {samples} × {tokens} × {width}");
+    let off = error(&layer_norm_modulate(&x, &shift, &scale, eps), &exact);
+    assert!(off < tolerance(kind), "norm {name}: {off}");
+    let y = normal(&[samples, tokens, width], 3).to_kind(kind);
+    let off = error(&add_gated(&x, &gate, &y), &(wide(&x) + wide(&gate) * wide(&y)));
+    assert!(off < tolerance(kind), "gate {name}: {off}");
+}
+
+#[test]
+fn modulation_of_odd_sizes() {
+    for kind in KINDS {
+        for (samples, tokens, width) in [(1, 1, 2), (2, 3, 31), (3, 17, 48), (1, 100, 1152), (5, 16, 65), (2, 33, 384)]
+        {
+            check_modulate(kind, samples, tokens, width);
+        }
+    }
+}
+
+#[test]
+fn modulation_is_differentiated_and_takes_any_kind() {
+    let x = normal(&[2, 3, 8], 1).to_kind(Kind::Float).set_requires_grad(true);
+    let row = normal(&[2, 1, 8], 2).to_kind(Kind::Float);
+    let y = add_gated(&layer_norm_modulate(&x, &row, &row, 1e-6), &row, &x);
+    assert!(y.requires_grad());
+    let _no_grad = tch::no_grad_guard();
+    assert!(error(&add_gated(&layer_norm_modulate(&x, &row, &row, 1e-6), &row, &x), &y.to_kind(Kind::Double)) < 1e-5);
+    let (x, row) = (x.to_kind(Kind::Double), row.to_kind(Kind::Double));
+    assert_eq!(add_gated(&x, &row, &x).kind(), Kind::Double);
+    // One row for all samples is libtorch's to broadcast.
+    assert_eq!(layer_norm_modulate(&x, &row.narrow(0, 0, 1), &row.narrow(0, 0, 1), 1e-6).size(), [2, 3, 8]);
+}
+
+#[track_caller]
+fn check_attention(kind: Kind, samples: i64, tokens: i64, heads: i64, head: i64) {
+    let qkv = (normal(&[samples, tokens, 3 * heads * head], 1) * 1.5).to_kind(kind);
+    let [q, k, v] = split_heads(&qkv.to_kind(Kind::Double), heads);
+    let exact = plain_attention(&q, &k, &v).transpose(1, 2).flatten(2, 3);
+    let found = self_attention(&qkv, heads);
+    assert_eq!(found.kind(), kind);
+    let off = error(&found, &exact);
+    // Averages over many keys are small beside the values they average.
+    assert!(off < 2.0 * tolerance(kind), "{kind:?} {samples} × {tokens}, {heads} heads of {head}: {off}");
+}
+
+#[test]
+fn attention_of_odd_sizes() {
+    for kind in KINDS {
+        for (samples, tokens, heads, head) in [
+            (1, 1, 1, 2),
+            (2, 5, 3, 8),
+            (1, 16, 4, 12),
+            (2, 63, 2, 64),
+            (1, 64, 2, 72),
+            (3, 65, 1, 32),
+            (1, 97, 2, 80),
+            (1, 130, 1, 96),
+            (2, 256, 2, 72),
+            (1, 7, 2, 176),
+            (1, 10, 2, 7),
+            (1, 700, 1, 48),
+        ] {
+            check_attention(kind, samples, tokens, heads, head);
+        }
+    }
+}
+
+#[test]
+fn attention_survives_large_scores_and_carries_gradients() {
+    let qkv = normal(&[1, 20, 3 * 16], 1).to_kind(Kind::Float) * 60.0;
+    let [q, k, v] = split_heads(&qkv.to_kind(Kind::Double), 2);
+    let exact = plain_attention(&q, &k, &v).transpose(1, 2).flatten(2, 3);
+    assert!(error(&self_attention(&qkv, 2), &exact) < 1e-4);
+    assert!(self_attention(&qkv.set_requires_grad(true), 2).requires_grad());
+}
