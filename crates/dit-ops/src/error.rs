@@ -30,6 +30,12 @@ pub enum OpsError {
         /// The shape given.
         found: Vec<i64>,
     },
+    /// This CPU lacks the instructions.
+    #[error("this CPU has no kernels for {what}; use libtorch's own")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// libtorch refused an operation.
     #[error("libtorch refused an operation")]
     Torch(#[from] TchError),

@@ -3,6 +3,7 @@
 //! - [`Dispatcher`]: operators by name; [`AdamW`]: an optimizer whose state can be saved.
 //! - [`Linear`]: a Linear that packs its weights for AVX-512 kernels of this crate (fp32, bf16, int8), or hands them to oneDNN.
 //! - [`layer_norm_modulate`], [`add_gated`], [`self_attention`]: what lies between a transformer's Linears, in one pass each.
+//! - [`conv`]: convolutions of inference, with normalisation, doubling and skip connection on the way.
 //!
 //! Every fast path has the plain one beside it and falls back to it: on another device or kind, on a CPU without the
 //! instructions, and where a gradient is wanted. Nothing here reads files, prints, or holds state but the optimizer's.
@@ -24,6 +25,7 @@
 
 mod adamw;
 mod attention;
+pub mod conv;
 mod cpu;
 mod dispatcher;
 mod element;

@@ -1,0 +1,228 @@
+//! Convolutions of inference on a CPU, with what stands before and after them done on the way.
+//!
+//! 3×3 convolutions of stride 1 are computed as F(2×2, 3×3) of Winograd's minimal filtering (Lavin & Gray 2015, section 4.1):
+//! four pixels of a result take 16 products for each pair of channels instead of 36. Sums stay in fp32; with products of bf16
+//! the transformed pixels and the transformed weights are what is rounded. A nearest-neighbour doubling before the convolution
+//! makes seven of the sixteen products vanish, as their transformed pixels are differences of equal ones; they are left out.
+//! Every other convolution is a matrix product over gathered pixels.
+//!
+//! Normalisation, SiLU, doubling and padding happen where pixels are gathered, bias and skip connection where results are
+//! written, so that nothing passes through memory twice.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    cpu::Cpu,
+    element::{allocate, values},
+    error::OpsError,
+    parallel::Destination,
+};
+
+mod direct;
+mod normalization;
+mod packed;
+mod winograd;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use normalization::{GroupNorm, Normalization};
+
+use packed::Packed;
+
+/// What two numbers are before they are multiplied; sums, and everything else, are fp32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Products {
+    /// fp32.
+    Fp32,
+    /// Rounded to bf16: twice as many a cycle.
+    Bf16,
+}
+
+/// Where a convolution's window goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Pixels from one window to the next, in both directions.
+    pub stride: usize,
+    /// Zeros before the first row and the first column.
+    pub before: usize,
+    /// Zeros after the last row and the last column.
+    pub after: usize,
+}
+
+/// What is done to a convolution's input on the way in.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// Nothing.
+    Plain,
+    /// Each channel is normalised; zeros of the padding stay zeros.
+    Normalized(&'a Normalization),
+    /// Height and width are doubled, every pixel four times.
+    Doubled,
+}
+
+/// A 2-D convolution with packed weights.
+///
+/// Tensors are fp32, (N, C, H, W) with channels innermost in memory ("channels last"); others are copied to be so.
+/// It records no gradients.
+#[derive(Debug)]
+pub struct Convolution {
+    weights: Packed,
+    bias: Vec<f32>,
+    kernel: usize,
+    inputs: usize,
+    outputs: usize,
+    geometry: Geometry,
+    products: Products,
+    method: Method,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    Winograd,
+    Direct,
+}
+
+/// The sizes of one call.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    images: usize,
+    /// Of the input, before any doubling.
+    height: usize,
+    width: usize,
+    /// Of the result.
+    out_height: usize,
+    out_width: usize,
+}
+
+/// One call's data, as every thread sees it.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    sizes: Sizes,
+    x: &'a [f32],
+    input: Input<'a>,
+    skip: Option<&'a [f32]>,
+    out: Destination<f32>,
+}
+
+impl Convolution {
+    /// Whether this CPU has kernels for `products`: AVX-512, for bf16 AVX-512 BF16 too.
+    pub fn is_supported(products: Products) -> bool {
+        let cpu = Cpu::detect();
+        match products {
+            Products::Fp32 => cpu.avx512,
+            Products::Bf16 => cpu.avx512_bf16,
+        }
+    }
+
+    /// Packs `weight`, (C_out, C_in, k, k), and `bias`, (C_out), of any floating-point kind, for this CPU.
+    ///
+    /// # Errors
+    /// [`OpsError::Unsupported`] where [`is_supported`](Self::is_supported) says no; [`OpsError::Shape`] where the shapes are
+    /// not such or the stride is 0.
+    pub fn new(weight: &Tensor, bias: &Tensor, geometry: Geometry, products: Products) -> Result<Self, OpsError> {
+        if !Self::is_supported(products) {
+            return Err(OpsError::Unsupported { what: "a packed convolution" });
+        }
+        let size = weight.size();
+        let [outputs, inputs, kernel, width] = size[..] else {
+            return Err(OpsError::Shape { what: "weight", expected: vec![-1; 4], found: size });
+        };
+        if kernel != width || size.contains(&0) || geometry.stride == 0 {
+            let expected = vec![outputs.max(1), inputs.max(1), kernel.max(1), kernel.max(1)];
+            return Err(OpsError::Shape { what: "weight", expected, found: size });
+        }
+        if bias.size() != [outputs] {
+            return Err(OpsError::Shape { what: "bias", expected: vec![outputs], found: bias.size() });
+        }
+        let method = match (kernel, geometry) {
+            (3, Geometry { stride: 1, before: 1, after: 1 }) => Method::Winograd,
+            _ => Method::Direct,
+        };
+        let plain = |x: &Tensor| x.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+        let (weight, bias) = (plain(weight), plain(bias));
+        let weights = match method {
+            Method::Winograd => winograd::pack(values(&weight), outputs as usize, inputs as usize, products),
+            Method::Direct => {
+                direct::pack(values(&weight), outputs as usize, inputs as usize, kernel as usize, products)
+            }
+        };
+        Ok(Self {
+            weights,
+            bias: values::<f32>(&bias).to_vec(),
+            kernel: kernel as usize,
+            inputs: inputs as usize,
+            outputs: outputs as usize,
+            geometry,
+            products,
+            method,
+        })
+    }
+
+    /// The convolution of `x`, plus `skip` where there is one.
+    ///
+    /// # Shapes
+    /// `x`: (N, C_in, H, W); result, and `skip`: (N, C_out, H', W').
+    ///
+    /// # Errors
+    /// [`OpsError::Shape`] where a shape does not fit, or a doubled input meets anything but a 3×3 convolution of stride 1.
+    pub fn forward(&self, x: &Tensor, input: Input<'_>, skip: Option<&Tensor>) -> Result<Tensor, OpsError> {
+        let found = x.size();
+        let [n, c, h, w] = found[..] else {
+            return Err(OpsError::Shape { what: "x", expected: vec![-1, self.inputs as i64, -1, -1], found });
+        };
+        let times = if matches!(input, Input::Doubled) { 2 } else { 1 };
+        let padding = self.geometry.before + self.geometry.after;
+        let extent = |side: i64| (times * side as usize + padding).checked_sub(self.kernel);
+        let (Some(rows), Some(columns)) = (extent(h), extent(w)) else {
+            let side = self.kernel as i64;
+            return Err(OpsError::Shape { what: "x", expected: vec![n, self.inputs as i64, side, side], found });
+        };
+        if c != self.inputs as i64 || found.contains(&0) || (times == 2 && self.method == Method::Direct) {
+            return Err(OpsError::Shape {
+                what: "x",
+                expected: vec![n.max(1), self.inputs as i64, h.max(1), w.max(1)],
+                found,
+            });
+        }
+        if let Input::Normalized(normalization) = input
+            && normalization.len() != (n * c) as usize
+        {
+            let found = vec![normalization.len() as i64];
+            return Err(OpsError::Shape { what: "normalization", expected: vec![n * c], found });
+        }
+        let sizes = Sizes {
+            images: n as usize,
+            height: h as usize,
+            width: w as usize,
+            out_height: rows / self.geometry.stride + 1,
+            out_width: columns / self.geometry.stride + 1,
+        };
+        let shape = [n, sizes.out_height as i64, sizes.out_width as i64, self.outputs as i64];
+        let x = channels_innermost(x); // (N, H, W, C_in)
+        let skip = match skip {
+            None => None,
+            Some(skip) => {
+                let skip = channels_innermost(skip);
+                if skip.size() != shape {
+                    return Err(OpsError::Shape { what: "skip", expected: shape.to_vec(), found: skip.size() });
+                }
+                Some(skip)
+            }
+        };
+        let (out, start) = allocate::<f32>(&shape); // (N, H', W', C_out)
+        let call = Call { sizes, x: values(&x), input, skip: skip.as_ref().map(values), out: Destination::new(start) };
+        match self.method {
+            Method::Winograd => winograd::run(self, &call),
+            Method::Direct => direct::run(self, &call),
+        }
+        Ok(out.permute([0, 3, 1, 2])) // (N, C_out, H', W')
+    }
+}
+
+/// (N, C, H, W) as contiguous fp32 (N, H, W, C); a copy only where it is not so already.
+fn channels_innermost(x: &Tensor) -> Tensor {
+    x.detach().to_kind(Kind::Float).permute([0, 2, 3, 1]).contiguous()
+}
+
+#[cfg(test)]
+mod tests;

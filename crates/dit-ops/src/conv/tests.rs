@@ -1,0 +1,220 @@
+use super::*;
+
+/// Numbers of about unit size that look random.
+fn wave(shape: &[i64], seed: i64) -> Tensor {
+    let n: i64 = shape.iter().product();
+    let x = Tensor::arange_start(seed * 100_003, seed * 100_003 + n, (Kind::Double, Device::Cpu));
+    let uniform = (x * 12.9898).sin() * 43758.5453;
+    ((&uniform - uniform.floor() - 0.5) * 3.4).to_kind(Kind::Float).reshape(shape)
+}
+
+#[derive(Clone, Copy)]
+enum Before {
+    Nothing,
+    Norm,
+    NormSilu,
+    Doubling,
+}
+
+struct Case {
+    images: i64,
+    inputs: i64,
+    outputs: i64,
+    side: (i64, i64),
+    kernel: i64,
+    geometry: Geometry,
+    before: Before,
+    skip: bool,
+}
+
+const SAME: Geometry = Geometry { stride: 1, before: 1, after: 1 };
+const POINT: Geometry = Geometry { stride: 1, before: 0, after: 0 };
+const HALVE: Geometry = Geometry { stride: 2, before: 0, after: 1 };
+
+/// As libtorch's operators in fp64, one after the other, compute it.
+fn plain(case: &Case, x: &Tensor, weight: &Tensor, bias: &Tensor, norm: (&Tensor, &Tensor), skip: &Tensor) -> Tensor {
+    let wide = |x: &Tensor| x.to_kind(Kind::Double);
+    let x = wide(x);
+    let normalized = || x.group_norm(4, Some(wide(norm.0)), Some(wide(norm.1)), 1e-6, false);
+    let x = match case.before {
+        Before::Nothing => x.shallow_clone(),
+        Before::Norm => normalized(),
+        Before::NormSilu => normalized().silu(),
+        Before::Doubling => x.upsample_nearest2d([2 * case.side.0, 2 * case.side.1], None, None),
+    };
+    let (before, after) = (case.geometry.before as i64, case.geometry.after as i64);
+    let x = x.constant_pad_nd([before, after, before, after]);
+    let y = x.conv2d(&wide(weight), Some(&wide(bias)), [case.geometry.stride as i64; 2], [0, 0], [1, 1], 1);
+    if case.skip { y + wide(skip) } else { y }
+}
+
+#[track_caller]
+fn check(products: Products, case: Case) {
+    if !Convolution::is_supported(products) {
+        eprintln!("skipped: this CPU has no kernels for {products:?}");
+        return;
+    }
+    let (height, width) = case.side;
+    let x = wave(&[case.images, case.inputs, height, width], 1) + 0.5;
+    let weight = wave(&[case.outputs, case.inputs, case.kernel, case.kernel], 2);
+    let bias = wave(&[case.outputs], 3);
+    let norm = (wave(&[case.inputs], 4) * 0.2 + 1.0, wave(&[case.inputs], 5) * 0.2);
+    let times = if matches!(case.before, Before::Doubling) { 2 } else { 1 };
+    let out = |side: i64| {
+        (times * side + (case.geometry.before + case.geometry.after) as i64 - case.kernel) / case.geometry.stride as i64
+            + 1
+    };
+    let skip = wave(&[case.images, case.outputs, out(height), out(width)], 6);
+    let expected = plain(&case, &x, &weight, &bias, (&norm.0, &norm.1), &skip);
+
+    let convolution = Convolution::new(&weight, &bias, case.geometry, products).unwrap();
+    let norm = (case.inputs % 4 == 0).then(|| GroupNorm::new(4, &norm.0, &norm.1, 1e-6).unwrap().of(&x).unwrap());
+    let norm = match case.before {
+        Before::NormSilu => norm.map(Normalization::then_silu),
+        _ => norm,
+    };
+    let input = match case.before {
+        Before::Nothing => Input::Plain,
+        Before::Norm | Before::NormSilu => Input::Normalized(norm.as_ref().unwrap()),
+        Before::Doubling => Input::Doubled,
+    };
+    let result = convolution.forward(&x, input, case.skip.then_some(&skip)).unwrap();
+    assert_eq!(result.size(), expected.size());
+    let error = ((result - &expected).norm() / expected.norm()).double_value(&[]);
+    let tolerance = match products {
+        Products::Fp32 => 1e-6,
+        Products::Bf16 => 8e-3,
+    };
+    assert!(error < tolerance, "{error:.1e}");
+}
+
+#[track_caller]
+fn check_both(case: impl Fn() -> Case) {
+    check(Products::Fp32, case());
+    check(Products::Bf16, case());
+}
+
+#[test]
+fn three_by_three_of_any_size() {
+    for (images, inputs, outputs, side) in [
+        (1, 16, 32, (8, 8)),
+        (1, 1, 1, (1, 1)),
+        (2, 3, 128, (5, 7)),
+        (1, 40, 24, (33, 2)),
+        (3, 64, 3, (31, 65)),
+        (1, 136, 200, (14, 40)),
+        (1, 17, 65, (1, 50)),
+    ] {
+        for skip in [false, true] {
+            check_both(|| Case {
+                images,
+                inputs,
+                outputs,
+                side,
+                kernel: 3,
+                geometry: SAME,
+                before: Before::Nothing,
+                skip,
+            });
+        }
+    }
+}
+
+#[test]
+fn normalised_on_the_way_in() {
+    for (before, inputs, side) in
+        [(Before::Norm, 32, (6, 6)), (Before::NormSilu, 64, (17, 9)), (Before::NormSilu, 20, (40, 41))]
+    {
+        for (kernel, geometry) in [(3, SAME), (1, POINT), (3, HALVE)] {
+            check_both(|| Case { images: 2, inputs, outputs: 36, side, kernel, geometry, before, skip: true });
+        }
+    }
+}
+
+#[test]
+fn doubled_on_the_way_in() {
+    for (inputs, side) in [(32, (6, 6)), (16, (1, 1)), (70, (19, 5)), (64, (16, 33))] {
+        check_both(|| Case {
+            images: 2,
+            inputs,
+            outputs: 48,
+            side,
+            kernel: 3,
+            geometry: SAME,
+            before: Before::Doubling,
+            skip: false,
+        });
+    }
+}
+
+#[test]
+fn other_windows() {
+    for (kernel, geometry, side) in [
+        (1, POINT, (9, 12)),
+        (3, HALVE, (16, 16)),
+        (3, HALVE, (7, 9)),
+        (5, Geometry { stride: 1, before: 2, after: 2 }, (6, 11)),
+        (2, Geometry { stride: 2, before: 0, after: 0 }, (8, 8)),
+    ] {
+        for inputs in [3, 16, 33] {
+            check_both(|| Case {
+                images: 2,
+                inputs,
+                outputs: 40,
+                side,
+                kernel,
+                geometry,
+                before: Before::Nothing,
+                skip: true,
+            });
+        }
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_the_neighbours_in_a_batch() {
+    if !Convolution::is_supported(Products::Fp32) {
+        return;
+    }
+    let (weight, bias) = (wave(&[40, 32, 3, 3], 1), wave(&[40], 2));
+    let convolution = Convolution::new(&weight, &bias, SAME, Products::Fp32).unwrap();
+    let x = wave(&[3, 32, 20, 70], 3);
+    let together = convolution.forward(&x, Input::Plain, None).unwrap();
+    for image in 0..3 {
+        let alone = convolution.forward(&x.narrow(0, image, 1), Input::Plain, None).unwrap();
+        assert_eq!(alone, together.narrow(0, image, 1));
+    }
+}
+
+#[test]
+fn a_large_mean_costs_no_digits() {
+    let x = wave(&[1, 8, 40, 40], 1) + 1000.0;
+    let (weight, bias) =
+        (Tensor::ones([8], (Kind::Float, Device::Cpu)), Tensor::zeros([8], (Kind::Float, Device::Cpu)));
+    let map = GroupNorm::new(2, &weight, &bias, 1e-6).unwrap().of(&x).unwrap();
+    let expected = x.to_kind(Kind::Double).reshape([2, -1]);
+    let deviation = expected.std_dim([1].as_slice(), false, false);
+    for channel in 0..8 {
+        let scale = deviation.double_value(&[channel / 4]).recip();
+        assert!((f64::from(map.scale[channel as usize]) / scale - 1.0).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    if !Convolution::is_supported(Products::Fp32) {
+        return;
+    }
+    let (weight, bias) = (wave(&[4, 3, 3, 3], 1), wave(&[4], 2));
+    let convolution = Convolution::new(&weight, &bias, SAME, Products::Fp32).unwrap();
+    for shape in [vec![1, 4, 8, 8], vec![0, 3, 8, 8], vec![3, 8, 8], vec![1, 3, 0, 8]] {
+        let x = Tensor::zeros(&shape, (Kind::Float, Device::Cpu));
+        assert!(convolution.forward(&x, Input::Plain, None).is_err(), "{shape:?}");
+    }
+    let x = wave(&[1, 3, 8, 8], 1);
+    assert!(convolution.forward(&x, Input::Plain, Some(&wave(&[1, 4, 8, 9], 1))).is_err());
+    assert!(Convolution::new(&weight, &wave(&[3], 1), SAME, Products::Fp32).is_err());
+    let point = Convolution::new(&wave(&[4, 3, 1, 1], 1), &bias, POINT, Products::Fp32).unwrap();
+    assert!(point.forward(&x, Input::Doubled, None).is_err());
+    assert!(GroupNorm::new(3, &bias, &bias, 1e-6).is_err());
+}
