@@ -30,16 +30,14 @@ pub enum TrainError {
     },
     /// The recipe is not the one that the run began with.
     #[error(
-        "the recipe is not the one that {} began with:\n  {}\n  help: continue with the recipe of the run, or begin another one; only these may change: {}",
-        path.display(), .differences.join("\n  "), .changeable.join(", ")
+        "the recipe is not the one that the run in {} began with:\n  {}\n  help: continue with the recipe of the run, or begin another run in another folder; what may change is how long it is, and what is kept and shown of it",
+        path.display(), .differences.join("\n  ")
     )]
     Recipe {
         /// The run's folder.
         path: PathBuf,
         /// Each key that differs, with both values.
         differences: Vec<String>,
-        /// What may differ.
-        changeable: Vec<&'static str>,
     },
     /// The recipe asks for what cannot be done, or not with these data.
     #[error("the recipe cannot be followed: {}", .problems.join("; "))]
@@ -54,6 +52,16 @@ pub enum TrainError {
         path: PathBuf,
         /// What is wrong.
         problem: String,
+    },
+    /// A checkpoint of another version of this program.
+    #[error("{} is of format {found}, expected {expected}\n  help: continue with the version of this program that wrote it", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The only one that is read.
+        expected: u32,
     },
     /// A value was NaN or infinite, and the policy says to stop, or the remedy did not help.
     #[error(
@@ -81,6 +89,9 @@ pub enum TrainError {
     /// A file of tensors could not be read or written.
     #[error(transparent)]
     Tensors(#[from] dit_weights::Error),
+    /// The recipe makes no sense, or not with these data.
+    #[error(transparent)]
+    NotARecipe(#[from] dit_recipe::Error),
     /// The latents cannot be used.
     #[error(transparent)]
     Data(#[from] dit_data::Error),
@@ -104,6 +115,12 @@ pub enum TrainError {
     /// Whoever watches the run ended it.
     #[error("{0}")]
     Observer(ObserverError),
+    /// The system has no thread left for reading data.
+    #[error("cannot start the thread that reads the latents: {source}")]
+    Thread {
+        /// Why not.
+        source: io::Error,
+    },
     /// The thread that reads data ended without a word.
     #[error(
         "the thread that reads the latents ended unexpectedly\n  help: this is a defect; please report it with the log"

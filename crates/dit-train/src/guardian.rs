@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use dit_model::Dit;
+use tch::Tensor;
+
+use crate::{TrainError, backward::Input};
+
 /// Where a value that is not finite was met first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NonFiniteReport {
@@ -45,5 +50,107 @@ impl fmt::Display for Stage {
 impl fmt::Display for NonFiniteReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "step {}: {} is not finite, first in {} ({})", self.step, self.stage, self.place, self.tensor)
+    }
+}
+
+/// What was found: stage, place and tensor.
+pub(crate) type Found = (Stage, String, String);
+
+/// The first record whose latents are not finite; `x0` is (N, C, H, W).
+pub(crate) fn in_data(x0: &Tensor, records: &[u64]) -> Result<Option<Found>, TrainError> {
+    let finite = Vec::<bool>::try_from(x0.f_isfinite()?.f_flatten(1, -1)?.f_all_dim(1, false)?)?;
+    let record = finite.iter().zip(records).find(|(finite, _)| !**finite).map(|(_, record)| record);
+    Ok(record.map(|record| (Stage::Data, "latents".to_owned(), format!("record {record}"))))
+}
+
+/// The first weight that is not finite, in the order in which the network uses them.
+pub(crate) fn in_weights(names: &[String], weights: &[Tensor]) -> Result<Option<Found>, TrainError> {
+    for (name, weight) in in_forward_order(names, weights) {
+        if !is_finite(weight)? {
+            return Ok(Some((Stage::Weights, module_of(name), name.to_owned())));
+        }
+    }
+    Ok(None)
+}
+
+/// The first of the network's parts whose output is not finite.
+pub(crate) fn in_forward(dit: &Dit, input: Input<'_>) -> Result<Option<Found>, TrainError> {
+    let _no_grad = tch::no_grad_guard();
+    let found = |place: &str| Some((Stage::Forward, place.to_owned(), format!("output of {place}")));
+    if !is_finite(&dit.timestep_embedder().forward(input.t))? {
+        return Ok(found("t_embedder"));
+    }
+    if !is_finite(&dit.label_embedder().forward(input.labels))? {
+        return Ok(found("y_embedder"));
+    }
+    let c = dit.condition(input.t, input.labels);
+    let mut x = dit.embed(input.x, &c);
+    if !is_finite(&x)? {
+        return Ok(found("x_embedder"));
+    }
+    for (index, block) in dit.blocks().iter().enumerate() {
+        x = block.forward(&x, &c);
+        if !is_finite(&x)? {
+            return Ok(found(&format!("blocks.{index}")));
+        }
+    }
+    if !is_finite(&dit.final_tokens(&x, &c))? {
+        return Ok(found("final_layer"));
+    }
+    Ok(None)
+}
+
+/// The first gradient that is not finite, in the order in which they are computed: the last layer's first.
+pub(crate) fn in_gradients(names: &[String], gradients: &[Tensor]) -> Result<Option<Found>, TrainError> {
+    for (name, gradient) in in_forward_order(names, gradients).into_iter().rev() {
+        if !is_finite(gradient)? {
+            return Ok(Some((Stage::Gradient, module_of(name), name.to_owned())));
+        }
+    }
+    Ok(None)
+}
+
+fn is_finite(tensor: &Tensor) -> Result<bool, TrainError> {
+    Ok(bool::try_from(tensor.f_isfinite()?.f_all()?)?)
+}
+
+/// `blocks.3` of `blocks.3.attn.qkv.weight`, `x_embedder` of `x_embedder.proj.bias`.
+fn module_of(name: &str) -> String {
+    let parts = if name.starts_with("blocks.") { 2 } else { 1 };
+    name.split('.').take(parts).collect::<Vec<_>>().join(".")
+}
+
+/// Embedders, blocks by number, final layer.
+fn in_forward_order<'a>(names: &'a [String], tensors: &'a [Tensor]) -> Vec<(&'a str, &'a Tensor)> {
+    let mut pairs: Vec<_> = names.iter().map(String::as_str).zip(tensors).collect();
+    pairs.sort_by_key(|(name, _)| match name.strip_prefix("blocks.") {
+        Some(rest) => (1, rest.split('.').next().and_then(|number| number.parse().ok()).unwrap_or(usize::MAX)),
+        None if name.starts_with("final_layer") => (2, 0),
+        None => (0, 0),
+    });
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_looked_at_in_the_order_of_their_numbers() {
+        let names = ["blocks.0.a", "blocks.10.a", "blocks.2.b", "final_layer.linear.bias", "x_embedder.proj.bias"];
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let bad = |bad: &[usize]| -> Vec<Tensor> {
+            (0..names.len()).map(|i| Tensor::from(if bad.contains(&i) { f32::NAN } else { 1.0 })).collect()
+        };
+        let place = |found: Option<Found>| found.map(|(_, place, _)| place);
+        for (set, first, last) in [
+            (&[1, 2][..], Some("blocks.2"), Some("blocks.10")),
+            (&[0, 3, 4], Some("x_embedder"), Some("final_layer")),
+            (&[3], Some("final_layer"), Some("final_layer")),
+            (&[], None, None),
+        ] {
+            assert_eq!(place(in_weights(&names, &bad(set)).unwrap()).as_deref(), first);
+            assert_eq!(place(in_gradients(&names, &bad(set)).unwrap()).as_deref(), last);
+        }
     }
 }

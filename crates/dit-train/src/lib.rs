@@ -1,11 +1,24 @@
 //! The training loop as a library.
 #![deny(missing_docs)]
 
+mod backward;
 mod buckets;
+mod checkpoint;
+mod data;
+mod ema;
 mod error;
 mod event;
+mod feed;
 mod guardian;
+mod learning_rate;
+mod network;
+mod objective;
+mod random;
+mod run;
 mod stop;
+mod timesteps;
+mod trainer;
+mod validation;
 pub mod watch;
 
 pub use buckets::{BUCKETS, BucketLosses, SampleLoss};
@@ -14,4 +27,6 @@ pub use event::{
     Event, Losses, Observer, ObserverError, Remedy, StepReport, Unobserved, ValidationReport, WindowReport,
 };
 pub use guardian::{NonFiniteReport, Stage};
+pub use objective::{noise_schedule, parameterization};
+pub use run::{Outcome, Run};
 pub use stop::StopRequest;

@@ -24,6 +24,8 @@ pub struct LatentFolder {
     /// The number of records before each shard, and at the end that of all.
     starts: Vec<u64>,
     labels: Vec<i64>,
+    /// The records that take part, of all; all where there is no list.
+    chosen: Option<Vec<u64>>,
 }
 
 /// The stored moments of one record and one mirror image: a posterior, raw (unscaled).
@@ -80,7 +82,7 @@ impl LatentFolder {
         if !problems.is_empty() {
             return Err(Error::Damaged { path, problems });
         }
-        Ok(Self { path, manifest, layout, shards, starts, labels: all_labels })
+        Ok(Self { path, manifest, layout, shards, starts, labels: all_labels, chosen: None })
     }
 
     /// [`open`](Self::open), after every byte was compared with the manifest's SHA-256.
@@ -107,12 +109,36 @@ impl LatentFolder {
         &self.layout
     }
 
-    /// Records in all shards.
+    /// The same folder as if it held only `records` of those that it now has, in their order, counted anew from 0: a part to
+    /// train on, and one to validate on.
+    ///
+    /// # Errors
+    /// [`Error::Batches`] for a record that is not there.
+    pub fn keeping(mut self, records: &[u64]) -> Result<Self, Error> {
+        let missing = |record| Error::Batches { problem: format!("there is no record {record} among {}", self.len()) };
+        let pick = |&record: &u64| Some((self.stored(record)?, self.label(record)?));
+        let picked: Result<Vec<(u64, i64)>, Error> =
+            records.iter().map(|record| pick(record).ok_or_else(|| missing(*record))).collect();
+        let (chosen, labels) = picked?.into_iter().unzip();
+        (self.chosen, self.labels) = (Some(chosen), labels);
+        Ok(self)
+    }
+
+    /// Where a record is among those of all shards.
+    fn stored(&self, record: u64) -> Option<u64> {
+        let index = usize::try_from(record).ok()?;
+        match &self.chosen {
+            Some(chosen) => chosen.get(index).copied(),
+            None => (index < self.labels.len()).then_some(record),
+        }
+    }
+
+    /// Records in all shards, or as many as were [kept](Self::keeping).
     pub fn len(&self) -> u64 {
         self.labels.len() as u64
     }
 
-    /// Whether every record was skipped.
+    /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
@@ -137,7 +163,7 @@ impl LatentFolder {
                 return Err(Error::Batches { problem: problem.to_owned() });
             }
         };
-        let (shard, index) = self.place(record).ok_or_else(missing)?;
+        let (shard, index) = self.stored(record).and_then(|record| self.place(record)).ok_or_else(missing)?;
         let data = match shard.read("moments")?.into_data() {
             std::borrow::Cow::Borrowed(data) => data,
             std::borrow::Cow::Owned(_) => return Err(missing()), // a mapped file lends its values
@@ -149,7 +175,7 @@ impl LatentFolder {
         Ok(MomentsView { store: self.layout.store(), mean, logvar })
     }
 
-    /// The names of the records of one shard, in their order.
+    /// The names of all records of one shard, in their order, those not kept included.
     ///
     /// # Errors
     /// [`Error::Damaged`] where the shard does not list them.
@@ -165,7 +191,7 @@ impl LatentFolder {
         Ok(keys)
     }
 
-    /// The shard of a record, and its place in it.
+    /// The shard of a record among all, and its place in it.
     fn place(&self, record: u64) -> Option<(&SafetensorsFile, usize)> {
         let shard = self.starts.partition_point(|&start| start <= record).checked_sub(1)?;
         let start = self.starts.get(shard)?;

@@ -1,0 +1,90 @@
+//! The gradient of a loss through the network, keeping all activations or only those between blocks.
+
+use dit_model::Dit;
+use tch::Tensor;
+
+use crate::TrainError;
+
+/// The network's three arguments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Input<'a> {
+    /// (N, C, H, W).
+    pub x: &'a Tensor,
+    /// (N,).
+    pub t: &'a Tensor,
+    /// (N,).
+    pub labels: &'a Tensor,
+}
+
+/// What is kept from the forward for the backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Activations {
+    /// All.
+    Kept,
+    /// The sequence between blocks; each block is computed once more when its turn comes (Chen et al. 2016).
+    Recomputed,
+}
+
+/// Adds the gradient of `loss`, a scalar function of the network's output, to those of the parameters.
+pub(crate) fn backward(
+    dit: &Dit,
+    input: Input<'_>,
+    activations: Activations,
+    loss: &mut dyn FnMut(&Tensor) -> Result<Tensor, TrainError>,
+) -> Result<(), TrainError> {
+    match activations {
+        Activations::Kept => {
+            let output = dit.forward(input.x, input.t, input.labels);
+            Ok(loss(&output)?.f_backward()?)
+        }
+        Activations::Recomputed => recomputing(dit, input, loss),
+    }
+}
+
+fn recomputing(
+    dit: &Dit,
+    input: Input<'_>,
+    loss: &mut dyn FnMut(&Tensor) -> Result<Tensor, TrainError>,
+) -> Result<(), TrainError> {
+    let c = dit.condition(input.t, input.labels); // (N, D), or (N, 2, D)
+    let embedded = dit.embed(input.x, &c); // (N, T, D)
+
+    // Forward: of each block only what enters it.
+    let mut entering = vec![embedded.detach()];
+    {
+        let _no_grad = tch::no_grad_guard();
+        let c = c.detach();
+        for block in dit.blocks() {
+            let last = entering.last().map_or_else(|| embedded.detach(), |x| block.forward(x, &c));
+            entering.push(last); // (N, T, D)
+        }
+    }
+
+    // The conditioning's gradient gathers here from every block.
+    let c_leaf = c.detach().set_requires_grad(true);
+    let leaf = |x: Tensor| x.set_requires_grad(true);
+    let Some(x) = entering.pop().map(leaf) else { return Ok(()) };
+    let output = dit.unpatchify(&dit.final_tokens(&x, &c_leaf)); // (N, C_out, H, W)
+    loss(&output)?.f_backward()?;
+    let mut gradient = x.grad(); // (N, T, D)
+    drop((x, output));
+
+    for block in dit.blocks().iter().rev() {
+        let Some(x) = entering.pop().map(leaf) else { break };
+        pull_back(&block.forward(&x, &c_leaf), &gradient)?;
+        gradient = x.grad();
+    }
+
+    let through_embedding = (&embedded * gradient).f_sum(embedded.kind())?;
+    let through_condition = match c_leaf.grad() {
+        // An in-context model whose every use of the conditioning is within the sequence.
+        absent if !absent.defined() => through_embedding,
+        gradient => through_embedding + (&c * gradient).f_sum(c.kind())?,
+    };
+    Ok(through_condition.f_backward()?)
+}
+
+/// Backward from `y` with this gradient of it: the gradient of ⟨y, gradient⟩.
+fn pull_back(y: &Tensor, gradient: &Tensor) -> Result<(), TrainError> {
+    Ok((y * gradient).f_sum(y.kind())?.f_backward()?)
+}

@@ -1,0 +1,112 @@
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use dit_recipe::Every;
+
+use crate::TrainError;
+
+/// How a checkpoint's name begins; its step follows in eight digits or more.
+const PREFIX: &str = "step-";
+
+/// The folder of a run's checkpoints.
+#[derive(Debug, Clone)]
+pub(crate) struct CheckpointFolder {
+    path: PathBuf,
+}
+
+impl CheckpointFolder {
+    pub(crate) fn of_run(run: &Path) -> Self {
+        Self { path: run.join("checkpoints") }
+    }
+
+    /// Where the checkpoint of a step is or will be.
+    pub(crate) fn at(&self, step: u64) -> PathBuf {
+        self.path.join(format!("{PREFIX}{step:08}"))
+    }
+
+    /// The steps of which there are checkpoints, in order.
+    pub(crate) fn steps(&self) -> Result<Vec<u64>, TrainError> {
+        let failed = |source| TrainError::Io { action: "list", path: self.path.clone(), source };
+        let entries = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(failed)?,
+        };
+        let mut steps = Vec::new();
+        for entry in entries {
+            steps.extend(step_of(&entry.map_err(failed)?.path()));
+        }
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
+    /// Makes the folder, and clears it of what a killed process left.
+    pub(crate) fn prepare(&self) -> Result<(), TrainError> {
+        dit_files::ensure_folder(&self.path)?;
+        let failed = |source| TrainError::Io { action: "clear", path: self.path.clone(), source };
+        for left in dit_files::remove_unfinished(&self.path).map_err(failed)? {
+            tracing::info!(path = %left.display(), "removed what an interrupted run left");
+        }
+        Ok(())
+    }
+
+    /// Removes all checkpoints but the `keep_last` newest and those of steps that `keep_every` divides.
+    pub(crate) fn rotate(&self, keep_last: usize, keep_every: Every) -> Result<(), TrainError> {
+        let steps = self.steps()?;
+        let old = steps.len().saturating_sub(keep_last);
+        for &step in steps.iter().take(old).filter(|step| !keep_every.is_due(**step)) {
+            self.remove(step)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a checkpoint away under another name first, so that no half of it is ever there under its own.
+    pub(crate) fn remove(&self, step: u64) -> Result<(), TrainError> {
+        let path = self.at(step);
+        let leaving = self.path.join(format!(".{PREFIX}{step:08}.old.part"));
+        let gone = fs::rename(&path, &leaving).and_then(|()| fs::remove_dir_all(&leaving));
+        gone.map_err(|source| TrainError::Io { action: "remove", path, source })
+    }
+}
+
+/// The step of a checkpoint's folder, by its name.
+fn step_of(path: &Path) -> Option<u64> {
+    let digits = path.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+    let whole = digits.len() >= 8 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    whole.then(|| digits.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(keep_last: usize, keep_every: Every, expected: &[u64]) {
+        let run = tempfile::tempdir().unwrap();
+        let folder = CheckpointFolder::of_run(run.path());
+        folder.prepare().unwrap();
+        for step in [100, 200, 300, 400, 500, 123_456_789] {
+            fs::create_dir(folder.at(step)).unwrap();
+            fs::write(folder.at(step).join("state.json"), "{}").unwrap();
+        }
+        fs::create_dir(folder.path.join("step-notes")).unwrap();
+        fs::create_dir(folder.path.join(".step-00000050.Ab1.part")).unwrap();
+        folder.prepare().unwrap();
+        folder.rotate(keep_last, keep_every).unwrap();
+        assert_eq!(folder.steps().unwrap(), expected);
+        let left = fs::read_dir(&folder.path).unwrap().count();
+        assert_eq!(left, expected.len() + 1, "the notes stay, the leftovers do not");
+    }
+
+    #[test]
+    fn old_checkpoints_go_but_for_those_to_keep() {
+        let every = |steps| Every::Steps(NonZeroU64::new(steps).unwrap());
+        check(1, Every::Never, &[123_456_789]);
+        check(3, Every::Never, &[400, 500, 123_456_789]);
+        check(9, Every::Never, &[100, 200, 300, 400, 500, 123_456_789]);
+        check(2, every(200), &[200, 400, 500, 123_456_789]);
+    }
+}

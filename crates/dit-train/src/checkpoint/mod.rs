@@ -1,0 +1,36 @@
+//! Checkpoints on disk: `RUN/checkpoints/step-NNNNNNNN/`, whole or not at all.
+//!
+//! ```text
+//! model.safetensors       the weights, fp32, with the model's configuration
+//! ema-0.9999.safetensors  one of each average, likewise
+//! optimizer.safetensors   both moments of every parameter; the timestep sampler's history where there is one
+//! state.json              step, position in the data, recipe, and the SHA-256 of the three
+//! ```
+
+mod folder;
+mod load;
+mod save;
+mod state;
+
+pub(crate) use folder::CheckpointFolder;
+pub(crate) use load::load;
+pub(crate) use save::save;
+pub(crate) use state::{DataIdentity, Progress, State};
+
+/// The weights' file.
+const MODEL: &str = "model.safetensors";
+/// The optimizer's file.
+const OPTIMIZER: &str = "optimizer.safetensors";
+/// What is not a tensor.
+const STATE: &str = "state.json";
+/// Before a parameter's name, in the optimizer's file.
+const MEAN: &str = "exp_avg.";
+const SQUARE: &str = "exp_avg_sq.";
+/// The timestep sampler's history, in the optimizer's file.
+const HISTORY_LOSSES: &str = "timesteps.losses";
+const HISTORY_COUNTS: &str = "timesteps.counts";
+
+/// The file of the average of this decay.
+fn ema_file(decay: f64) -> String {
+    format!("ema-{decay}.safetensors")
+}

@@ -1,0 +1,114 @@
+//! Every random number of a run, as a function of the seed, the step and what it is for. There is no generator whose state would
+//! have to be saved, and libtorch's global one is neither read nor moved.
+
+use std::f64::consts::TAU;
+
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{Rng, SeedableRng},
+};
+
+/// What a random number is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// ε of the forward process.
+    Noise,
+    /// Which timestep each sample is noised to.
+    Timesteps,
+    /// Which labels become the null class.
+    LabelDropout,
+    /// ε of validation.
+    ValidationNoise,
+    /// Which records are held out.
+    HeldOut,
+}
+
+impl Purpose {
+    fn tag(self) -> &'static [u8; 12] {
+        match self {
+            Self::Noise => b"train noise ",
+            Self::Timesteps => b"train steps ",
+            Self::LabelDropout => b"train labels",
+            Self::ValidationNoise => b"valid noise ",
+            Self::HeldOut => b"held out    ",
+        }
+    }
+}
+
+/// Which step of which run. After a roll-back a step is taken anew, with other numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub seed: u64,
+    pub step: u64,
+    pub rollbacks: u32,
+}
+
+/// A generator keyed by all of it.
+pub(crate) fn generator(moment: Moment, purpose: Purpose) -> ChaCha8Rng {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&moment.seed.to_le_bytes());
+    key[8..16].copy_from_slice(&moment.step.to_le_bytes());
+    key[16..20].copy_from_slice(&moment.rollbacks.to_le_bytes());
+    key[20..].copy_from_slice(purpose.tag());
+    ChaCha8Rng::from_seed(key)
+}
+
+/// Uniform in [0, 1), 53 bits.
+pub(crate) fn unit(rng: &mut ChaCha8Rng) -> f64 {
+    (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// Two independent standard normals (Box & Muller 1958). Logarithm and sine are a portable library's, since those of operating
+/// systems differ in their last bits.
+pub(crate) fn normal_pair(rng: &mut ChaCha8Rng) -> [f64; 2] {
+    let u = 1.0 - unit(rng); // (0, 1]
+    let radius = (-2.0 * libm::log(u)).sqrt();
+    let (sin, cos) = libm::sincos(TAU * unit(rng));
+    [radius * cos, radius * sin]
+}
+
+/// `count` standard normals.
+pub(crate) fn normals(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
+    let mut values = vec![0.0; count];
+    for pair in values.chunks_mut(2) {
+        pair.iter_mut().zip(normal_pair(rng)).for_each(|(slot, value)| *slot = value as f32);
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOMENT: Moment = Moment { seed: 1, step: 2, rollbacks: 3 };
+
+    #[test]
+    fn every_part_of_the_key_matters() {
+        let first = |moment, purpose| generator(moment, purpose).next_u64();
+        let all = [
+            first(MOMENT, Purpose::Noise),
+            first(Moment { seed: 2, ..MOMENT }, Purpose::Noise),
+            first(Moment { step: 3, ..MOMENT }, Purpose::Noise),
+            first(Moment { rollbacks: 4, ..MOMENT }, Purpose::Noise),
+            first(MOMENT, Purpose::Timesteps),
+            first(MOMENT, Purpose::LabelDropout),
+            first(MOMENT, Purpose::ValidationNoise),
+            first(MOMENT, Purpose::HeldOut),
+        ];
+        assert_eq!(first(MOMENT, Purpose::Noise), all[0]);
+        for (index, one) in all.iter().enumerate() {
+            assert!(!all[..index].contains(one), "{index}");
+        }
+    }
+
+    #[test]
+    fn normals_have_the_moments_of_a_normal() {
+        let values = normals(&mut generator(MOMENT, Purpose::Noise), 100_001);
+        let mean = |power: i32| values.iter().map(|&x| f64::from(x).powi(power)).sum::<f64>() / values.len() as f64;
+        // Deviations of the sample moments: 0.003, 0.0045, 0.012, 0.031.
+        for (power, expected, tolerance) in [(1, 0.0, 0.015), (2, 1.0, 0.02), (3, 0.0, 0.06), (4, 3.0, 0.15)] {
+            let found = mean(power);
+            assert!((found - expected).abs() < tolerance, "moment {power}: {found}");
+        }
+    }
+}

@@ -1,0 +1,423 @@
+use std::{
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use dit_data::shard::Position;
+use dit_model::{DitConfig, Initialization};
+use dit_recipe::{NonFinitePolicy, Recipe};
+use dit_weights::{Metadata, ModelConfig};
+use tch::Device;
+
+use crate::{
+    BucketLosses, Event, Losses, NonFiniteReport, Observer, Remedy, SampleLoss, StepReport, StopRequest, TrainError,
+    WindowReport,
+    checkpoint::{self, CheckpointFolder, Progress, State},
+    data::RunData,
+    feed::{Feed, StepData},
+    random::Moment,
+    trainer::{Stepped, Trainer},
+    validation::Validation,
+};
+
+/// Steps in a row that may be skipped before a run is given up.
+const MOST_SKIPPED: u32 = 10;
+/// How often a run may go back to one checkpoint.
+const MOST_ROLLBACKS: u32 = 3;
+/// Above this share of the initial weights, an average is not yet one of the trained weights.
+const LAGGING_SHARE: f64 = 0.01;
+
+/// A training run: a recipe, latents, and a folder that this process alone writes to.
+#[derive(Debug)]
+pub struct Run {
+    recipe: Recipe,
+    folder: PathBuf,
+    checkpoints: CheckpointFolder,
+    data: RunData,
+    validation: Option<Validation>,
+    trainer: Trainer,
+    step: u64,
+    rollbacks: u32,
+    /// None before the first batch.
+    position: Option<Position>,
+    /// The step of the newest checkpoint.
+    saved: Option<u64>,
+    /// Held as long as the run.
+    _lock: File,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are taken.
+    Finished {
+        /// How many.
+        step: u64,
+        /// The last checkpoint.
+        checkpoint: PathBuf,
+    },
+    /// It was asked to stop; it can be continued.
+    Stopped {
+        /// Steps taken.
+        step: u64,
+        /// The last checkpoint.
+        checkpoint: PathBuf,
+    },
+}
+
+impl Run {
+    /// Begins a run on the latents in `data`. `folder` is made if need be, and may hold anything but checkpoints of a run.
+    ///
+    /// # Errors
+    /// [`TrainError::Exists`], [`TrainError::Locked`]; whatever makes the recipe unfit for the data.
+    pub fn start(recipe: &Recipe, data: &Path, folder: &Path, device: Device) -> Result<Self, TrainError> {
+        let initialization = Initialization::Reference { seed: recipe.train.seed };
+        let run = Self::open(recipe, data, folder, device, initialization)?;
+        match run.checkpoints.steps()?.is_empty() {
+            true => Ok(run),
+            false => Err(TrainError::Exists { path: folder.to_owned() }),
+        }
+    }
+
+    /// Continues the run in `folder` from its newest checkpoint: everything goes on as if it had never been interrupted, bit by
+    /// bit on a CPU with as many threads.
+    ///
+    /// # Errors
+    /// [`TrainError::NoRun`], [`TrainError::Locked`], [`TrainError::Damaged`]; [`TrainError::Recipe`] and
+    /// [`TrainError::Unfit`] where recipe or data are not those that the run began with.
+    pub fn resume(recipe: &Recipe, data: &Path, folder: &Path, device: Device) -> Result<Self, TrainError> {
+        let no_run = |problem: &str| TrainError::NoRun { path: folder.to_owned(), problem: problem.to_owned() };
+        if !folder.is_dir() {
+            return Err(no_run("there is no such folder"));
+        }
+        let checkpoints = CheckpointFolder::of_run(folder);
+        let newest = checkpoints.steps()?.pop().ok_or_else(|| no_run("it has no checkpoint yet"))?;
+        let state = State::read(&checkpoints.at(newest))?;
+        check_recipe(recipe, &state, folder)?;
+        let mut run = Self::open(recipe, data, folder, device, Initialization::Empty)?;
+        if run.data.identity != state.data {
+            let problem = "the latents are not those that the run began with (their manifest has another hash)";
+            return Err(TrainError::Unfit { problems: vec![problem.to_owned()] });
+        }
+        if state.threads != tch::get_num_threads() {
+            let (before, now) = (state.threads, tch::get_num_threads());
+            tracing::warn!(before, now, "another number of threads: results will differ in their last bits");
+        }
+        run.restore(&state, newest)?;
+        run.position = Some(state.position);
+        run.rollbacks = state.rollbacks;
+        Ok(run)
+    }
+
+    fn open(
+        recipe: &Recipe,
+        data: &Path,
+        folder: &Path,
+        device: Device,
+        initialization: Initialization,
+    ) -> Result<Self, TrainError> {
+        let mut data = RunData::open(recipe, data)?;
+        // Whether there are enough records, and mirror images, before anything is made.
+        data.batches(recipe, None)?;
+        dit_files::ensure_folder(folder)?;
+        let lock = lock(folder)?;
+        let checkpoints = CheckpointFolder::of_run(folder);
+        checkpoints.prepare()?;
+        let trainer = Trainer::new(recipe, &data.config, data.scale, device, initialization)?;
+        let timesteps = trainer.objective.timesteps();
+        let validation = match data.take_held_out() {
+            Some(held_out) => Some(Validation::new(held_out, recipe, data.labels(recipe), timesteps)?),
+            None => None,
+        };
+        Ok(Self {
+            recipe: recipe.clone(),
+            folder: folder.to_owned(),
+            checkpoints,
+            data,
+            validation,
+            trainer,
+            step: 0,
+            rollbacks: 0,
+            position: None,
+            saved: None,
+            _lock: lock,
+        })
+    }
+
+    /// Trains until all steps are taken or `stop` is requested, and leaves a checkpoint of where it ended.
+    ///
+    /// # Errors
+    /// [`TrainError::NonFinite`] as the recipe's policy says; [`TrainError::Observer`]; whatever libtorch, the data or the
+    /// last checkpoint's disk refuse. The checkpoints written before are intact.
+    pub fn train(&mut self, observer: &mut dyn Observer, stop: &StopRequest) -> Result<Outcome, TrainError> {
+        let steps = self.recipe.train.steps;
+        tell(observer, &Event::Started { step: self.step, steps })?;
+        self.warn_of_lagging_averages(observer)?;
+        if self.recipe.guardian.on_non_finite == NonFinitePolicy::RollBack && self.saved.is_none() {
+            // There must be something to go back to.
+            self.save(observer)?;
+        }
+        let mut feed = self.feed()?;
+        let mut window = Window::new(self.trainer.objective.timesteps());
+        let (mut skipped, mut rollbacks_here) = (0, 0);
+        let mut last = Instant::now();
+        while self.step < steps && !stop.is_requested() {
+            let data = feed.next()?;
+            let (samples, lr, grad_norm) = match self.trainer.step(&data, self.step)? {
+                Stepped::Taken { samples, lr, grad_norm } => (samples, lr, grad_norm),
+                Stepped::NonFinite(report) => {
+                    match self.recipe.guardian.on_non_finite {
+                        NonFinitePolicy::Stop => return Err(given_up(report, String::new())),
+                        NonFinitePolicy::Skip => {
+                            skipped += 1;
+                            if skipped > MOST_SKIPPED {
+                                return Err(given_up(report, format!(" after {MOST_SKIPPED} skipped steps in a row")));
+                            }
+                            tell(observer, &Event::NonFinite { report: &report, remedy: Remedy::Skipped })?;
+                            self.advance(&data);
+                        }
+                        NonFinitePolicy::RollBack => {
+                            rollbacks_here += 1;
+                            if rollbacks_here > MOST_ROLLBACKS {
+                                return Err(given_up(report, format!(" after going back {MOST_ROLLBACKS} times")));
+                            }
+                            drop(feed);
+                            let to = self.roll_back(&data)?;
+                            feed = self.feed()?;
+                            tell(observer, &Event::NonFinite { report: &report, remedy: Remedy::RolledBack { to } })?;
+                        }
+                    }
+                    window.restart();
+                    last = Instant::now();
+                    continue;
+                }
+            };
+            skipped = 0;
+            self.advance(&data);
+            let report = self.report(&samples, lr, grad_norm, data.batch.labels.len(), last.elapsed());
+            tell(observer, &Event::Step(&report))?;
+            window.add(&report, &samples);
+            if self.step.is_multiple_of(self.recipe.train.log_every.get()) || self.step == steps {
+                if let Some(report) = window.close() {
+                    tell(observer, &Event::Window(&report))?;
+                }
+            }
+            if self.recipe.validation.every.is_due(self.step)
+                && let Some(validation) = &self.validation
+            {
+                let report = validation.measure(&self.trainer, self.step)?;
+                tell(observer, &Event::Validation(&report))?;
+            }
+            if self.recipe.samples.every.is_due(self.step) {
+                let ema = self.trainer.first_average()?;
+                tell(observer, &Event::SamplesDue { step: self.step, ema: &ema })?;
+            }
+            if self.step.is_multiple_of(self.recipe.train.checkpoint_every.get()) && self.step < steps {
+                match self.save(observer) {
+                    Ok(_) => rollbacks_here = 0,
+                    Err(error @ TrainError::Observer(_)) => return Err(error),
+                    Err(error) => tell(observer, &Event::CheckpointFailed { step: self.step, error: &error })?,
+                }
+            }
+            last = Instant::now();
+        }
+        drop(feed);
+        let checkpoint = match self.saved {
+            Some(step) if step == self.step => self.checkpoints.at(step),
+            _ => self.save(observer)?,
+        };
+        let step = self.step;
+        Ok(if step < steps { Outcome::Stopped { step, checkpoint } } else { Outcome::Finished { step, checkpoint } })
+    }
+
+    /// Steps taken.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// What the network is on paper.
+    pub fn config(&self) -> &DitConfig {
+        &self.data.config
+    }
+
+    /// Where the run is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The newest checkpoint's folder.
+    pub fn newest_checkpoint(&self) -> Option<PathBuf> {
+        self.saved.map(|step| self.checkpoints.at(step))
+    }
+
+    fn feed(&self) -> Result<Feed, TrainError> {
+        let batches = self.data.batches(&self.recipe, self.position)?;
+        let first = Moment { seed: self.recipe.train.seed, step: self.step, rollbacks: self.rollbacks };
+        Feed::new(batches, self.data.labels(&self.recipe), first)
+    }
+
+    fn advance(&mut self, data: &StepData) {
+        self.step += 1;
+        self.position = Some(data.after);
+    }
+
+    fn report(&self, samples: &[SampleLoss], lr: f64, grad_norm: f64, images: usize, time: Duration) -> StepReport {
+        let mut losses = BucketLosses::new(self.trainer.objective.timesteps());
+        samples.iter().for_each(|sample| losses.add(sample));
+        StepReport { step: self.step, losses: losses.mean().unwrap_or_default(), lr, grad_norm, images, time }
+    }
+
+    /// Writes a checkpoint, and removes those that the recipe does not keep.
+    fn save(&mut self, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
+        let begun = Instant::now();
+        let position = match self.position {
+            Some(position) => position,
+            None => self.data.batches(&self.recipe, None)?.position(),
+        };
+        let progress = Progress {
+            step: self.step,
+            updates: self.trainer.optimizer.steps_taken(),
+            rollbacks: self.rollbacks,
+            position,
+        };
+        let state = State::new(progress, self.data.identity.clone(), self.recipe.to_toml());
+        let path = self.checkpoints.at(self.step);
+        checkpoint::save(&self.trainer, state, &self.metadata(), &path)?;
+        self.saved = Some(self.step);
+        let train = &self.recipe.train;
+        if let Err(error) = self.checkpoints.rotate(train.keep_last, train.keep_every) {
+            tracing::warn!(%error, "an old checkpoint stays");
+        }
+        tell(observer, &Event::CheckpointWritten { step: self.step, path: &path, time: begun.elapsed() })?;
+        Ok(path)
+    }
+
+    /// What the weights' files say about themselves.
+    fn metadata(&self) -> Metadata {
+        let names = &self.data.class_names;
+        let class_names = (names.len() == self.data.config.num_classes).then(|| names.clone());
+        Metadata { config: Some(ModelConfig::Dit(self.data.config.clone())), class_names, ..Metadata::default() }
+    }
+
+    /// Weights, averages, moments and step of the newest checkpoint.
+    fn restore(&mut self, state: &State, step: u64) -> Result<(), TrainError> {
+        let path = self.checkpoints.at(step);
+        if state.step != step {
+            let problem = format!("its state is of step {}", state.step);
+            return Err(TrainError::Damaged { path, problem });
+        }
+        checkpoint::load(&mut self.trainer, state, &path)?;
+        self.step = step;
+        self.saved = Some(step);
+        Ok(())
+    }
+
+    /// Back to the newest checkpoint, past the data that failed, with other random numbers.
+    fn roll_back(&mut self, failed: &StepData) -> Result<u64, TrainError> {
+        let to = self.saved.ok_or_else(|| TrainError::NoRun {
+            path: self.folder.clone(),
+            problem: "it has no checkpoint to go back to".to_owned(),
+        })?;
+        let state = State::read(&self.checkpoints.at(to))?;
+        self.restore(&state, to)?;
+        self.position = Some(failed.after);
+        self.rollbacks += 1;
+        Ok(to)
+    }
+
+    fn warn_of_lagging_averages(&self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let steps = self.recipe.train.steps;
+        for ema in &self.trainer.emas {
+            let initial_share = ema.initial_share(steps);
+            if initial_share > LAGGING_SHARE {
+                tell(observer, &Event::EmaLags { decay: ema.decay(), steps, initial_share })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn tell(observer: &mut dyn Observer, event: &Event<'_>) -> Result<(), TrainError> {
+    observer.observe(event).map_err(TrainError::Observer)
+}
+
+fn given_up(report: NonFiniteReport, after: String) -> TrainError {
+    TrainError::NonFinite { report: Box::new(report), after }
+}
+
+/// Whether `recipe` may continue what `state` is of.
+fn check_recipe(recipe: &Recipe, state: &State, folder: &Path) -> Result<(), TrainError> {
+    let begun = Recipe::from_toml(&state.recipe, &[])?;
+    let differences: Vec<String> = begun
+        .differences(recipe)
+        .into_iter()
+        .filter(|difference| !difference.may_change)
+        .map(|difference| format!("{}: {} in the run, {} now", difference.key, difference.before, difference.after))
+        .collect();
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(TrainError::Recipe { path: folder.to_owned(), differences })
+}
+
+/// The run folder's lock. Its file stays: taking it away would let two processes hold locks on two files of one name.
+fn lock(folder: &Path) -> Result<File, TrainError> {
+    let path = folder.join(".lock");
+    let failed = |action| move |path: &Path, source| TrainError::Io { action, path: path.to_owned(), source };
+    let file = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(|source| failed("open")(&path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(TrainError::Locked { path: folder.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed("lock")(&path, source)),
+    }
+}
+
+/// Means since the last report.
+#[derive(Debug)]
+struct Window {
+    timesteps: usize,
+    losses: BucketLosses,
+    steps: u64,
+    grad_norms: f64,
+    images: usize,
+    time: Duration,
+    newest: Option<StepReport>,
+}
+
+impl Window {
+    fn new(timesteps: usize) -> Self {
+        let losses = BucketLosses::new(timesteps);
+        Self { timesteps, losses, steps: 0, grad_norms: 0.0, images: 0, time: Duration::ZERO, newest: None }
+    }
+
+    fn restart(&mut self) {
+        *self = Self::new(self.timesteps);
+    }
+
+    fn add(&mut self, report: &StepReport, samples: &[SampleLoss]) {
+        samples.iter().for_each(|sample| self.losses.add(sample));
+        self.steps += 1;
+        self.grad_norms += report.grad_norm;
+        self.images += report.images;
+        self.time += report.time;
+        self.newest = Some(*report);
+    }
+
+    fn close(&mut self) -> Option<WindowReport> {
+        let newest = self.newest?;
+        let losses: Losses = self.losses.mean()?;
+        let report = WindowReport {
+            step: newest.step,
+            steps: self.steps,
+            losses,
+            by_bucket: self.losses.clone(),
+            lr: newest.lr,
+            grad_norm: self.grad_norms / self.steps as f64,
+            images_per_second: self.images as f64 / self.time.as_secs_f64().max(f64::MIN_POSITIVE),
+        };
+        self.restart();
+        Some(report)
+    }
+}

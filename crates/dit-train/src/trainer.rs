@@ -1,0 +1,266 @@
+//! One optimizer step, and the state that it changes. Knows no files.
+
+use dit_diffusion::{NoisedBatch, StepIndex};
+use dit_model::{Dit, DitConfig, Initialization};
+use dit_ops::{AdamW, AdamWKernel, AdamWOptions};
+use dit_recipe::{ClipNorm, Precision, Recipe};
+use dit_vae::{LatentScale, RawLatents};
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    NonFiniteReport, SampleLoss, Stage, TrainError,
+    backward::{Activations, Input, backward},
+    ema::Ema,
+    feed::{RawBatch, StepData},
+    guardian::{self, Found},
+    learning_rate::learning_rate,
+    network::Network,
+    objective::TrainingObjective,
+    timesteps::{Drawn, TimestepSampler},
+};
+
+/// Everything that a step changes, and what it needs for that.
+#[derive(Debug)]
+pub(crate) struct Trainer {
+    pub(crate) network: Network,
+    pub(crate) optimizer: AdamW,
+    pub(crate) emas: Vec<Ema>,
+    pub(crate) sampler: TimestepSampler,
+    pub(crate) objective: TrainingObjective,
+    recipe: Recipe,
+    scale: LatentScale,
+    device: Device,
+}
+
+/// How a step went.
+#[derive(Debug)]
+pub(crate) enum Stepped {
+    Taken {
+        samples: Vec<SampleLoss>,
+        lr: f64,
+        grad_norm: f64,
+    },
+    /// Nothing has changed.
+    NonFinite(NonFiniteReport),
+}
+
+/// A part of a batch on the device.
+struct Part {
+    noised: NoisedBatch,
+    x0: Tensor,
+    labels: Tensor,
+    drawn: Vec<Drawn>,
+    records: Vec<u64>,
+}
+
+impl Part {
+    fn input(&self) -> Input<'_> {
+        Input { x: self.noised.x_t(), t: self.noised.timesteps(), labels: &self.labels }
+    }
+}
+
+impl Trainer {
+    /// New weights, averages that are their copies, and an optimizer that has taken no step.
+    pub(crate) fn new(
+        recipe: &Recipe,
+        config: &DitConfig,
+        scale: LatentScale,
+        device: Device,
+        initialization: Initialization,
+    ) -> Result<Self, TrainError> {
+        let network = Network::new(config, recipe.train.precision, device, initialization)?;
+        let [beta1, beta2] = recipe.optim.betas;
+        let options = AdamWOptions { beta1, beta2, eps: recipe.optim.eps, weight_decay: recipe.optim.weight_decay };
+        let optimizer = AdamW::new(network.masters(), options, AdamWKernel::Fused)?;
+        let emas = recipe.ema.decays.iter().map(|&decay| Ema::new(decay, network.masters())).collect();
+        let objective = TrainingObjective::new(&recipe.diffusion, device)?;
+        let sampler = TimestepSampler::new(recipe.diffusion.timesteps, objective.timesteps());
+        Ok(Self { network, optimizer, emas, sampler, objective, recipe: recipe.clone(), scale, device })
+    }
+
+    /// Takes the step after `taken` others.
+    pub(crate) fn step(&mut self, data: &StepData, taken: u64) -> Result<Stepped, TrainError> {
+        let drawn = self.sampler.draw(&data.lots);
+        self.zero_gradients();
+        let mut samples = Vec::with_capacity(drawn.len());
+        let parts = self.recipe.train.accumulate;
+        let mut gathered = None;
+        for index in 0..parts {
+            let part = self.part(&data.batch, &drawn, index, parts)?;
+            let losses = self.backward_of(&part, parts)?;
+            if losses.iter().any(|sample| !sample.total.is_finite()) {
+                return Ok(Stepped::NonFinite(self.report(taken, self.locate(&part)?)));
+            }
+            samples.extend(losses);
+            if self.gathers(parts) {
+                self.gather(&mut gathered)?;
+            }
+        }
+        let mut gradients = gathered.map_or_else(|| self.gradients(), Ok)?;
+        let grad_norm = norm(&gradients)?;
+        if !grad_norm.is_finite() {
+            let found = guardian::in_gradients(self.network.names(), &gradients)?;
+            let overflow = || (Stage::Gradient, "all gradients".to_owned(), "their norm".to_owned());
+            return Ok(Stepped::NonFinite(self.report(taken, found.unwrap_or_else(overflow))));
+        }
+        if let ClipNorm::At(most) = self.recipe.optim.clip_grad_norm {
+            clip(&mut gradients, grad_norm, most)?;
+        }
+        let lr = learning_rate(&self.recipe.optim, taken, self.recipe.train.steps);
+        self.optimizer.step(self.network.masters_mut(), &gradients, lr)?;
+        for ema in &mut self.emas {
+            ema.update(self.network.masters())?;
+        }
+        self.network.publish()?;
+        self.sampler.learn(&samples);
+        Ok(Stepped::Taken { samples, lr, grad_norm })
+    }
+
+    /// The network with the first average's weights, for inference.
+    pub(crate) fn first_average(&self) -> Result<Dit, TrainError> {
+        let weights = self.emas.first().map_or_else(|| self.network.masters(), Ema::weights);
+        self.network.with_weights(weights)
+    }
+
+    /// The loss of each sample by another network of the same kind; nothing is learned.
+    pub(crate) fn losses(&self, dit: &Dit, batch: &RawBatch, drawn: &[Drawn]) -> Result<Vec<SampleLoss>, TrainError> {
+        let _no_grad = tch::no_grad_guard();
+        let part = self.part(batch, drawn, 0, 1)?;
+        let Input { x, t, labels } = part.input();
+        let timesteps: Vec<usize> = drawn.iter().map(|drawn| drawn.timestep).collect();
+        let terms = self.objective.terms(&part.noised, &timesteps, &dit.forward(x, t, labels))?;
+        sample_losses(&terms, drawn)
+    }
+
+    /// The `index`-th of `parts` equal parts of the batch, noised.
+    fn part(&self, data: &RawBatch, drawn: &[Drawn], index: usize, parts: usize) -> Result<Part, TrainError> {
+        let [n, c, h, w] = data.shape;
+        let size = n / parts;
+        let (from, to) = (index * size, (index + 1) * size);
+        let values = |all: &[f32]| {
+            let shape = [size as i64, c as i64, h as i64, w as i64];
+            let per_sample = c * h * w;
+            Tensor::from_slice(&all[from * per_sample..to * per_sample]).view(shape).to_device(self.device)
+        };
+        let x0 = self.scale.apply(&RawLatents::new(values(&data.latents))).into_tensor();
+        let drawn = drawn[from..to].to_vec();
+        let indices: Vec<StepIndex> = drawn.iter().map(|drawn| StepIndex(drawn.timestep)).collect();
+        let noised = NoisedBatch::new(self.objective.tables(), &x0, &values(&data.noise), &indices)?;
+        let labels = Tensor::from_slice(&data.labels[from..to]).to_device(self.device);
+        Ok(Part { noised, x0, labels, drawn, records: data.records[from..to].to_vec() })
+    }
+
+    /// Adds the part's share of the gradient, and gives the loss of each sample.
+    fn backward_of(&self, part: &Part, parts: usize) -> Result<Vec<SampleLoss>, TrainError> {
+        let activations = match self.recipe.train.checkpoint_activations {
+            true => Activations::Recomputed,
+            false => Activations::Kept,
+        };
+        let timesteps: Vec<usize> = part.drawn.iter().map(|drawn| drawn.timestep).collect();
+        let mut samples = Vec::new();
+        let mut loss = |output: &Tensor| {
+            let terms = self.objective.terms(&part.noised, &timesteps, output)?;
+            let total = match self.sampler {
+                TimestepSampler::LossSecondMoment(_) => {
+                    let weights: Vec<f32> = part.drawn.iter().map(|drawn| drawn.weight as f32).collect();
+                    &terms.total * Tensor::from_slice(&weights).to_device(self.device)
+                }
+                TimestepSampler::Uniform { .. } | TimestepSampler::LogitNormal { .. } => terms.total.shallow_clone(),
+            };
+            samples = sample_losses(&terms, &part.drawn)?;
+            let mean = total.f_mean(Kind::Float)?;
+            Ok(if parts == 1 { mean } else { mean / parts as f64 })
+        };
+        backward(self.network.dit(), part.input(), activations, &mut loss)?;
+        Ok(samples)
+    }
+
+    fn zero_gradients(&self) {
+        for parameter in self.network.computing() {
+            parameter.shallow_clone().zero_grad();
+        }
+    }
+
+    /// Whether gradients of parts must be added in fp32, which libtorch does by itself where the network computes in it.
+    fn gathers(&self, parts: usize) -> bool {
+        parts > 1 && self.recipe.train.precision == Precision::Bf16
+    }
+
+    fn gather(&self, gathered: &mut Option<Vec<Tensor>>) -> Result<(), TrainError> {
+        let gradients = self.gradients()?;
+        match gathered {
+            None => *gathered = Some(gradients),
+            Some(sums) => {
+                for (sum, gradient) in sums.iter_mut().zip(gradients) {
+                    let _ = sum.f_add_(&gradient)?;
+                }
+            }
+        }
+        self.zero_gradients();
+        Ok(())
+    }
+
+    /// fp32, in the parameters' order. A parameter that no sample used has none, which counts as zero.
+    fn gradients(&self) -> Result<Vec<Tensor>, TrainError> {
+        let gradient = |parameter: &Tensor| {
+            let gradient = parameter.grad();
+            if gradient.defined() { gradient.f_to_kind(Kind::Float) } else { parameter.detach().f_zeros_like() }
+        };
+        let gradients: Result<Vec<Tensor>, _> = self.network.computing().iter().map(gradient).collect();
+        Ok(gradients?)
+    }
+
+    /// Where a part's loss ceased to be finite.
+    fn locate(&self, part: &Part) -> Result<Found, TrainError> {
+        if let Some(found) = guardian::in_data(&part.x0, &part.records)? {
+            return Ok(found);
+        }
+        if let Some(found) = guardian::in_weights(self.network.names(), self.network.masters())? {
+            return Ok(found);
+        }
+        let found = guardian::in_forward(self.network.dit(), part.input())?;
+        Ok(found.unwrap_or_else(|| (Stage::Loss, "loss".to_owned(), "loss of finite outputs".to_owned())))
+    }
+
+    fn report(&self, taken: u64, (stage, place, tensor): Found) -> NonFiniteReport {
+        NonFiniteReport { step: taken + 1, stage, place, tensor }
+    }
+}
+
+/// The terms as numbers.
+pub(crate) fn sample_losses(terms: &dit_diffusion::LossTerms, drawn: &[Drawn]) -> Result<Vec<SampleLoss>, TrainError> {
+    let values = |term: &Tensor| -> Result<Vec<f64>, TrainError> {
+        Ok(Vec::try_from(term.detach().f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?)?)
+    };
+    let total = values(&terms.total)?;
+    let mse = terms.mse.as_ref().map(values).transpose()?;
+    let vb = terms.vlb.as_ref().map(values).transpose()?;
+    let at = |values: &Option<Vec<f64>>, index: usize| values.as_ref().and_then(|values| values.get(index).copied());
+    let sample = |(index, (drawn, total)): (usize, (&Drawn, f64))| SampleLoss {
+        timestep: drawn.timestep as u32,
+        weight: drawn.weight,
+        total,
+        mse: at(&mse, index),
+        vb: at(&vb, index),
+    };
+    Ok(drawn.iter().zip(total).enumerate().map(sample).collect())
+}
+
+/// The 2-norm of all gradients together.
+fn norm(gradients: &[Tensor]) -> Result<f64, TrainError> {
+    let norms: Result<Vec<Tensor>, _> = gradients.iter().map(Tensor::f_norm).collect();
+    let norms = Tensor::f_stack(&norms?, 0)?.f_to_kind(Kind::Double)?;
+    Ok(f64::try_from(norms.f_norm()?)?)
+}
+
+/// Scales gradients of norm `norm` down to `most`; as PyTorch, with 1e-6 in the divisor.
+fn clip(gradients: &mut [Tensor], norm: f64, most: f64) -> Result<(), TrainError> {
+    let factor = most / (norm + 1e-6);
+    if factor < 1.0 {
+        let _no_grad = tch::no_grad_guard();
+        for gradient in gradients {
+            let _ = gradient.f_mul_scalar_(factor)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! The loss on records that are not trained on: the same records, noise and timesteps every time.
+
+use dit_data::shard::{BatchOptions, FlipChoice, LatentBatch, LatentBatches, LatentFolder, Share};
+use dit_model::Dit;
+use dit_recipe::Recipe;
+
+use crate::{
+    BucketLosses, TrainError, ValidationReport,
+    feed::{Labels, RawBatch},
+    random::{self, Moment, Purpose},
+    timesteps::Drawn,
+    trainer::Trainer,
+};
+
+/// (√5 − 1)/2: the fractions of its multiples fill [0, 1) evenly, however many there are.
+const GOLDEN: f64 = 0.618_033_988_749_894_9;
+
+/// Held-out batches with their noise and timesteps, in memory.
+#[derive(Debug)]
+pub(crate) struct Validation {
+    batches: Vec<(RawBatch, Vec<Drawn>)>,
+}
+
+impl Validation {
+    /// The first `validation.records` of `folder` in the seed's order, a whole number of batches of them, for a process of
+    /// `timesteps` steps. No label is dropped: what the network says of the null class is not what is measured.
+    pub(crate) fn new(
+        folder: LatentFolder,
+        recipe: &Recipe,
+        labels: Labels,
+        timesteps: usize,
+    ) -> Result<Self, TrainError> {
+        let seed = recipe.train.seed;
+        let records = usize::try_from(folder.len()).unwrap_or(usize::MAX).min(recipe.validation.records);
+        let batch_size = (recipe.train.batch_size / recipe.train.accumulate).clamp(1, records.max(1));
+        let draw = crate::data::posterior_draw(recipe);
+        let options = BatchOptions { batch_size, seed, share: Share::ALL, flip: FlipChoice::Never, draw };
+        let mut source = LatentBatches::new(folder, options)?;
+        let labels = match labels {
+            Labels::Ignored => Labels::Ignored,
+            Labels::Kept | Labels::Dropped { .. } => Labels::Kept,
+        };
+        let mut batches = Vec::new();
+        for index in 0..records / batch_size {
+            let LatentBatch { latents, shape, labels: classes, records } = source.next_batch()?;
+            let moment = Moment { seed, step: index as u64, rollbacks: 0 };
+            let noise = random::normals(&mut random::generator(moment, Purpose::ValidationNoise), latents.len());
+            let first = index * batch_size;
+            let drawn = (first..first + batch_size).map(|sample| even_timestep(sample, timesteps)).collect();
+            let labels = labels.apply(classes, moment);
+            batches.push((RawBatch { latents, noise, shape, labels, records }, drawn));
+        }
+        Ok(Self { batches })
+    }
+
+    /// Both the trained weights and their first average.
+    pub(crate) fn measure(&self, trainer: &Trainer, step: u64) -> Result<ValidationReport, TrainError> {
+        let raw = self.losses(trainer, trainer.network.dit())?;
+        let ema = self.losses(trainer, &trainer.first_average()?)?;
+        Ok(ValidationReport { step, images: raw.samples(), raw, ema })
+    }
+
+    fn losses(&self, trainer: &Trainer, dit: &Dit) -> Result<BucketLosses, TrainError> {
+        let mut losses = BucketLosses::new(trainer.objective.timesteps());
+        for (batch, drawn) in &self.batches {
+            trainer.losses(dit, batch, drawn)?.iter().for_each(|sample| losses.add(sample));
+        }
+        Ok(losses)
+    }
+}
+
+/// The timestep of the `sample`-th held-out record.
+fn even_timestep(sample: usize, timesteps: usize) -> Drawn {
+    let place = ((sample as f64 + 0.5) * GOLDEN).fract();
+    Drawn { timestep: ((place * timesteps as f64) as usize).min(timesteps - 1), weight: 1.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timesteps_are_spread_evenly() {
+        for (samples, most) in [(100, 12), (1000, 102), (2048, 207)] {
+            let mut counts = [0; 10];
+            (0..samples).for_each(|sample| counts[even_timestep(sample, 1000).timestep / 100] += 1);
+            assert!(counts.iter().all(|&count| count <= most), "{counts:?}");
+        }
+    }
+}
