@@ -36,6 +36,7 @@ mod modulation;
 mod patchify;
 mod position;
 mod timestep;
+mod trunk;
 
 pub use attention::{CrossAttention, SelfAttention};
 pub use block::{AdaLnBlock, AdaLnZeroBlock, Block, CrossAttentionBlock, InContextBlock};
@@ -43,12 +44,14 @@ pub use dit::Dit;
 pub use dit_config::{
     BlockDesign, ConfigError, DitConfig, DitSpec, LatentSize, Numerics, Sigma, Size, StandardModel, TensorSpec,
 };
+pub use dit_ops::Kernels;
 pub use error::ModelError;
 pub use final_layer::FinalLayer;
 pub use init::Initialization;
 pub use label::LabelEmbedder;
 pub use mlp::Mlp;
-pub use modulation::{Branch, Modulation};
+pub use modulation::{AdaptiveNorm, Branch, Modulation};
 pub use patchify::{PatchEmbedder, unpatchify};
 pub use position::position_table;
 pub use timestep::TimestepEmbedder;
+pub use trunk::Trunk;
