@@ -51,8 +51,20 @@ impl OnInterrupt {
     }
 }
 
+/// From now on Ctrl-C and SIGTERM run `first` once, and end the process at once when they come again.
+pub fn ask_first(first: impl Fn() + Send + 'static) -> Result<()> {
+    let mut asked = false;
+    ctrlc::set_handler(move || {
+        if std::mem::replace(&mut asked, true) {
+            exit_now(EXIT_CODE);
+        }
+        first();
+    })
+    .context("cannot watch for Ctrl-C")
+}
+
 /// Ends the process without running destructors of libraries, which would wait for, or race with, threads that still compute.
-fn exit_now(code: i32) -> ! {
+pub fn exit_now(code: i32) -> ! {
     #[cfg(unix)]
     // SAFETY: _exit only ends the process.
     unsafe {

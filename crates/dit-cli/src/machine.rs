@@ -56,6 +56,15 @@ pub fn memory_for_batches(device: Device) -> Option<u64> {
     }
 }
 
+/// Free memory of the device that training runs on; none where it cannot be told.
+pub fn memory_for_training(device: Device) -> Option<u64> {
+    let Device::Cuda(number) = device else { return available_memory() };
+    let query = ["--query-gpu=memory.free", "--format=csv,noheader,nounits", &format!("--id={number}")];
+    let output = std::process::Command::new("nvidia-smi").args(query).output().ok()?;
+    let mebibytes: u64 = String::from_utf8(output.stdout).ok()?.trim().parse().ok()?;
+    Some(mebibytes << 20)
+}
+
 /// Bytes of memory that this process may still take: what the system has available, less if its cgroup allows less.
 /// Unknown on systems other than Linux.
 fn available_memory() -> Option<u64> {

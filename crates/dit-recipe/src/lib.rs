@@ -22,12 +22,14 @@
 
 mod check;
 mod error;
+mod plan;
 mod recipe;
 mod section;
 mod sections;
 mod values;
 
 pub use error::{Error, Place, Problem};
+pub use plan::{Memory, Plan};
 pub use recipe::{DataShape, Difference, Recipe};
 pub use sections::{
     DataSection, DiffusionSection, EmaSection, GuardianSection, ModelSection, OptimSection, SamplesSection, Sections,

@@ -6,7 +6,7 @@ use std::{
 
 use dit_diffusion::{
     BatchNoise, ClassConditional, ClassifierFree, ClipX0, Denoiser, DenoiserError, DpmPlusPlus, GuidedChannels,
-    LatentShape, NoiseSchedule, Parameterization, SampleSchedule, Sampler, SeededNoise, Timestep, from_fn,
+    LatentShape, Parameterization, SampleSchedule, Sampler, SeededNoise, Timestep, from_fn,
 };
 use dit_image::{Caption, Picture, grid, write_png};
 use dit_model::Dit;
@@ -14,7 +14,7 @@ use dit_recipe::{Recipe, SamplesSection};
 use dit_vae::{AutoencoderKl, LatentCodec, Latents};
 use tch::{Kind, Tensor};
 
-use crate::{Event, Observer, ObserverError, TrainError};
+use crate::{Event, Observer, ObserverError, TrainError, noise_schedule, parameterization};
 
 /// Samples that are computed at once.
 const BATCH: usize = 16;
@@ -36,19 +36,14 @@ pub struct SampleGrids {
 }
 
 impl SampleGrids {
-    /// Grids as the recipe's `[samples]` says, decoded by `vae`. `schedule` and `parameterization` are those that are trained.
+    /// Grids as the recipe's `[samples]` says, decoded by `vae`.
     ///
     /// # Errors
     /// If the schedule has not as many steps as are to be sampled in.
-    pub fn new(
-        run: &Path,
-        recipe: &Recipe,
-        schedule: &NoiseSchedule,
-        parameterization: Parameterization,
-        vae: AutoencoderKl,
-    ) -> Result<Self, TrainError> {
+    pub fn new(run: &Path, recipe: &Recipe, vae: AutoencoderKl) -> Result<Self, TrainError> {
         let request = recipe.samples.clone();
-        let schedule = schedule.respaced(&format!("lambda{}", request.steps).parse()?)?;
+        let schedule = noise_schedule(&recipe.diffusion)?.respaced(&format!("lambda{}", request.steps).parse()?)?;
+        let parameterization = parameterization(&recipe.diffusion);
         Ok(Self { run: run.to_owned(), request, schedule, parameterization, vae })
     }
 

@@ -1,14 +1,17 @@
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+/// The file's name in the run's folder.
+const NAME: &str = "sessions.jsonl";
 
 /// What a later reader of the run's folder wants to know about one start of it: a line of `sessions.jsonl`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Session {
     /// Seconds since 1970.
     pub started: u64,
@@ -27,18 +30,18 @@ pub struct Session {
 }
 
 /// The program.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     /// Of the package.
     pub version: String,
     /// Of the repository that the program lies in, if it does; `+` follows where files had been changed.
     pub git_commit: Option<String>,
-    /// The library's.
-    pub libtorch: String,
+    /// libtorch's bindings, and the version of libtorch that they are for.
+    pub bindings: String,
 }
 
 /// The machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// Of the processor.
     pub cpu: Option<String>,
@@ -51,7 +54,7 @@ pub struct Machine {
 }
 
 /// The data.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataIdentity {
     /// The folder of latents.
     pub folder: PathBuf,
@@ -67,6 +70,12 @@ impl Session {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
     }
 
+    /// The last line of the run's `sessions.jsonl`; none where there is none that can be read.
+    pub fn last(run: &Path) -> Option<Self> {
+        let text = fs::read_to_string(run.join(NAME)).ok()?;
+        text.lines().rev().find_map(|line| serde_json::from_str(line).ok())
+    }
+
     /// Appends the line to the run's `sessions.jsonl`.
     ///
     /// # Errors
@@ -74,6 +83,6 @@ impl Session {
     pub fn append(&self, run: &Path) -> io::Result<()> {
         let mut text = serde_json::to_vec(self)?;
         text.push(b'\n');
-        File::options().create(true).append(true).open(run.join("sessions.jsonl"))?.write_all(&text)
+        File::options().create(true).append(true).open(run.join(NAME))?.write_all(&text)
     }
 }

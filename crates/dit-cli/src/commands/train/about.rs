@@ -1,0 +1,56 @@
+//! What the run's folder will say about this start of it.
+
+use std::{env, fs, process::Command};
+
+use anyhow::Result;
+use dit_data::shard::LatentFolder;
+use dit_train::watch::{DataIdentity, Machine, Program, Session};
+use dit_weights::sha256_of;
+use tch::Device;
+
+use crate::machine;
+
+/// Gathers it, for a run that begins.
+pub fn session(data: &LatentFolder, device: Device, threads: usize) -> Result<Session> {
+    let folder = data.path();
+    Ok(Session {
+        started: Session::now(),
+        from_step: 0,
+        program: Program {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            git_commit: git_commit(),
+            bindings: "tch 0.24.0 for libtorch 2.11.0".to_owned(),
+        },
+        command: env::args().collect(),
+        working_folder: env::current_dir()?,
+        machine: Machine {
+            cpu: cpu(),
+            device: machine::device_name(device),
+            threads,
+            system: format!("{} {}", env::consts::OS, env::consts::ARCH),
+        },
+        data: DataIdentity {
+            folder: folder.canonicalize().unwrap_or_else(|_| folder.to_owned()),
+            records: data.len(),
+            manifest_sha256: sha256_of(&[folder.join("manifest.json")])?,
+        },
+    })
+}
+
+/// Of the repository in which the program lies, as it does where it was built.
+fn git_commit() -> Option<String> {
+    let program = env::current_exe().ok()?;
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(program.parent()?).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|changed| !changed.is_empty());
+    Some(if changed { format!("{commit}+") } else { commit })
+}
+
+fn cpu() -> Option<String> {
+    let info = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("model name"))?;
+    Some(line.trim_start_matches([' ', '\t', ':']).to_owned())
+}

@@ -1,0 +1,89 @@
+//! What a run will cost: the plan, said before it begins.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use dit_config::DitConfig;
+use dit_recipe::{Plan, Precision, Recipe};
+use dit_train::watch::expected_loss;
+use tch::{Device, Kind, Tensor};
+
+use super::screen::duration;
+use crate::{machine, speak::say};
+
+/// How long the device's speed is measured.
+const MEASURE: Duration = Duration::from_millis(300);
+
+/// Says what `recipe` costs, and makes sure that it fits.
+pub fn say_plan(recipe: &Recipe, config: &DitConfig, records: u64, device: Device) -> Result<Plan> {
+    let plan = Plan::new(recipe, config);
+    let available = machine::memory_for_training(device);
+    let memory = &plan.memory;
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    say(format_args!(
+        "{config}: {:.1} M parameters, {:.2} G multiply-accumulates an image",
+        plan.parameters as f64 / 1e6,
+        plan.forward_macs as f64 / 1e9
+    ));
+    let turned = if recipe.train.checkpoint_activations { "kept" } else { "recomputed" };
+    say(format_args!(
+        "memory: about {:.2} GiB{}: weights {:.2}, gradients {:.2}, moments {:.2}, averages {:.2}, activations {:.2} (if {turned} {:.2})",
+        gib(memory.total()),
+        available.map_or(String::new(), |bytes| format!(" of {:.1} free", gib(bytes))),
+        gib(memory.weights),
+        gib(memory.gradients),
+        gib(memory.moments),
+        gib(memory.averages),
+        gib(memory.activations),
+        gib(plan.memory_otherwise.activations),
+    ));
+    if let Some(available) = available {
+        plan.check(recipe, config, available)?;
+    }
+    let speed = plan.images_per_second(linear_speed(recipe, config, device));
+    let epochs = plan.images as f64 / records.max(1) as f64;
+    say(format_args!(
+        "{} steps of {} images, {epochs:.1} times the data; at most {speed:.1} images/s, as fast as Linears run here: {} or more",
+        recipe.train.steps,
+        recipe.train.batch_size,
+        duration(plan.images as f64 / speed.max(1e-9)),
+    ));
+    let expected = expected_loss(config);
+    if !expected.is_empty() {
+        let text: Vec<String> = expected.iter().map(|at| format!("{} at step {}", at.loss, at.step)).collect();
+        say(format_args!("expected loss of the original's recipe on ImageNet: about {}", text.join(", ")));
+    }
+    Ok(plan)
+}
+
+/// Multiply-accumulates per second of an MLP's Linear, forward.
+fn linear_speed(recipe: &Recipe, config: &DitConfig, device: Device) -> f64 {
+    let _no_grad = tch::no_grad_guard();
+    let kind = match recipe.train.precision {
+        Precision::Fp32 => Kind::Float,
+        Precision::Bf16 => Kind::BFloat16,
+    };
+    let micro_batch = recipe.train.batch_size / recipe.train.accumulate.max(1);
+    let rows = (micro_batch * config.tokens()).clamp(1, 4096) as i64;
+    let (width, hidden) = (config.hidden as i64, config.mlp_hidden() as i64);
+    let x = Tensor::ones([rows, width], (kind, device)); // (rows, D)
+    let weight = Tensor::ones([hidden, width], (kind, device));
+    let wait = || {
+        if let Device::Cuda(number) = device {
+            tch::Cuda::synchronize(number as i64)
+        }
+    };
+    let once = || x.linear::<Tensor>(&weight, None); // (rows, rD)
+    let _warm = once();
+    wait();
+    let (start, mut count) = (Instant::now(), 0);
+    while start.elapsed() < MEASURE {
+        let _product = once();
+        count += 1;
+        if count % 16 == 0 {
+            wait();
+        }
+    }
+    wait();
+    f64::from(count) * (rows * width * hidden) as f64 / start.elapsed().as_secs_f64()
+}

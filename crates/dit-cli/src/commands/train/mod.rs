@@ -1,0 +1,215 @@
+//! `dit-cli train`.
+
+mod about;
+mod args;
+mod cost;
+mod screen;
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, bail};
+use dit_catalog::Kind;
+use dit_config::{DitConfig, LatentSize};
+use dit_data::shard::{LatentFolder, Manifest};
+use dit_files::write_atomically;
+use dit_recipe::{DataShape, Every, Recipe};
+use dit_train::{
+    Outcome, Run, StopRequest,
+    watch::{JsonLog, LossChart, SampleGrids, Session, TensorBoard, Together, expected_loss},
+};
+use dit_vae::AutoencoderKl;
+use dit_weights::VaeCheckpoint;
+use serde::Serialize;
+use tch::Device;
+
+pub use self::args::TrainArgs;
+use self::screen::Screen;
+use crate::{
+    interrupt, machine,
+    open::Library,
+    speak::{print_json, print_out, say},
+};
+
+/// The recipe's name in the run's folder.
+const RECIPE: &str = "recipe.toml";
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Summary {
+    out: String,
+    finished: bool,
+    step: u64,
+    steps_now: u64,
+    checkpoint: String,
+    loss: Option<f64>,
+    images_per_second: f64,
+    seconds_total: f64,
+    peak_rss_bytes: Option<u64>,
+}
+
+pub fn run(args: &TrainArgs) -> Result<()> {
+    let recipe = recipe(args)?;
+    if args.print_config {
+        return print_out(format_args!("{}", recipe.to_toml()));
+    }
+    let data = data(args)?;
+    let config = recipe.model_config(shape(&data))?;
+    let device = machine::parse_device(args.device.as_deref().unwrap_or("auto"))?;
+    let threads = machine::set_threads(args.threads)?;
+    cost::say_plan(&recipe, &config, data.len(), device)?;
+    let (Some(out), false) = (&args.out, args.plan) else { return Ok(()) };
+    let vae = match recipe.samples.every {
+        Every::Never => None,
+        Every::Steps(_) => Some(vae_of(args, data.manifest(), device)?),
+    };
+    let session = about::session(&data, device, threads)?;
+    Job { args, recipe: &recipe, config: &config, data: data.path(), out, device }.train(session, vae)
+}
+
+/// The recipe: as named, else that of the run that continues, else the original's; with what --set says.
+fn recipe(args: &TrainArgs) -> Result<Recipe> {
+    let path = match (&args.config, &args.out) {
+        (Some(config), _) => Some(config.clone()),
+        (None, Some(out)) if args.resume => Some(out.join(RECIPE)),
+        (None, _) => None,
+    };
+    let Some(path) = path else { return Ok(Recipe::from_toml("", &args.overrides)?) };
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read the recipe {}", path.display()))?;
+    Recipe::from_toml(&text, &args.overrides).with_context(|| path.display().to_string())
+}
+
+/// The latents: as named, else those of the run that continues.
+fn data(args: &TrainArgs) -> Result<LatentFolder> {
+    let before = || Session::last(args.out.as_deref().filter(|_| args.resume)?).map(|session| session.data.folder);
+    let Some(path) = args.data.clone().or_else(before) else {
+        bail!(
+            "--data is missing: the folder of latents to train on\n  \
+             help: make one with `dit-cli precompute-latents --data PICTURES --out LATENTS`"
+        )
+    };
+    Ok(LatentFolder::open(path)?)
+}
+
+fn shape(data: &LatentFolder) -> DataShape {
+    let layout = data.layout();
+    DataShape {
+        latent: LatentSize::square(layout.side()),
+        channels: layout.channels(),
+        num_classes: data.manifest().class_names.len(),
+    }
+}
+
+/// The codec that decodes pictures: the one that made the latents.
+fn vae_of(args: &TrainArgs, manifest: &Manifest, device: Device) -> Result<AutoencoderKl> {
+    let made_by = &manifest.settings.vae;
+    let name = args.vae.as_deref().unwrap_or(&made_by.name);
+    let help = "pass --vae, or --set samples.every=never to train without pictures";
+    let located = Library::discover()?
+        .locate(name, Kind::Vae)
+        .with_context(|| format!("the codec of the latents is needed for pictures; {help}"))?;
+    let checkpoint = VaeCheckpoint::open(&located.path)?;
+    if checkpoint.sha256()? != made_by.sha256 {
+        bail!("{name} is not the codec that made these latents (another SHA-256)\n  help: {help}");
+    }
+    Ok(AutoencoderKl::load(&checkpoint, device, tch::Kind::Float)?)
+}
+
+/// What everything below needs.
+struct Job<'a> {
+    args: &'a TrainArgs,
+    recipe: &'a Recipe,
+    config: &'a DitConfig,
+    data: &'a Path,
+    out: &'a Path,
+    device: Device,
+}
+
+impl Job<'_> {
+    fn train(&self, session: Session, vae: Option<AutoencoderKl>) -> Result<()> {
+        let Self { args, recipe, data, out, device, .. } = *self;
+        let mut run = match args.resume {
+            true => Run::resume(recipe, data, out, device)?,
+            false => Run::start(recipe, data, out, device)?,
+        };
+        let begun = run.step();
+        write_atomically(&out.join(RECIPE), recipe.to_toml().as_bytes())?;
+        let session = Session { from_step: begun, ..session };
+        session.append(out).with_context(|| format!("cannot write into {}", out.display()))?;
+        match begun {
+            0 => say(format_args!("training in {}", out.display())),
+            step => say(format_args!("continuing {} from step {step}", out.display())),
+        }
+
+        let stop = StopRequest::new();
+        let asked = stop.clone();
+        interrupt::ask_first(move || {
+            asked.request();
+            say(format_args!("\nstopping after this step, with a checkpoint; Ctrl-C once more stops at once"));
+        })?;
+        let mut screen = Screen::new();
+        let outcome = run.train(&mut self.observers(vae, &mut screen)?, &stop);
+        screen.finish();
+        self.report(&outcome?, &screen)
+    }
+
+    fn observers<'b>(&self, vae: Option<AutoencoderKl>, screen: &'b mut Screen) -> Result<Together<'b>> {
+        let Self { recipe, config, out, .. } = *self;
+        let together = Together::new().and(JsonLog::new(out)).and(LossChart::new(
+            out,
+            format!("{config}: training"),
+            expected_loss(config),
+        ));
+        let together = match vae {
+            Some(vae) => together.and(SampleGrids::new(out, recipe, vae)?),
+            None => together,
+        };
+        Ok(together.and(TensorBoard::new(out)).and(screen))
+    }
+
+    /// Says how it ended, and what to do next. An interrupted run ends the process with the code of one.
+    fn report(&self, outcome: &Outcome, screen: &Screen) -> Result<()> {
+        let Self { args, recipe, out, .. } = *self;
+        let (finished, step, checkpoint) = match outcome {
+            Outcome::Finished { step, checkpoint } => (true, *step, checkpoint),
+            Outcome::Stopped { step, checkpoint } => (false, *step, checkpoint),
+        };
+        let (steps, time) = screen.progress(step);
+        let seconds = time.as_secs_f64();
+        let loss = screen.last_losses();
+        say(format_args!("{} steps taken, {} of them now, in {}", step, steps, screen::duration(seconds)));
+        if let Some(losses) = &loss {
+            say(format_args!("{} over the last steps", screen::losses(losses)));
+        }
+        say(format_args!("checkpoint: {}", checkpoint.display()));
+        let (program, out) = (program(), out.display());
+        if finished {
+            let ema = recipe.ema.decays.first().copied().unwrap_or_default();
+            let model = checkpoint.join(format!("ema-{ema}.safetensors"));
+            say(format_args!("next: {program} sample --ckpt {}", model.display()));
+        } else {
+            say(format_args!("next: {program} train --out {out} --resume"));
+        }
+        if args.json {
+            print_json(&Summary {
+                out: out.to_string(),
+                finished,
+                step,
+                steps_now: steps,
+                checkpoint: checkpoint.display().to_string(),
+                loss: loss.map(|losses| losses.total),
+                images_per_second: (steps * recipe.train.batch_size as u64) as f64 / seconds.max(1e-9),
+                seconds_total: seconds,
+                peak_rss_bytes: machine::peak_rss_bytes(),
+            })?;
+        }
+        if !finished {
+            interrupt::exit_now(interrupt::EXIT_CODE);
+        }
+        Ok(())
+    }
+}
+
+/// How this program was called.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "dit-cli".to_owned())
+}

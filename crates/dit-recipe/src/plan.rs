@@ -1,0 +1,150 @@
+//! What a run will cost, before it begins.
+
+use dit_config::DitConfig;
+
+use crate::{Error, Precision, Recipe};
+
+/// Parameters, memory and arithmetic of a run.
+///
+/// Memory is an estimate. What belongs to parameters is exact; activations are counted from what the backward pass of a block
+/// needs (see [`Memory::activations`]), and what allocators and kernels take on top is a flat sum.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Parameters, the frozen position table included.
+    pub parameters: u64,
+    /// Multiply-accumulates of one forward pass of one image.
+    pub forward_macs: u64,
+    /// Multiply-accumulates that training spends on one image: the backward pass costs twice the forward pass, and computing
+    /// blocks again costs it once more.
+    pub training_macs: u64,
+    /// Records computed at once.
+    pub micro_batch: usize,
+    /// Where the bytes go, as the recipe has it.
+    pub memory: Memory,
+    /// The same with `train.checkpoint_activations` the other way round.
+    pub memory_otherwise: Memory,
+    /// Images in the whole run.
+    pub images: u64,
+}
+
+/// Bytes of a run on its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// The fp32 weights, and their copy in bf16 where that is computed in.
+    pub weights: u64,
+    /// Gradients.
+    pub gradients: u64,
+    /// AdamW's two moments.
+    pub moments: u64,
+    /// Moving averages.
+    pub averages: u64,
+    /// What the forward pass keeps for the backward pass, for one micro-batch. Per block and token of width D with an MLP ratio
+    /// of r: (14 + 2r)·D values: inputs and outputs of two norms, two modulations, two gates, of query, key, value and their
+    /// product, and of the MLP's two Linears. Recomputing blocks keeps one D a block, and all of one block.
+    pub activations: u64,
+    /// libtorch itself, its kernels' buffers, and batches in flight.
+    pub overhead: u64,
+}
+
+/// Bytes that a process with libtorch takes before any tensor, and what kernels and allocators add to large models.
+const OVERHEAD: u64 = 350 << 20;
+
+impl Memory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        let Self { weights, gradients, moments, averages, activations, overhead } = *self;
+        [weights, gradients, moments, averages, activations, overhead].into_iter().fold(0, u64::saturating_add)
+    }
+
+    fn of(recipe: &Recipe, config: &DitConfig, accumulate: usize, recompute: bool) -> Self {
+        let parameters = config.parameters();
+        let (copies, value) = match recipe.train.precision {
+            Precision::Fp32 => (0, 4),
+            // Gradients arrive in bf16 too, before they are added up in fp32.
+            Precision::Bf16 => (4, 2),
+        };
+        let micro_batch = recipe.train.batch_size.div_ceil(accumulate.max(1)) as u64;
+        let width = config.hidden as u64;
+        let token = ((14.0 + 2.0 * config.mlp_ratio) * config.hidden as f64) as u64;
+        let depth = config.depth as u64;
+        let per_token = if recompute { depth * width + token } else { depth * token };
+        let tokens = config.tokens() as u64;
+        let activations = micro_batch.saturating_mul(tokens).saturating_mul(per_token).saturating_mul(value);
+        Self {
+            weights: parameters * (4 + copies),
+            gradients: parameters * 4,
+            moments: parameters * 8,
+            averages: parameters * 4 * recipe.ema.decays.len() as u64,
+            activations,
+            overhead: OVERHEAD,
+        }
+    }
+}
+
+impl Plan {
+    /// Counts what `recipe` costs for this network.
+    pub fn new(recipe: &Recipe, config: &DitConfig) -> Self {
+        let train = &recipe.train;
+        let recompute = train.checkpoint_activations;
+        let forward_macs = config.macs();
+        let memory = |recompute| Memory::of(recipe, config, train.accumulate, recompute);
+        Self {
+            parameters: config.parameters(),
+            forward_macs,
+            training_macs: forward_macs.saturating_mul(if recompute { 4 } else { 3 }),
+            micro_batch: train.batch_size.div_ceil(train.accumulate.max(1)),
+            memory: memory(recompute),
+            memory_otherwise: memory(!recompute),
+            images: train.steps.saturating_mul(train.batch_size as u64),
+        }
+    }
+
+    /// The most images per second that a device of so many multiply-accumulates per second trains.
+    pub fn images_per_second(&self, macs_per_second: f64) -> f64 {
+        macs_per_second / self.training_macs.max(1) as f64
+    }
+
+    /// Makes sure that the run fits into `available` bytes.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] names the keys that help, with values that fit.
+    pub fn check(&self, recipe: &Recipe, config: &DitConfig, available: u64) -> Result<(), Error> {
+        let total = self.memory.total();
+        if total <= available {
+            return Ok(());
+        }
+        let batch = recipe.train.batch_size;
+        let parts = (1..=batch).filter(|parts| batch.is_multiple_of(*parts) && *parts >= recipe.train.accumulate);
+        let fitting = |recompute: bool| {
+            parts.clone().find(|parts| Memory::of(recipe, config, *parts, recompute).total() <= available)
+        };
+        let mut helps = Vec::new();
+        if let Some(parts) = fitting(recipe.train.checkpoint_activations) {
+            helps.push(format!("train.accumulate={parts}"));
+        }
+        if !recipe.train.checkpoint_activations
+            && let Some(parts) = fitting(true)
+        {
+            let parts =
+                if parts > recipe.train.accumulate { format!(" and train.accumulate={parts}") } else { String::new() };
+            helps.push(format!("train.checkpoint_activations=true{parts}"));
+        }
+        let help = if helps.is_empty() {
+            let per_parameter = "16 bytes a parameter, and 4 for each average";
+            format!(
+                "nothing makes it fit: weights, gradients and moments take {per_parameter}; choose a smaller model or a larger machine"
+            )
+        } else {
+            format!("it fits with --set {}", helps.join(", or with --set "))
+        };
+        Err(Error::TooLarge {
+            problem: format!("training needs about {}, and {} are free", gib(total), gib(available)),
+            help,
+        })
+    }
+}
+
+/// Bytes, as people read them.
+fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / (1_u64 << 30) as f64)
+}
