@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::train_features::TrainFeaturesArgs;
+use crate::commands::{train::TrainArgs, train_features::TrainFeaturesArgs};
 
 /// Class-conditional image generation with Diffusion Transformers (DiT).
 #[derive(Parser)]
@@ -28,6 +28,7 @@ pub enum Command {
     Inspect(InspectArgs),
     Convert(ConvertArgs),
     PrecomputeLatents(Box<PrecomputeArgs>),
+    Train(Box<TrainArgs>),
     TrainFeatures(TrainFeaturesArgs),
     Completions(CompletionsArgs),
 }

@@ -40,6 +40,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Convert(args) => commands::convert::run(&args),
         Command::PrecomputeLatents(args) => commands::precompute::run(&args),
+        Command::Train(args) => commands::train::run(&args),
         Command::TrainFeatures(args) => commands::train_features::run(&args),
         Command::Completions(args) => commands::completions::run(&args),
     }

@@ -6,4 +6,5 @@ pub mod inspect;
 pub mod latents;
 pub mod precompute;
 pub mod sample;
+pub mod train;
 pub mod train_features;
