@@ -1,5 +1,6 @@
 //! Set-up and chores, as `cargo xtask COMMAND`. Links no libtorch: it is what brings libtorch.
 
+mod bench;
 mod demo;
 mod fetch_weights;
 mod fuzz;
@@ -35,6 +36,7 @@ enum Command {
     Demo(demo::Args),
     Test(test::Args),
     Fuzz(fuzz::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&workspace, args),
         Command::Test(args) => test::run(&workspace, args),
         Command::Fuzz(args) => fuzz::run(&workspace, args),
+        Command::Bench(args) => bench::run(&workspace, args),
     });
     match outcome {
         Ok(code) => code,

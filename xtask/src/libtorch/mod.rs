@@ -1,7 +1,7 @@
 //! `cargo xtask libtorch`: a libtorch where every later cargo command and every binary finds it.
 
 mod archive;
-mod cache;
+pub mod cache;
 mod compiler;
 pub mod config_file;
 mod elf;

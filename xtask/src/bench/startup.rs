@@ -1,0 +1,135 @@
+//! What happens before the first step: through dit-cli, as users start it.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::Value;
+
+use super::cases::{self, Scale, Subject};
+use super::measure::Bench;
+use super::record::{Figure, Figures, Record};
+use super::report;
+use super::statistics::Summary;
+
+/// Turns of everything that takes seconds.
+const ROUNDS: usize = 5;
+
+pub fn measure(bench: &Bench<'_>, quick: bool) -> Result<Record> {
+    let scale = if quick { Scale::Quick } else { Scale::Cpu };
+    let case = cases::pairs(scale).into_iter().map(|pair| pair.case).find(|case| case.subject == Subject::Sample);
+    let case = case.context("no case samples")?;
+    let description = bench.prepare(&case).map_err(|error| anyhow!(error))?;
+    let description: Value = serde_json::from_slice(&std::fs::read(&description)?)?;
+    let weights = Path::new(text(&description, "weights")?);
+
+    let mut rows = vec![help(bench)?];
+    let activations = activations(bench, weights)?;
+    let bytes = std::fs::metadata(weights).with_context(|| weights.display().to_string())?.len();
+    for precision in ["fp32", "bf16"] {
+        let mut times = Vec::new();
+        let mut ratios = Vec::new();
+        let mut peak = 0;
+        for _ in 0..if quick { 2 } else { ROUNDS } {
+            let reading = read_time(weights)?;
+            let run = sample(bench, weights, precision)?;
+            let loading = run.get("seconds_load").and_then(Value::as_f64).context("no seconds_load")?;
+            times.push(loading);
+            ratios.push(loading / reading);
+            peak = run.get("peak_rss_bytes").and_then(Value::as_u64).context("no peak_rss_bytes")?;
+        }
+        let (times, ratios) = (middle(&times)?, middle(&ratios)?);
+        rows.push(Figure {
+            what: format!("{}, {precision}: process start to first step", case.title),
+            measured: format!(
+                "{}, {:.2} × ({:.2}–{:.2}) the time of reading the file from the page cache",
+                report::seconds(times),
+                ratios.median,
+                ratios.low,
+                ratios.high
+            ),
+            target: Some("1.3 ×".to_owned()),
+        });
+        let share = if precision == "fp32" { 1 } else { 2 };
+        let needed = (bytes + activations) / share;
+        rows.push(Figure {
+            what: format!("{}, {precision}: peak memory of one guided step", case.title),
+            measured: format!(
+                "{} MB, {:.2} × weights and activations ({} MB)",
+                peak / 1_000_000,
+                peak as f64 / needed as f64,
+                needed / 1_000_000
+            ),
+            target: Some("1.15 ×".to_owned()),
+        });
+    }
+    Ok(Record::Figures(Box::new(Figures {
+        name: "startup".to_owned(),
+        title: "Start-up".to_owned(),
+        rows,
+        machine: bench.machine.clone(),
+    })))
+}
+
+fn middle(values: &[f64]) -> Result<Summary> {
+    Summary::of(values).context("nothing was measured")
+}
+
+fn help(bench: &Bench<'_>) -> Result<Figure> {
+    let mut times = Vec::new();
+    for _ in 0..21 {
+        let start = Instant::now();
+        let mut command = Command::new(&bench.binaries.dit_cli);
+        let status = command.arg("--help").stdin(Stdio::null()).stdout(Stdio::null()).status()?;
+        ensure!(status.success(), "dit-cli --help failed ({status})");
+        times.push(start.elapsed().as_secs_f64());
+    }
+    let what = "`dit-cli --help`".to_owned();
+    Ok(Figure { what, measured: report::seconds(middle(&times)?), target: Some("50 ms".to_owned()) })
+}
+
+/// Seconds to read every byte of a file, which is in the page cache by then.
+fn read_time(path: &Path) -> Result<f64> {
+    let mut seconds = 0.0;
+    for _ in 0..2 {
+        let start = Instant::now();
+        let mut file = File::open(path).with_context(|| path.display().to_string())?;
+        let mut buffer = vec![0; 1 << 20];
+        while file.read(&mut buffer)? > 0 {}
+        seconds = start.elapsed().as_secs_f64();
+    }
+    Ok(seconds)
+}
+
+/// Bytes of fp32 activations in one guided step of one picture.
+fn activations(bench: &Bench<'_>, weights: &Path) -> Result<u64> {
+    let mut command = Command::new(&bench.binaries.dit_cli);
+    let report = json_of(command.arg("inspect").arg(weights).arg("--json"))?;
+    let bytes = report.get("memory").and_then(|memory| memory.get("activations_fp32_per_picture")?.as_u64());
+    Ok(2 * bytes.context("dit-cli inspect tells no activations")?)
+}
+
+fn sample(bench: &Bench<'_>, weights: &Path, precision: &str) -> Result<Value> {
+    let latents = bench.folder.join("startup.safetensors");
+    let mut command = Command::new(&bench.binaries.dit_cli);
+    command.arg("sample").arg("--ckpt").arg(weights).args(["--vae", "none", "--class", "207"]);
+    command.args(["--sampler", "ddim", "--steps", "1", "--precision", precision, "--device", "cpu", "--json"]);
+    command.args(["--threads", &bench.threads.to_string()]).arg("--latents").arg(&latents);
+    let run = json_of(&mut command);
+    // A leftover is no reason to fail.
+    let _ = std::fs::remove_file(&latents);
+    run
+}
+
+fn json_of(command: &mut Command) -> Result<Value> {
+    let output = command.stdin(Stdio::null()).output().context("dit-cli does not start")?;
+    ensure!(output.status.success(), "dit-cli failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
+    value.get(key).and_then(Value::as_str).with_context(|| format!("the case lacks {key}"))
+}
