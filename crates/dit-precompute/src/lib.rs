@@ -14,7 +14,7 @@
 //! use dit_config::{VaeConfig, VaeSpec};
 //! use dit_data::{CropRecipe, Rgb, shard::*};
 //! use dit_precompute::{PictureError, Records, RunOptions, run};
-//! use dit_vae::AutoencoderKl;
+//! use dit_vae::{AutoencoderKl, Kernels};
 //! use tch::{Device, Kind, Tensor};
 //!
 //! struct Greys;
@@ -32,7 +32,7 @@
 //!     Tensor::randn(shape, (Kind::Float, Device::Cpu)) * 0.1
 //! };
 //! let weights = config.tensors().into_iter().map(|spec| (spec.name, random(&spec.shape))).collect();
-//! let codec = AutoencoderKl::from_tensors(config.clone(), weights, Device::Cpu, Kind::Float)?;
+//! let codec = AutoencoderKl::from_tensors(config.clone(), weights, Device::Cpu, Kind::Float, Kernels::Fused)?;
 //!
 //! let settings = Settings {
 //!     image_size: 16,

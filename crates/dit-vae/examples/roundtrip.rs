@@ -11,11 +11,11 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use dit_config::{TensorSpec, VaeConfig, VaeSpec};
-use dit_vae::{AutoencoderKl, LatentCodec, Tiled, Tiling};
+use dit_vae::{AutoencoderKl, Kernels, LatentCodec, Tiled, Tiling};
 use dit_weights::VaeCheckpoint;
 use tch::{Device, Kind, Tensor};
 
-const USAGE: &str = "roundtrip [VAE] [--size PIXELS] [--batch IMAGES] [--tiled] [--bf16]";
+const USAGE: &str = "roundtrip [VAE] [--size PIXELS] [--batch IMAGES] [--tiled] [--bf16] [--plain] [--repeat TIMES]";
 
 struct Args {
     path: Option<PathBuf>,
@@ -23,15 +23,20 @@ struct Args {
     batch: i64,
     tiled: bool,
     kind: Kind,
+    kernels: Kernels,
+    repeat: usize,
 }
 
 fn args() -> Result<Args, Box<dyn Error>> {
-    let mut parsed = Args { path: None, size: 256, batch: 1, tiled: false, kind: Kind::Float };
+    let mut parsed =
+        Args { path: None, size: 256, batch: 1, tiled: false, kind: Kind::Float, kernels: Kernels::Fused, repeat: 1 };
     let mut given = std::env::args().skip(1);
     while let Some(arg) = given.next() {
         match arg.as_str() {
             "--size" => parsed.size = given.next().ok_or(USAGE)?.parse()?,
             "--batch" => parsed.batch = given.next().ok_or(USAGE)?.parse()?,
+            "--repeat" => parsed.repeat = given.next().ok_or(USAGE)?.parse::<usize>()?.max(1),
+            "--plain" => parsed.kernels = Kernels::Plain,
             "--tiled" => parsed.tiled = true,
             "--bf16" => parsed.kind = Kind::BFloat16,
             path if !path.starts_with('-') => parsed.path = Some(path.into()),
@@ -42,7 +47,7 @@ fn args() -> Result<Args, Box<dyn Error>> {
 }
 
 /// Stable Diffusion's geometry with weights that keep activations near one. Its pictures mean nothing.
-fn random(kind: Kind) -> Result<AutoencoderKl, Box<dyn Error>> {
+fn random(kind: Kind, kernels: Kernels) -> Result<AutoencoderKl, Box<dyn Error>> {
     tch::manual_seed(0);
     let config = VaeConfig::new(VaeSpec::default())?;
     let tensor = |spec: TensorSpec| {
@@ -53,7 +58,7 @@ fn random(kind: Kind) -> Result<AutoencoderKl, Box<dyn Error>> {
         (spec.name, if norm { noise * 0.2 + 1.0 } else { noise / (fan_in.max(100) as f64).sqrt() })
     };
     let weights: BTreeMap<String, Tensor> = config.tensors().into_iter().map(tensor).collect();
-    Ok(AutoencoderKl::from_tensors(config, weights, Device::Cpu, kind)?)
+    Ok(AutoencoderKl::from_tensors(config, weights, Device::Cpu, kind, kernels)?)
 }
 
 /// Grey discs on a slope of grey, (batch, channels, size, size) in [−1, 1].
@@ -71,12 +76,26 @@ fn peak_memory() -> Option<String> {
     Some(format!("{} MiB", line.trim().trim_end_matches(" kB").parse::<u64>().ok()? >> 10))
 }
 
+/// The last result, and the median of the times in seconds.
+fn timed<T>(times: usize, mut work: impl FnMut() -> Result<T, dit_vae::Error>) -> Result<(T, f64), dit_vae::Error> {
+    let mut seconds = Vec::new();
+    loop {
+        let start = Instant::now();
+        let result = work()?;
+        seconds.push(start.elapsed().as_secs_f64());
+        if seconds.len() >= times {
+            seconds.sort_by(f64::total_cmp);
+            return Ok((result, seconds[seconds.len() / 2]));
+        }
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let args = args()?;
     let _no_grad = tch::no_grad_guard();
     let codec = match &args.path {
-        Some(path) => AutoencoderKl::load(&VaeCheckpoint::open(path)?, Device::Cpu, args.kind)?,
-        None => random(args.kind)?,
+        Some(path) => AutoencoderKl::load_with(&VaeCheckpoint::open(path)?, Device::Cpu, args.kind, args.kernels)?,
+        None => random(args.kind, args.kernels)?,
     };
     let config = codec.config().clone();
     println!("{:.1} M parameters, 1/{} of each side", config.parameters() as f64 / 1e6, config.downsampling());
@@ -84,17 +103,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         if args.tiled { Box::new(Tiled::new(codec, Tiling::default())) } else { Box::new(codec) };
 
     let images = picture(args.batch, config.in_channels as i64, args.size);
-    let start = Instant::now();
-    let moments = codec.encode(&images)?;
-    println!("encode  {:?} → {:?}  {:.2} s", images.size(), moments.mean().size(), start.elapsed().as_secs_f64());
+    let (moments, seconds) = timed(args.repeat, || codec.encode(&images))?;
+    println!("encode  {:?} → {:?}  {:.3} s", images.size(), moments.mean().size(), seconds);
     for (name, values) in [("mean", moments.mean()), ("logvar", moments.logvar())] {
         let (mean, std) = (values.mean(Kind::Double), values.to_kind(Kind::Double).std(false));
         println!("        {name} {:.3} ± {:.3}", mean.double_value(&[]), std.double_value(&[]));
     }
     let latents = codec.latents(&moments.mode());
-    let start = Instant::now();
-    let decoded = codec.decode(&latents)?;
-    println!("decode  {:?} → {:?}  {:.2} s", latents.tensor().size(), decoded.size(), start.elapsed().as_secs_f64());
+    let (decoded, seconds) = timed(args.repeat, || codec.decode(&latents))?;
+    println!("decode  {:?} → {:?}  {:.3} s", latents.tensor().size(), decoded.size(), seconds);
     let error = (decoded - images).square().mean(Kind::Double).sqrt().double_value(&[]);
     println!("root mean square error {error:.3} (images in [−1, 1])");
     if let Some(peak) = peak_memory() {

@@ -1,40 +1,40 @@
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::Error;
-use crate::layers::{GroupNorm, Linear};
+use crate::layers::{Between, Conv2d, NormConv};
 use crate::weights::Weights;
 
 /// Self-attention of a single head over all pixels, around a skip connection.
 ///
-/// Through the fused kernel, which never holds the (H·W)² matrix: memory grows with H·W, time with its square.
+/// Through libtorch's fused operator, which never holds the (H·W)² matrix: memory grows with H·W, time with its square.
 #[derive(Debug)]
 pub(crate) struct Attention {
-    norm: GroupNorm,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    out: Linear,
+    /// Query, key and value are 1×1 convolutions of the same normalised pixels.
+    qkv: NormConv,
+    out: Conv2d,
+    kind: Kind,
 }
 
 impl Attention {
     pub(crate) fn new(weights: &mut Weights, name: &str, groups: usize) -> Result<Self, Error> {
+        let qkv = Conv2d::linear(weights, &["to_q", "to_k", "to_v"].map(|part| format!("{name}.{part}")))?;
         Ok(Self {
-            norm: GroupNorm::new(weights, &format!("{name}.group_norm"), groups)?,
-            query: Linear::new(weights, &format!("{name}.to_q"))?,
-            key: Linear::new(weights, &format!("{name}.to_k"))?,
-            value: Linear::new(weights, &format!("{name}.to_v"))?,
-            out: Linear::new(weights, &format!("{name}.to_out.0"))?,
+            qkv: NormConv::new(weights, &format!("{name}.group_norm"), groups, Between::Nothing, qkv)?,
+            out: Conv2d::linear(weights, &[format!("{name}.to_out.0")])?,
+            kind: weights.kind(),
         })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         let size = x.size();
         let (n, c, h, w) = (size[0], size[1], size[2], size[3]);
-        let tokens = self.norm.forward(x).permute([0, 2, 3, 1]).reshape([n, 1, h * w, c]); // (N, 1, H·W, C)
-        let (q, k, v) = (self.query.forward(&tokens), self.key.forward(&tokens), self.value.forward(&tokens));
+        let qkv = self.qkv.forward(x)?.permute([0, 2, 3, 1]).reshape([n, 1, h * w, 3 * c]).to_kind(self.kind); // (N, 1, H·W, 3·C)
+        let part = |i: i64| qkv.narrow(3, i * c, c); // (N, 1, H·W, C)
         let (causal, grouped) = (false, false);
-        let mixed = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0.0, causal, None, grouped);
-        let mixed = self.out.forward(&mixed); // (N, 1, H·W, C)
-        mixed.reshape([n, h, w, c]).permute([0, 3, 1, 2]) + x // (N, C, H, W)
+        let mask = None::<&Tensor>;
+        let mixed =
+            Tensor::scaled_dot_product_attention(&part(0), &part(1), &part(2), mask, 0.0, causal, None, grouped);
+        let mixed = mixed.to_kind(x.kind()).reshape([n, h, w, c]).permute([0, 3, 1, 2]); // (N, C, H, W)
+        self.out.forward_onto(x, &mixed) // (N, C, H, W)
     }
 }

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use dit_config::VaeConfig;
+use dit_ops::{Kernels, conv::records_gradient};
 use dit_weights::{TensorSource, VaeCheckpoint, find_non_finite, to_tensor};
 use tch::{Device, Kind, Tensor};
 
@@ -18,6 +19,10 @@ pub struct AutoencoderKl {
     config: VaeConfig,
     device: Device,
     kind: Kind,
+    /// What layers hand each other.
+    activations: Kind,
+    /// Whether layers are packed, and so know no gradients.
+    packed: bool,
     encoder: Encoder,
     quant: Option<Conv2d>,
     post_quant: Option<Conv2d>,
@@ -25,14 +30,23 @@ pub struct AutoencoderKl {
 }
 
 impl AutoencoderKl {
-    /// The autoencoder of a checkpoint of any format and spelling, on `device` and in `kind`.
+    /// The autoencoder of a checkpoint of any format and spelling, on `device` and in `kind`, computed by the fastest kernels
+    /// ([`Kernels::Fused`]), which give no gradients.
+    ///
+    /// # Errors
+    /// As [`load_with`](Self::load_with).
+    pub fn load(checkpoint: &VaeCheckpoint, device: Device, kind: Kind) -> Result<Self, Error> {
+        Self::load_with(checkpoint, device, kind, Kernels::Fused)
+    }
+
+    /// The same with a choice of kernels.
     ///
     /// Beside the mapped file, whose pages are released as they are read, no second copy of the weights is held.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] where the file cannot be read or holds NaN or infinities; else as
     /// [`from_tensors`](Self::from_tensors).
-    pub fn load(checkpoint: &VaeCheckpoint, device: Device, kind: Kind) -> Result<Self, Error> {
+    pub fn load_with(checkpoint: &VaeCheckpoint, device: Device, kind: Kind, kernels: Kernels) -> Result<Self, Error> {
         let tensors = find_non_finite(checkpoint)?;
         if !tensors.is_empty() {
             return Err(dit_weights::Error::NonFinite { tensors }.into());
@@ -42,11 +56,15 @@ impl AutoencoderKl {
             tensors.insert(name.clone(), to_tensor(checkpoint, name)?.to_device(device));
             checkpoint.release(name);
         }
-        Self::from_tensors(checkpoint.config().clone(), tensors, device, kind)
+        Self::from_tensors(checkpoint.config().clone(), tensors, device, kind, kernels)
     }
 
     /// An autoencoder of these weights, named as in diffusers' present state dicts ([`VaeConfig::tensors`] lists them),
     /// moved to `device` and converted to `kind`.
+    ///
+    /// [`Kernels::Fused`] packs the weights for a CPU with AVX-512, where `kind` is fp32 or (AVX-512 BF16) bf16; on every other
+    /// machine, device and kind it means libtorch's operators, as [`Kernels::Plain`] does. There is no int8 autoencoder:
+    /// [`Kernels::Int8`] is as fused. With packed weights, bf16 is what is multiplied; sums and activations are fp32.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] lists every tensor missing, unexpected or mis-shaped; [`Error::Kind`] for integers among
@@ -56,14 +74,17 @@ impl AutoencoderKl {
         tensors: BTreeMap<String, Tensor>,
         device: Device,
         kind: Kind,
+        kernels: Kernels,
     ) -> Result<Self, Error> {
-        let mut weights = Weights::checked(&config, tensors, device, kind)?;
+        let mut weights = Weights::checked(&config, tensors, device, kind, kernels)?;
         let weights = &mut weights;
         Ok(Self {
             encoder: Encoder::new(weights, &config)?,
             quant: if config.use_quant_conv { Some(Conv2d::same(weights, "quant_conv")?) } else { None },
             post_quant: if config.use_post_quant_conv { Some(Conv2d::same(weights, "post_quant_conv")?) } else { None },
             decoder: Decoder::new(weights, &config)?,
+            packed: weights.products().is_some(),
+            activations: weights.activations(),
             config,
             device,
             kind,
@@ -80,7 +101,7 @@ impl AutoencoderKl {
         self.device
     }
 
-    /// What it computes in.
+    /// What it computes in; see [`from_tensors`](Self::from_tensors).
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -95,7 +116,10 @@ impl AutoencoderKl {
         if !x.is_floating_point() {
             return Err(Error::Kind { what: what.to_owned(), actual: x.kind(), expected: "floating point" });
         }
-        Ok(x.to_device(self.device).to_kind(self.kind))
+        if self.packed && records_gradient(x) {
+            return Err(Error::Gradient { what });
+        }
+        Ok(x.to_device(self.device).to_kind(self.activations))
     }
 }
 
@@ -118,10 +142,10 @@ impl LatentCodec for AutoencoderKl {
         if !height.is_multiple_of(factor) || !width.is_multiple_of(factor) {
             return Err(Error::NotDivisible { height, width, factor });
         }
-        let x = self.encoder.forward(&x); // (N, 2·C, h, w)
+        let x = self.encoder.forward(&x)?; // (N, 2·C, h, w)
         let x = match &self.quant {
             None => x,
-            Some(quant) => quant.forward(&x), // (N, 2·C, h, w)
+            Some(quant) => quant.forward(&x)?, // (N, 2·C, h, w)
         };
         let channels = self.config.latent_channels as i64;
         Moments::new(&x.narrow(1, 0, channels), &x.narrow(1, channels, channels)) // (N, C, h, w) twice
@@ -131,8 +155,8 @@ impl LatentCodec for AutoencoderKl {
         let z = self.input("latents", raw.tensor(), self.config.latent_channels)?; // (N, C, h, w)
         let z = match &self.post_quant {
             None => z,
-            Some(post_quant) => post_quant.forward(&z), // (N, C, h, w)
+            Some(post_quant) => post_quant.forward(&z)?, // (N, C, h, w)
         };
-        Ok(self.decoder.forward(&z).to_kind(Kind::Float).contiguous()) // (N, 3, H, W)
+        Ok(self.decoder.forward(&z)?.to_kind(Kind::Float).contiguous()) // (N, 3, H, W)
     }
 }

@@ -5,7 +5,7 @@ use crate::{Error, LatentScale, Latents, Moments, RawLatents};
 /// Images to latents and back. [`AutoencoderKl`](crate::AutoencoderKl) is one; [`Sliced`](crate::Sliced) and
 /// [`Tiled`](crate::Tiled) bound the memory of any.
 ///
-/// Gradients are recorded as libtorch's mode says: wrap inference in `tch::no_grad_guard()`, or every activation is kept.
+/// Wrap inference in `tch::no_grad_guard()`: a codec that records gradients would keep every activation.
 /// Values are not checked: a non-finite image gives non-finite latents.
 pub trait LatentCodec {
     /// Image pixels per latent pixel, along each side.

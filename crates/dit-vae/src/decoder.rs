@@ -2,7 +2,7 @@ use dit_config::VaeConfig;
 use tch::Tensor;
 
 use crate::Error;
-use crate::layers::{Conv2d, GroupNorm, channels_last};
+use crate::layers::{Between, Conv2d, NormConv, channels_last};
 use crate::middle::Middle;
 use crate::resampling::Upsample;
 use crate::resnet::{Resnet, Widths};
@@ -14,8 +14,7 @@ pub(crate) struct Decoder {
     conv_in: Conv2d,
     middle: Middle,
     levels: Vec<Level>,
-    norm_out: GroupNorm,
-    conv_out: Conv2d,
+    out: NormConv,
 }
 
 /// The resnets of one resolution, then the step to the next; the last level has none.
@@ -45,26 +44,22 @@ impl Decoder {
             let upsample = if last { None } else { Some(Upsample::new(weights, &format!("{name}.upsamplers.0"))?) };
             levels.push(Level { resnets, upsample });
         }
-        Ok(Self {
-            conv_in,
-            middle,
-            levels,
-            norm_out: GroupNorm::new(weights, "decoder.conv_norm_out", groups)?,
-            conv_out: Conv2d::same(weights, "decoder.conv_out")?,
-        })
+        let conv_out = Conv2d::same(weights, "decoder.conv_out")?;
+        let out = NormConv::new(weights, "decoder.conv_norm_out", groups, Between::Silu, conv_out)?;
+        Ok(Self { conv_in, middle, levels, out })
     }
 
-    pub(crate) fn forward(&self, raw: &Tensor) -> Tensor {
-        let x = self.conv_in.forward(&channels_last(raw)); // (N, C_last, h, w)
-        let mut x = self.middle.forward(&x); // (N, C_last, h, w)
+    pub(crate) fn forward(&self, raw: &Tensor) -> Result<Tensor, Error> {
+        let x = self.conv_in.forward(&channels_last(raw))?; // (N, C_last, h, w)
+        let mut x = self.middle.forward(&x)?; // (N, C_last, h, w)
         for level in &self.levels {
             for resnet in &level.resnets {
-                x = resnet.forward(&x); // (N, Cᵢ, h·2ⁱ, w·2ⁱ)
+                x = resnet.forward(&x)?; // (N, Cᵢ, h·2ⁱ, w·2ⁱ)
             }
             if let Some(upsample) = &level.upsample {
-                x = upsample.forward(&x); // (N, Cᵢ, h·2ⁱ⁺¹, w·2ⁱ⁺¹)
+                x = upsample.forward(&x)?; // (N, Cᵢ, h·2ⁱ⁺¹, w·2ⁱ⁺¹)
             }
         }
-        self.conv_out.forward(&self.norm_out.forward_silu(&x)) // (N, 3, H, W)
+        self.out.forward(&x) // (N, 3, H, W)
     }
 }

@@ -2,7 +2,7 @@ use dit_config::VaeConfig;
 use tch::Tensor;
 
 use crate::Error;
-use crate::layers::{Conv2d, GroupNorm, channels_last};
+use crate::layers::{Between, Conv2d, NormConv, channels_last};
 use crate::middle::Middle;
 use crate::resampling::Downsample;
 use crate::resnet::{Resnet, Widths};
@@ -14,8 +14,7 @@ pub(crate) struct Encoder {
     conv_in: Conv2d,
     levels: Vec<Level>,
     middle: Middle,
-    norm_out: GroupNorm,
-    conv_out: Conv2d,
+    out: NormConv,
 }
 
 /// The resnets of one resolution, then the step to the next; the last level has none.
@@ -44,26 +43,23 @@ impl Encoder {
                 if last { None } else { Some(Downsample::new(weights, &format!("{name}.downsamplers.0"))?) };
             levels.push(Level { resnets, downsample });
         }
-        Ok(Self {
-            conv_in,
-            levels,
-            middle: Middle::new(weights, "encoder.mid_block", input, config)?,
-            norm_out: GroupNorm::new(weights, "encoder.conv_norm_out", groups)?,
-            conv_out: Conv2d::same(weights, "encoder.conv_out")?,
-        })
+        let middle = Middle::new(weights, "encoder.mid_block", input, config)?;
+        let conv_out = Conv2d::same(weights, "encoder.conv_out")?;
+        let out = NormConv::new(weights, "encoder.conv_norm_out", groups, Between::Silu, conv_out)?;
+        Ok(Self { conv_in, levels, middle, out })
     }
 
-    pub(crate) fn forward(&self, images: &Tensor) -> Tensor {
-        let mut x = self.conv_in.forward(&channels_last(images)); // (N, C₀, H, W)
+    pub(crate) fn forward(&self, images: &Tensor) -> Result<Tensor, Error> {
+        let mut x = self.conv_in.forward(&channels_last(images))?; // (N, C₀, H, W)
         for level in &self.levels {
             for resnet in &level.resnets {
-                x = resnet.forward(&x); // (N, Cᵢ, H / 2ⁱ, W / 2ⁱ)
+                x = resnet.forward(&x)?; // (N, Cᵢ, H / 2ⁱ, W / 2ⁱ)
             }
             if let Some(downsample) = &level.downsample {
-                x = downsample.forward(&x); // (N, Cᵢ, H / 2ⁱ⁺¹, W / 2ⁱ⁺¹)
+                x = downsample.forward(&x)?; // (N, Cᵢ, H / 2ⁱ⁺¹, W / 2ⁱ⁺¹)
             }
         }
-        let x = self.middle.forward(&x); // (N, C_last, h, w)
-        self.conv_out.forward(&self.norm_out.forward_silu(&x)) // (N, 2·C_latent, h, w)
+        let x = self.middle.forward(&x)?; // (N, C_last, h, w)
+        self.out.forward(&x) // (N, 2·C_latent, h, w)
     }
 }

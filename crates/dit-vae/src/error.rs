@@ -41,6 +41,17 @@ pub enum Error {
     /// Weights that cannot be read, are not finite, or differ from those of the configuration: every difference is listed.
     #[error(transparent)]
     Checkpoint(#[from] dit_weights::Error),
+    /// Packed weights know no gradients.
+    #[error(
+        "a gradient is wanted of {what}, and packed weights give none\n  help: load the autoencoder with plain kernels, or hold tch::no_grad_guard()"
+    )]
+    Gradient {
+        /// Which tensor asks for it.
+        what: &'static str,
+    },
+    /// A kernel refused.
+    #[error(transparent)]
+    Ops(#[from] dit_ops::OpsError),
     /// Tiles that cannot cover an image.
     #[error(
         "tiles of {tile} latent pixels with an overlap of {overlap}: expected a positive tile and an overlap of at most half of it"

@@ -1,5 +1,9 @@
-//! Convolution, linear map and group normalisation over tensors that are given, not made.
+//! Convolution and group normalisation over tensors that are given, not made.
+//!
+//! Each has two forms: libtorch's operators one after another, or one pass of `dit_ops::conv` over packed weights. Which, the
+//! weights say.
 
+use dit_ops::conv::{Convolution, Geometry, GroupNorm, Input};
 use tch::Tensor;
 
 use crate::Error;
@@ -17,72 +21,156 @@ pub(crate) fn channels_last(x: &Tensor) -> Tensor {
 
 /// A 2-D convolution of odd kernel k.
 #[derive(Debug)]
-pub(crate) struct Conv2d {
-    weight: Tensor, // (C_out, C_in, k, k), channels innermost
-    bias: Tensor,   // (C_out)
-    stride: i64,
-    padding: i64,
+pub(crate) enum Conv2d {
+    Plain {
+        weight: Tensor, // (C_out, C_in, k, k), channels innermost
+        bias: Tensor,   // (C_out)
+        geometry: Geometry,
+    },
+    Packed(Convolution),
 }
 
 impl Conv2d {
     /// Stride 1, padded so that height and width stay.
     pub(crate) fn same(weights: &mut Weights, name: &str) -> Result<Self, Error> {
-        let mut conv = Self::strided(weights, name, 1)?;
-        conv.padding = conv.weight.size()[2] / 2;
-        Ok(conv)
+        let (weight, bias) = weights.take_pair(name)?;
+        let half = weight.size()[2] as usize / 2;
+        Self::new(weights, &weight, bias, Geometry { stride: 1, before: half, after: half })
     }
 
-    /// Any stride, no padding.
-    pub(crate) fn strided(weights: &mut Weights, name: &str, stride: i64) -> Result<Self, Error> {
-        let weight = channels_last(&weights.take(&format!("{name}.weight"))?);
-        let bias = weights.take(&format!("{name}.bias"))?;
-        Ok(Self { weight, bias, stride, padding: 0 })
+    /// Stride 2, with a pixel of zeros at the right and at the bottom only.
+    pub(crate) fn halving(weights: &mut Weights, name: &str) -> Result<Self, Error> {
+        let (weight, bias) = weights.take_pair(name)?;
+        Self::new(weights, &weight, bias, Geometry { stride: 2, before: 0, after: 1 })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        x.conv2d(&self.weight, Some(&self.bias), stride, padding, [1, 1], 1)
+    /// Linear maps of the same input as one 1×1 convolution, whose channels are theirs, one after the other.
+    pub(crate) fn linear(weights: &mut Weights, names: &[String]) -> Result<Self, Error> {
+        let mut parts = (Vec::new(), Vec::new());
+        for name in names {
+            let (weight, bias) = weights.take_pair(name)?;
+            parts.0.push(weight);
+            parts.1.push(bias);
+        }
+        let weight = Tensor::cat(&parts.0, 0).unsqueeze(-1).unsqueeze(-1); // (out, in, 1, 1)
+        Self::new(weights, &weight, Tensor::cat(&parts.1, 0), Geometry { stride: 1, before: 0, after: 0 })
+    }
+
+    fn new(weights: &Weights, weight: &Tensor, bias: Tensor, geometry: Geometry) -> Result<Self, Error> {
+        match weights.products() {
+            None => Ok(Self::Plain { weight: channels_last(weight), bias, geometry }),
+            Some(products) => Ok(Self::Packed(Convolution::new(weight, &bias, geometry, products)?)),
+        }
+    }
+
+    /// (N, C_in, H, W) → (N, C_out, H', W').
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+        match self {
+            Self::Plain { weight, bias, geometry: Geometry { stride, before, after } } => {
+                let (stride, before, after) = (*stride as i64, *before as i64, *after as i64);
+                let uneven = after - before;
+                let x = if uneven == 0 { x.shallow_clone() } else { x.constant_pad_nd([0, uneven, 0, uneven]) };
+                Ok(x.conv2d(weight, Some(bias), [stride; 2], [before; 2], [1, 1], 1))
+            }
+            Self::Packed(packed) => Ok(packed.forward(x, Input::Plain, None)?),
+        }
+    }
+
+    /// The same plus `skip`, (N, C_out, H', W').
+    pub(crate) fn forward_onto(&self, skip: &Tensor, x: &Tensor) -> Result<Tensor, Error> {
+        match self {
+            Self::Plain { .. } => Ok(self.forward(x)?.g_add_(skip)),
+            Self::Packed(packed) => Ok(packed.forward(x, Input::Plain, Some(skip))?),
+        }
+    }
+
+    /// The same after every pixel has become four: (N, C_in, H, W) → (N, C_out, 2H, 2W).
+    pub(crate) fn forward_doubled(&self, x: &Tensor) -> Result<Tensor, Error> {
+        match self {
+            Self::Plain { .. } => {
+                let size = x.size();
+                let doubled = x.upsample_nearest2d([2 * size[2], 2 * size[3]], None, None); // (N, C_in, 2H, 2W)
+                self.forward(&channels_last(&doubled))
+            }
+            Self::Packed(packed) => Ok(packed.forward(x, Input::Doubled, None)?),
+        }
     }
 }
 
-/// y = x·Wᵀ + b over the last axis.
+/// What stands between a normalisation and the convolution after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Between {
+    Nothing,
+    Silu,
+}
+
+/// A group normalisation (Wu & He 2018) with affine parameters, perhaps SiLU, and a convolution.
+///
+/// Statistics are accumulated in fp32 or wider whatever the kind.
 #[derive(Debug)]
-pub(crate) struct Linear {
-    weight: Tensor, // (out, in)
-    bias: Tensor,   // (out)
+pub(crate) enum NormConv {
+    Plain {
+        groups: i64,
+        weight: Tensor, // (C_in)
+        bias: Tensor,   // (C_in)
+        between: Between,
+        conv: Conv2d,
+    },
+    Packed {
+        norm: GroupNorm,
+        between: Between,
+        conv: Convolution,
+    },
 }
 
-impl Linear {
-    pub(crate) fn new(weights: &mut Weights, name: &str) -> Result<Self, Error> {
-        let weight = weights.take(&format!("{name}.weight"))?;
-        Ok(Self { weight, bias: weights.take(&format!("{name}.bias"))? })
+impl NormConv {
+    /// The normalisation called `norm` in `groups` groups, then `conv`.
+    pub(crate) fn new(
+        weights: &mut Weights,
+        norm: &str,
+        groups: usize,
+        between: Between,
+        conv: Conv2d,
+    ) -> Result<Self, Error> {
+        let (weight, bias) = weights.take_pair(norm)?;
+        match conv {
+            Conv2d::Plain { .. } => Ok(Self::Plain { groups: groups as i64, weight, bias, between, conv }),
+            Conv2d::Packed(conv) => {
+                Ok(Self::Packed { norm: GroupNorm::new(groups, &weight, &bias, GROUP_NORM_EPS)?, between, conv })
+            }
+        }
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, Some(&self.bias))
-    }
-}
-
-/// Group normalisation (Wu & He 2018) with affine parameters; statistics are accumulated in fp32 whatever the kind.
-#[derive(Debug)]
-pub(crate) struct GroupNorm {
-    groups: i64,
-    weight: Tensor, // (C)
-    bias: Tensor,   // (C)
-}
-
-impl GroupNorm {
-    pub(crate) fn new(weights: &mut Weights, name: &str, groups: usize) -> Result<Self, Error> {
-        let weight = weights.take(&format!("{name}.weight"))?;
-        Ok(Self { groups: groups as i64, weight, bias: weights.take(&format!("{name}.bias"))? })
+    /// (N, C_in, H, W) → (N, C_out, H, W).
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+        self.onto(None, x)
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), GROUP_NORM_EPS, false)
+    /// The same plus `skip`, (N, C_out, H, W).
+    pub(crate) fn forward_onto(&self, skip: &Tensor, x: &Tensor) -> Result<Tensor, Error> {
+        self.onto(Some(skip), x)
     }
 
-    /// SiLU of the normalised values, written over them: the largest tensors of the decoder are not held twice.
-    pub(crate) fn forward_silu(&self, x: &Tensor) -> Tensor {
-        self.forward(x).silu_()
+    fn onto(&self, skip: Option<&Tensor>, x: &Tensor) -> Result<Tensor, Error> {
+        match self {
+            Self::Plain { groups, weight, bias, between, conv } => {
+                let mut x = x.group_norm(*groups, Some(weight), Some(bias), GROUP_NORM_EPS, false);
+                if *between == Between::Silu {
+                    x = x.silu_(); // written over: the largest tensors of the decoder are not held twice
+                }
+                match skip {
+                    None => conv.forward(&x),
+                    Some(skip) => conv.forward_onto(skip, &x),
+                }
+            }
+            Self::Packed { norm, between, conv } => {
+                let map = norm.of(x)?;
+                let map = match between {
+                    Between::Nothing => map,
+                    Between::Silu => map.then_silu(),
+                };
+                Ok(conv.forward(x, Input::Normalized(&map), skip)?)
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! ```
 //! use dit_config::{VaeConfig, VaeSpec};
-//! use dit_vae::{AutoencoderKl, LatentCodec};
+//! use dit_vae::{AutoencoderKl, Kernels, LatentCodec};
 //! use tch::{Device, Kind, Tensor};
 //!
 //! let widths = vec![8, 16];
@@ -19,7 +19,7 @@
 //!     Tensor::randn(shape, (Kind::Float, Device::Cpu)) * 0.1
 //! };
 //! let weights = config.tensors().into_iter().map(|spec| (spec.name, random(&spec.shape))).collect();
-//! let codec = AutoencoderKl::from_tensors(config, weights, Device::Cpu, Kind::Float)?;
+//! let codec = AutoencoderKl::from_tensors(config, weights, Device::Cpu, Kind::Float, Kernels::Fused)?;
 //!
 //! let _no_grad = tch::no_grad_guard();
 //! let moments = codec.encode(&Tensor::zeros([1, 3, 32, 48], (Kind::Float, Device::Cpu)))?;
@@ -50,6 +50,7 @@ mod weights;
 
 pub use autoencoder::AutoencoderKl;
 pub use codec::LatentCodec;
+pub use dit_ops::Kernels;
 pub use error::Error;
 pub use latents::{LatentScale, Latents, RawLatents};
 pub use moments::Moments;

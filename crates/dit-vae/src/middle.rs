@@ -29,11 +29,11 @@ impl Middle {
         })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        let x = self.first.forward(x); // (N, C, h, w)
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+        let x = self.first.forward(x)?; // (N, C, h, w)
         let x = match &self.attention {
             None => x,
-            Some(attention) => attention.forward(&x), // (N, C, h, w)
+            Some(attention) => attention.forward(&x)?, // (N, C, h, w)
         };
         self.second.forward(&x) // (N, C, h, w)
     }

@@ -1,16 +1,14 @@
 use tch::Tensor;
 
 use crate::Error;
-use crate::layers::{Conv2d, GroupNorm};
+use crate::layers::{Between, Conv2d, NormConv};
 use crate::weights::Weights;
 
 /// Two normalised 3×3 convolutions around a skip connection; a 1×1 convolution mends the skip where the width changes.
 #[derive(Debug)]
 pub(crate) struct Resnet {
-    norm1: GroupNorm,
-    conv1: Conv2d,
-    norm2: GroupNorm,
-    conv2: Conv2d,
+    first: NormConv,
+    second: NormConv,
     shortcut: Option<Conv2d>,
 }
 
@@ -23,11 +21,13 @@ pub(crate) struct Widths {
 
 impl Resnet {
     pub(crate) fn new(weights: &mut Weights, name: &str, widths: Widths, groups: usize) -> Result<Self, Error> {
+        let mut half = |i: usize| {
+            let conv = Conv2d::same(weights, &format!("{name}.conv{i}"))?;
+            NormConv::new(weights, &format!("{name}.norm{i}"), groups, Between::Silu, conv)
+        };
         Ok(Self {
-            norm1: GroupNorm::new(weights, &format!("{name}.norm1"), groups)?,
-            conv1: Conv2d::same(weights, &format!("{name}.conv1"))?,
-            norm2: GroupNorm::new(weights, &format!("{name}.norm2"), groups)?,
-            conv2: Conv2d::same(weights, &format!("{name}.conv2"))?,
+            first: half(1)?,
+            second: half(2)?,
             shortcut: if widths.input == widths.output {
                 None
             } else {
@@ -36,13 +36,11 @@ impl Resnet {
         })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        let h = self.conv1.forward(&self.norm1.forward_silu(x)); // (N, C_out, H, W)
-        let mut h = self.conv2.forward(&self.norm2.forward_silu(&h)); // (N, C_out, H, W)
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+        let h = self.first.forward(x)?; // (N, C_out, H, W)
         match &self.shortcut {
-            None => h += x,
-            Some(shortcut) => h += shortcut.forward(x),
+            None => self.second.forward_onto(x, &h), // (N, C_out, H, W)
+            Some(shortcut) => self.second.forward_onto(&shortcut.forward(x)?, &h), // (N, C_out, H, W)
         }
-        h
     }
 }

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
 use dit_config::VaeConfig;
+use dit_ops::Kernels;
+use dit_ops::conv::{Convolution, Products};
 use dit_weights::{TchSource, check_tensors};
 use tch::{Device, Kind, Tensor};
 
@@ -11,6 +13,7 @@ pub(crate) struct Weights {
     tensors: BTreeMap<String, Tensor>,
     device: Device,
     kind: Kind,
+    products: Option<Products>,
 }
 
 impl Weights {
@@ -20,6 +23,7 @@ impl Weights {
         tensors: BTreeMap<String, Tensor>,
         device: Device,
         kind: Kind,
+        kernels: Kernels,
     ) -> Result<Self, Error> {
         if !matches!(kind, Kind::Float | Kind::Double | Kind::BFloat16 | Kind::Half) {
             let what = "the autoencoder's precision".to_owned();
@@ -32,13 +36,38 @@ impl Weights {
                 return Err(Error::Kind { what: name.clone(), actual: tensor.kind(), expected: "floating point" });
             }
         }
-        Ok(Self { tensors, device, kind })
+        let products = match (kernels, device, kind) {
+            (Kernels::Fused | Kernels::Int8, Device::Cpu, Kind::Float) => Some(Products::Fp32),
+            (Kernels::Fused | Kernels::Int8, Device::Cpu, Kind::BFloat16) => Some(Products::Bf16),
+            _ => None,
+        };
+        let products = products.filter(|&products| Convolution::is_supported(products));
+        Ok(Self { tensors, device, kind, products })
     }
 
-    /// Hands one tensor out, on the device and in the kind asked for.
-    pub(crate) fn take(&mut self, name: &str) -> Result<Tensor, Error> {
+    /// What packed layers multiply; none where layers are to be libtorch's operators.
+    pub(crate) fn products(&self) -> Option<Products> {
+        self.products
+    }
+
+    /// The kind asked for.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What lies between layers: packed ones round products, and keep everything else in fp32.
+    pub(crate) fn activations(&self) -> Kind {
+        if self.products.is_some() { Kind::Float } else { self.kind }
+    }
+
+    /// A layer's `weight` and `bias`, on the device and in the kind of the activations.
+    pub(crate) fn take_pair(&mut self, layer: &str) -> Result<(Tensor, Tensor), Error> {
+        Ok((self.take(&format!("{layer}.weight"))?, self.take(&format!("{layer}.bias"))?))
+    }
+
+    fn take(&mut self, name: &str) -> Result<Tensor, Error> {
         let missing = || dit_weights::Error::NoSuchTensor { name: name.to_owned() };
         let tensor = self.tensors.remove(name).ok_or_else(missing)?;
-        Ok(tensor.detach().to_device(self.device).to_kind(self.kind))
+        Ok(tensor.detach().to_device(self.device).to_kind(self.activations()))
     }
 }

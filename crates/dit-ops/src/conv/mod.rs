@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     cpu::Cpu,
-    element::{allocate, values},
+    element::{allocate, needs_gradient, values},
     error::OpsError,
     parallel::Destination,
 };
@@ -217,6 +217,11 @@ impl Convolution {
         }
         Ok(out.permute([0, 3, 1, 2])) // (N, C_out, H', W')
     }
+}
+
+/// Whether libtorch would record a gradient of an operator on `x`.
+pub fn records_gradient(x: &Tensor) -> bool {
+    needs_gradient(&[x])
 }
 
 /// (N, C, H, W) as contiguous fp32 (N, H, W, C); a copy only where it is not so already.

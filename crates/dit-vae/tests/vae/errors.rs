@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use dit_config::{VaeConfig, VaeSpec};
-use dit_vae::{AutoencoderKl, Error, LatentCodec, Moments, RawLatents, Sliced, Tiled, Tiling};
+use dit_vae::{AutoencoderKl, Error, Kernels, LatentCodec, Moments, RawLatents, Sliced, Tiled, Tiling};
 use tch::{Device, Kind, Tensor};
 
 use crate::support::{random, random_weights};
@@ -81,7 +81,8 @@ fn check_weights(change: impl Fn(&mut BTreeMap<String, Tensor>), kind: Kind, exp
     let config = VaeConfig::new(spec()).unwrap();
     let mut weights = random_weights(&config);
     change(&mut weights);
-    let message = AutoencoderKl::from_tensors(config, weights, Device::Cpu, kind).unwrap_err().to_string();
+    let message =
+        AutoencoderKl::from_tensors(config, weights, Device::Cpu, kind, Kernels::Fused).unwrap_err().to_string();
     for part in expected {
         assert!(message.contains(part), "{message}");
     }

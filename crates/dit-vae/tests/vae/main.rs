@@ -1,6 +1,7 @@
 //! The autoencoder against diffusers' numbers, its properties, and what it refuses.
 
 mod errors;
+mod kernels;
 mod loading;
 mod memory;
 mod parity;

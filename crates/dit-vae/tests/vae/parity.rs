@@ -3,25 +3,32 @@
 
 use std::path::Path;
 
-use dit_vae::{LatentCodec, LatentScale, Latents, RawLatents};
+use dit_vae::{Kernels, LatentCodec, LatentScale, Latents, RawLatents};
 use tch::Kind;
 
-use crate::support::{load, relative, tensors, workspace};
+use crate::support::{load, load_with, relative, tensors, workspace};
 
 const TOLERANCE: f64 = 2e-5;
 
 #[track_caller]
 fn check(folder: &Path) {
+    for kernels in [Kernels::Plain, Kernels::Fused] {
+        check_kernels(folder, kernels);
+    }
+}
+
+#[track_caller]
+fn check_kernels(folder: &Path, kernels: Kernels) {
     let _no_grad = tch::no_grad_guard();
-    let codec = load(folder, Kind::Float);
+    let codec = load_with(folder, Kind::Float, kernels);
     let io = tensors(&folder.join("io.safetensors"));
     let moments = codec.encode(&io["image"]).unwrap();
     let raw = RawLatents::new(io["latent"].shallow_clone());
     let decoded = codec.decode_raw(&raw).unwrap();
     for (name, ours) in [("mean", moments.mean()), ("logvar", moments.logvar()), ("decoded", &decoded)] {
         let error = relative(ours, &io[name]);
-        println!("{} {name}: {error:.1e}", folder.display());
-        assert!(error < TOLERANCE, "{}: {name} differs by {error:.1e}", folder.display());
+        println!("{} {kernels:?} {name}: {error:.1e}", folder.display());
+        assert!(error < TOLERANCE, "{}: {kernels:?} {name} differs by {error:.1e}", folder.display());
     }
     // The same latents as the diffusion model sees them, scaled by hand.
     let (scale, shift) = (codec.config().scaling_factor, codec.config().shift_factor.unwrap_or(0.0));

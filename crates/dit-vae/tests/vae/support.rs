@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dit_config::{VaeConfig, VaeSpec};
-use dit_vae::AutoencoderKl;
+use dit_vae::{AutoencoderKl, Kernels};
 use dit_weights::VaeCheckpoint;
 use tch::{Device, Kind, Tensor};
 
@@ -21,14 +21,24 @@ pub fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
 
 /// The autoencoder of a diffusers folder.
 pub fn load(folder: &Path, kind: Kind) -> AutoencoderKl {
-    AutoencoderKl::load(&VaeCheckpoint::open(folder).unwrap(), Device::Cpu, kind).unwrap()
+    load_with(folder, kind, Kernels::Fused)
+}
+
+/// The same with a choice of kernels.
+pub fn load_with(folder: &Path, kind: Kind, kernels: Kernels) -> AutoencoderKl {
+    AutoencoderKl::load_with(&VaeCheckpoint::open(folder).unwrap(), Device::Cpu, kind, kernels).unwrap()
 }
 
 /// Random weights, the same for every call: no tensor is all zero or all one, and activations stay near one.
 pub fn random(spec: VaeSpec) -> AutoencoderKl {
+    random_with(spec, Kind::Float, Kernels::Fused)
+}
+
+/// The same in a kind and with a choice of kernels.
+pub fn random_with(spec: VaeSpec, kind: Kind, kernels: Kernels) -> AutoencoderKl {
     let config = VaeConfig::new(spec).unwrap();
     let weights = random_weights(&config);
-    AutoencoderKl::from_tensors(config, weights, Device::Cpu, Kind::Float).unwrap()
+    AutoencoderKl::from_tensors(config, weights, Device::Cpu, kind, kernels).unwrap()
 }
 
 /// See [`random`].
