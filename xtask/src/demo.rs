@@ -77,7 +77,7 @@ Next:
 }
 
 /// Builds the release binary; cargo itself tells where it put it, whatever the target folder.
-fn build(workspace: &Workspace) -> Result<PathBuf> {
+pub fn build(workspace: &Workspace) -> Result<PathBuf> {
     let mut cargo = workspace
         .cargo()
         .args(["build", "--release", "-p", "dit-cli", "--message-format", "json-render-diagnostics"])

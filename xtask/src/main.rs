@@ -1,11 +1,14 @@
 //! Set-up and chores, as `cargo xtask COMMAND`. Links no libtorch: it is what brings libtorch.
 
 mod bench;
+mod blocks;
 mod demo;
 mod fetch_weights;
 mod fuzz;
 mod libtorch;
 mod test;
+mod train_demo;
+mod training;
 mod ui;
 mod workspace;
 
@@ -37,6 +40,8 @@ enum Command {
     Test(test::Args),
     Fuzz(fuzz::Args),
     Bench(bench::Args),
+    TrainDemo(train_demo::Args),
+    Blocks(blocks::Args),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +53,8 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&workspace, args),
         Command::Fuzz(args) => fuzz::run(&workspace, args),
         Command::Bench(args) => bench::run(&workspace, args),
+        Command::TrainDemo(args) => train_demo::run(&workspace, args),
+        Command::Blocks(args) => blocks::run(&workspace, args),
     });
     match outcome {
         Ok(code) => code,
