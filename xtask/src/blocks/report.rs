@@ -27,7 +27,7 @@ fn network(design: BlockDesign) -> Result<DitConfig> {
     Ok(DitConfig::new(DitSpec {
         block: design,
         hidden: 128,
-        depth: 6,
+        depth: 4,
         heads: 4,
         patch: 2,
         mlp_ratio: 4.0,
