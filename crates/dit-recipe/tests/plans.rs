@@ -1,0 +1,51 @@
+//! What runs cost, and what helps where they do not fit.
+
+use dit_config::{DitConfig, LatentSize};
+use dit_recipe::{DataShape, Plan, Recipe};
+
+const GIB: u64 = 1 << 30;
+
+fn planned(overrides: &[&str]) -> (Recipe, DitConfig, Plan) {
+    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+    let recipe = Recipe::from_toml("", &overrides).unwrap();
+    let data = DataShape { latent: LatentSize::square(32), channels: 4, num_classes: 1000 };
+    let config = recipe.model_config(data).unwrap();
+    let plan = Plan::new(&recipe, &config);
+    (recipe, config, plan)
+}
+
+#[test]
+fn what_belongs_to_parameters_is_exact() {
+    let (_, config, plan) = planned(&["ema.decays=[0.99, 0.999]", "train.steps=10"]);
+    let bytes = 4 * config.parameters();
+    assert_eq!((plan.memory.weights, plan.memory.gradients, plan.memory.moments), (bytes, bytes, 2 * bytes));
+    assert_eq!(plan.memory.averages, 2 * bytes);
+    assert_eq!(plan.images, 2560);
+    assert_eq!(plan.training_macs, 3 * config.macs());
+    let (_, _, recomputed) = planned(&["train.checkpoint_activations=true"]);
+    assert_eq!(recomputed.training_macs, 4 * config.macs());
+    assert!(recomputed.memory.activations * 10 < plan.memory.activations);
+}
+
+#[track_caller]
+fn check_fit(overrides: &[&str], available: u64, expected: Result<(), &[&str]>) {
+    let (recipe, config, plan) = planned(overrides);
+    match (plan.check(&recipe, &config, available), expected) {
+        (Ok(()), Ok(())) => {}
+        (Err(error), Err(expected)) => {
+            let error = error.to_string();
+            assert!(expected.iter().all(|expected| error.contains(expected)), "{error}");
+        }
+        (found, expected) => panic!("{found:?}, expected {expected:?}"),
+    }
+}
+
+#[test]
+fn the_key_that_helps_is_named_with_a_value_that_fits() {
+    check_fit(&[], 200 * GIB, Ok(()));
+    check_fit(&[], 100 * GIB, Err(&["100.0 GiB are free", "train.accumulate=2", "checkpoint_activations=true"]));
+    check_fit(&["train.accumulate=2"], 100 * GIB, Ok(()));
+    check_fit(&["train.checkpoint_activations=true"], 100 * GIB, Ok(()));
+    check_fit(&[], 15 * GIB, Err(&["train.checkpoint_activations=true and train.accumulate="]));
+    check_fit(&[], 10 * GIB, Err(&["nothing makes it fit", "smaller model"]));
+}
