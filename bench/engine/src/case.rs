@@ -25,6 +25,19 @@ pub enum Task {
     Sample(SampleTask),
     /// Raw latents `z` (N, C, h, w) to images.
     Decode,
+    /// Optimiser steps on batches of random latents.
+    Train(TrainTask),
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct TrainTask {
+    /// As recipes name it.
+    pub name: String,
+    pub model: DitSpec,
+    /// Samples of a step.
+    pub batch: u32,
+    /// A folder of latents as `precompute-latents` writes them; the peers train on the inputs `x0`, `noise`, `t` and `labels`.
+    pub latents: PathBuf,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -9,6 +9,7 @@ mod random;
 mod rate;
 mod sample;
 mod serve;
+mod training;
 
 use std::path::PathBuf;
 
@@ -83,12 +84,14 @@ fn main() -> Result<()> {
             tch::set_num_threads(i32::from(args.threads));
             let device = device(&args.device)?;
             let case = Case::read(&args.case)?;
-            serve::run(device, || -> Result<Box<dyn Engine>> {
-                Ok(match &case.task {
-                    Task::Sample(task) => Box::new(sample::Guided::load(&case, task, device, args.precision)?),
-                    Task::Decode => Box::new(decode::Decoder::load(&case, device, args.precision)?),
-                })
-            })
+            let precision = args.precision;
+            match &case.task {
+                Task::Sample(task) => {
+                    serve::run(device, || Ok(Box::new(sample::Guided::load(&case, task, device, precision)?)))
+                }
+                Task::Decode => serve::run(device, || Ok(Box::new(decode::Decoder::load(&case, device, precision)?))),
+                Task::Train(task) => training::serve(&case, task, device, precision),
+            }
         }
     }
 }

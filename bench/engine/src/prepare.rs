@@ -9,8 +9,9 @@ use dit_weights::{Metadata, ModelConfig, TchSource, write_safetensors};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
-use crate::case::{Case, SampleTask, Task};
+use crate::case::{Case, SampleTask, Task, TrainTask};
 use crate::random;
+use crate::training::write_latents;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -23,9 +24,9 @@ pub struct Args {
     /// Side of the pictures in pixels
     #[arg(long)]
     image_size: usize,
-    /// Pictures in a batch
+    /// Pictures in a batch, or samples of a training step
     #[arg(long)]
-    pictures: i64,
+    pictures: u32,
     /// Where weights are kept, for all cases
     #[arg(long)]
     weights: PathBuf,
@@ -38,6 +39,7 @@ pub struct Args {
 enum TaskName {
     Sample,
     Decode,
+    Train,
 }
 
 /// Where diffusers expects a network in its folder.
@@ -53,16 +55,26 @@ pub fn run(args: &Args) -> Result<()> {
         TaskName::Sample => {
             let config = dit_config(&args.model, args.image_size)?;
             let weights = dit_weights(&config, args)?;
-            let inputs = sample_inputs(&config, args.pictures);
+            let inputs = sample_inputs(&config, i64::from(args.pictures));
             let null_class = config.null_class().context("the model has no null class")? as i64;
             (weights, Task::Sample(SampleTask { model: config.into(), null_class, guidance: 4.0 }), inputs)
         }
         TaskName::Decode => {
             let config = vae_config(&args.model)?;
             let side = (args.image_size / config.downsampling()) as i64;
-            let shape = [args.pictures, config.latent_channels as i64, side, side];
+            let shape = [i64::from(args.pictures), config.latent_channels as i64, side, side];
             let z = Tensor::randn(shape, (Kind::Float, Device::Cpu));
             (vae_weights(&config, args)?, Task::Decode, vec![("z".to_owned(), z)])
+        }
+        TaskName::Train => {
+            let config = dit_config(&args.model, args.image_size)?;
+            let weights = dit_weights(&config, args)?;
+            let latents = args.weights.join(format!("latents-{}-{}", args.image_size, args.pictures));
+            write_latents(&latents, args.image_size, args.pictures, config.num_classes)?;
+            let inputs = train_inputs(&config, i64::from(args.pictures));
+            let (name, batch) = (args.model.clone(), args.pictures);
+            let task = TrainTask { name, batch, latents: absolute(&latents)?, model: config.into() };
+            (weights, Task::Train(task), inputs)
         }
     };
     write_safetensors(&input, &TchSource::new(inputs)?, &Default::default())?;
@@ -96,6 +108,22 @@ fn sample_inputs(config: &DitConfig, pictures: i64) -> Vec<(String, Tensor)> {
     vec![
         ("x".to_owned(), Tensor::randn(shape, (Kind::Float, Device::Cpu))),
         ("t".to_owned(), Tensor::full([pictures], 500, (Kind::Int64, Device::Cpu))),
+        ("labels".to_owned(), Tensor::from_slice(&labels)),
+    ]
+}
+
+/// Samples at timesteps all over the schedule, one in ten without its label.
+fn train_inputs(config: &DitConfig, samples: i64) -> Vec<(String, Tensor)> {
+    let latent = config.latent;
+    let shape = [samples, config.in_channels as i64, latent.height as i64, latent.width as i64];
+    let normal = || Tensor::randn(shape, (Kind::Float, Device::Cpu));
+    let timesteps: Vec<i64> = (0..samples).map(|sample| sample * 613 % 1000).collect();
+    let label = |sample: i64| if sample % 10 == 9 { config.num_classes as i64 } else { sample * 37 % 1000 };
+    let labels: Vec<i64> = (0..samples).map(label).collect();
+    vec![
+        ("x0".to_owned(), normal()),
+        ("noise".to_owned(), normal()),
+        ("t".to_owned(), Tensor::from_slice(&timesteps)),
         ("labels".to_owned(), Tensor::from_slice(&labels)),
     ]
 }

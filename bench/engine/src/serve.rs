@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Instant,
 };
 
@@ -14,9 +14,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Engine, rate};
 
+/// What the harness asks.
 #[derive(Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
-enum Question {
+pub enum Question {
     Step,
     Output { path: PathBuf },
     Rate,
@@ -62,20 +63,14 @@ fn answer(question: Question, engine: &mut dyn Engine, device: Device) -> Result
                 None => json!({ "seconds": seconds }),
             }
         }
-        Question::Output { path } => {
-            let values = engine.output()?;
-            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            fs::write(&path, bytes).with_context(|| format!("{} cannot be written", path.display()))?;
-            json!({ "values": values.len() })
-        }
-        Question::Rate => {
-            json!({ "fp32": rate::linear(device, Kind::Float), "bf16": rate::linear(device, Kind::BFloat16) })
-        }
+        Question::Output { path } => write_values(&path, &engine.output()?)?,
+        Question::Rate => rate_of(device),
         Question::Memory => json!({ "peak_rss_bytes": peak_rss_bytes() }),
     })
 }
 
-fn say(message: &Value) -> Result<()> {
+/// One answer.
+pub fn say(message: &Value) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{message}")?;
     Ok(out.flush()?)
@@ -89,8 +84,20 @@ pub fn values(result: Option<&Tensor>) -> Result<Vec<f32>> {
 }
 
 /// The most memory that this process has had resident, where the system tells.
-fn peak_rss_bytes() -> Option<u64> {
+pub fn peak_rss_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// The yardsticks, as the harness wants them.
+pub fn rate_of(device: Device) -> Value {
+    json!({ "fp32": rate::linear(device, Kind::Float), "bf16": rate::linear(device, Kind::BFloat16) })
+}
+
+/// A result as a file, and the answer to its question.
+pub fn write_values(path: &Path, values: &[f32]) -> Result<Value> {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    fs::write(path, bytes).with_context(|| format!("{} cannot be written", path.display()))?;
+    Ok(json!({ "values": values.len() }))
 }

@@ -13,26 +13,32 @@ use crate::workspace::Workspace;
 pub struct Binaries {
     /// Speaks the protocol for us.
     pub engine: PathBuf,
-    pub dit_cli: PathBuf,
+    /// None where nothing measures it.
+    pub dit_cli: Option<PathBuf>,
     /// Speaks it for candle; or why there is none.
     pub candle: Result<PathBuf, String>,
 }
 
 impl Binaries {
-    pub fn build(workspace: &Workspace, with_candle: bool) -> Result<Self> {
-        let mut cargo = workspace.cargo();
-        cargo.args(["build", "--release", "-p", "dit-bench", "-p", "dit-cli"]);
-        let built = executables(cargo)?;
-        let named = |name: &str| {
-            let found = built.iter().find(|path| path.file_stem().is_some_and(|stem| stem == name));
-            found.cloned().with_context(|| format!("cargo built no {name}"))
+    pub fn build(workspace: &Workspace, wanted: Wanted) -> Result<Self> {
+        let ours = |package: &str, binary: &str| {
+            let mut cargo = workspace.cargo();
+            cargo.args(["build", "--release", "-p", package]);
+            let named = |path: &PathBuf| path.file_stem().is_some_and(|stem| stem == binary);
+            executables(cargo)?.into_iter().find(named).with_context(|| format!("cargo built no {binary}"))
         };
         Ok(Self {
-            engine: named("dit-bench-engine")?,
-            dit_cli: named("dit-cli")?,
-            candle: if with_candle { candle(workspace) } else { Err("not asked for".to_owned()) },
+            engine: ours("dit-bench", "dit-bench-engine")?,
+            dit_cli: if wanted.dit_cli { Some(ours("dit-cli", "dit-cli")?) } else { None },
+            candle: if wanted.candle { candle(workspace) } else { Err("not asked for".to_owned()) },
         })
     }
+}
+
+/// What is built beside our engine.
+pub struct Wanted {
+    pub dit_cli: bool,
+    pub candle: bool,
 }
 
 /// A workspace of its own: nobody else needs candle, which takes minutes to build. For this processor, as candle advises.

@@ -141,7 +141,9 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
 
     libtorch::ensure(workspace, if args.device == "cuda" { Wanted::cuda() } else { Wanted::any() })?;
     ui::say("building release binaries");
-    let binaries = Binaries::build(workspace, pairs.iter().any(|pair| pair.has(Engine::Candle)))?;
+    let startup = args.wants(What::Startup) && args.device == "cpu" && args.only.is_none();
+    let built = binaries::Wanted { dit_cli: startup, candle: pairs.iter().any(|pair| pair.has(Engine::Candle)) };
+    let binaries = Binaries::build(workspace, built)?;
     let needs_python = pairs.iter().any(|pair| pair.peer.engine.is_python());
     let peers = if needs_python { Peers::find(workspace, args.python.as_deref())? } else { Peers::not_needed() };
     let threads = match args.threads {
@@ -184,12 +186,12 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
             }
         }
     }
-    if args.wants(What::Startup) && args.device == "cpu" {
+    if startup {
         let record = startup::measure(&bench, args.quick)?;
         records.keep(&record)?;
         measured.push(record);
     }
-    if args.wants(What::Kernels) && args.device == "cpu" {
+    if args.wants(What::Kernels) && args.device == "cpu" && args.only.is_none() {
         let record = kernels::measure(workspace, &machine, args.quick)?;
         records.keep(&record)?;
         measured.push(record);

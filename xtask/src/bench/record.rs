@@ -16,6 +16,9 @@ pub enum Record {
     Figures(Box<Figures>),
 }
 
+/// In place of a reference's name, where results are no function of the case alone.
+pub const NO_REFERENCE: &str = "none";
+
 /// Two engines on one case.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PairRecord {
@@ -34,7 +37,7 @@ pub struct PairRecord {
     pub linear_bf16: Vec<f64>,
     /// Of the processors' time, what went to other processes and to other guests of the host.
     pub taken_by_others: Option<f64>,
-    /// What differences were taken from.
+    /// What differences were taken from, or [`NO_REFERENCE`].
     pub reference: String,
     pub machine: Machine,
 }

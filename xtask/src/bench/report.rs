@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::machine::Machine;
-use super::record::{Figures, PairRecord, Record};
+use super::record::{Figures, NO_REFERENCE, PairRecord, Record};
 use super::statistics::Summary;
 
 /// Above this, figures are marked: the machine was not ours.
@@ -79,7 +79,7 @@ fn pairs_table(text: &mut String, pairs: &[&PairRecord]) {
         let target = pair.target.map_or_else(|| "–".to_owned(), |target| format!("{target}×{}", verdict(pair)));
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} {} | {} | {} | {target} | {}, {} | {}, {}, {}{} |",
+            "| {} | {} | {} | {} | {} {} | {} | {} | {target} | {} | {}, {}, {}{} |",
             pair.title,
             pair.ours.precision,
             seconds(pair.ours.seconds),
@@ -88,8 +88,7 @@ fn pairs_table(text: &mut String, pairs: &[&PairRecord]) {
             pair.peer.precision,
             seconds(pair.peer.seconds),
             ratio(pair.ratio),
-            difference(pair.ours.difference),
-            difference(pair.peer.difference),
+            differences(pair),
             pair.ours.steps.len(),
             pair.machine.date,
             pair.machine.commit,
@@ -150,8 +149,14 @@ fn speed(pair: &PairRecord) -> String {
     format!("{speed:.0} ({:.0} % of {:.0})", speed / rate.median * 100.0, rate.median)
 }
 
-fn difference(difference: Option<f64>) -> String {
-    difference.map_or_else(|| "**not comparable**".to_owned(), |difference| format!("{difference:.1e}"))
+fn differences(pair: &PairRecord) -> String {
+    if pair.reference == NO_REFERENCE {
+        return "tested apart".to_owned();
+    }
+    let text = |difference: Option<f64>| {
+        difference.map_or_else(|| "**not comparable**".to_owned(), |difference| format!("{difference:.1e}"))
+    };
+    format!("{}, {}", text(pair.ours.difference), text(pair.peer.difference))
 }
 
 #[cfg(test)]

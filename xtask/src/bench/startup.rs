@@ -74,6 +74,10 @@ pub fn measure(bench: &Bench<'_>, quick: bool) -> Result<Record> {
     })))
 }
 
+fn dit_cli(bench: &Bench<'_>) -> Result<Command> {
+    Ok(Command::new(bench.binaries.dit_cli.as_ref().context("dit-cli was not built")?))
+}
+
 fn middle(values: &[f64]) -> Result<Summary> {
     Summary::of(values).context("nothing was measured")
 }
@@ -82,7 +86,7 @@ fn help(bench: &Bench<'_>) -> Result<Figure> {
     let mut times = Vec::new();
     for _ in 0..21 {
         let start = Instant::now();
-        let mut command = Command::new(&bench.binaries.dit_cli);
+        let mut command = dit_cli(bench)?;
         let status = command.arg("--help").stdin(Stdio::null()).stdout(Stdio::null()).status()?;
         ensure!(status.success(), "dit-cli --help failed ({status})");
         times.push(start.elapsed().as_secs_f64());
@@ -106,7 +110,7 @@ fn read_time(path: &Path) -> Result<f64> {
 
 /// Bytes of fp32 activations in one guided step of one picture.
 fn activations(bench: &Bench<'_>, weights: &Path) -> Result<u64> {
-    let mut command = Command::new(&bench.binaries.dit_cli);
+    let mut command = dit_cli(bench)?;
     let report = json_of(command.arg("inspect").arg(weights).arg("--json"))?;
     let bytes = report.get("memory").and_then(|memory| memory.get("activations_fp32_per_picture")?.as_u64());
     Ok(2 * bytes.context("dit-cli inspect tells no activations")?)
@@ -114,7 +118,7 @@ fn activations(bench: &Bench<'_>, weights: &Path) -> Result<u64> {
 
 fn sample(bench: &Bench<'_>, weights: &Path, precision: &str) -> Result<Value> {
     let latents = bench.folder.join("startup.safetensors");
-    let mut command = Command::new(&bench.binaries.dit_cli);
+    let mut command = dit_cli(bench)?;
     command.arg("sample").arg("--ckpt").arg(weights).args(["--vae", "none", "--class", "207"]);
     command.args(["--sampler", "ddim", "--steps", "1", "--precision", precision, "--device", "cpu", "--json"]);
     command.args(["--threads", &bench.threads.to_string()]).arg("--latents").arg(&latents);
