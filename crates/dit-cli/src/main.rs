@@ -7,6 +7,7 @@ mod machine;
 mod open;
 mod panic;
 mod progress;
+mod run_folder;
 mod speak;
 
 use std::{

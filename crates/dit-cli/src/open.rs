@@ -7,6 +7,8 @@ use dit_catalog::{Catalog, Entry, Kind, WeightsDir};
 use dit_config::{LatentSize, StandardModel};
 use dit_weights::OpenOptions;
 
+use crate::run_folder;
+
 /// The catalogue, and the folder its checkpoints are in.
 pub struct Library {
     catalog: Catalog,
@@ -85,12 +87,18 @@ impl Library {
             Err(_) => false,
         };
         let entry = self.catalog.entries().iter().find(installed);
+        // A run's folder stands for its average.
+        let path = run_folder::weights_of(path).map_or(path.to_owned(), |weights| weights.average);
+        let place = path.canonicalize().ok();
         Located {
             // A recipe must be repeatable from another folder.
             name: place.as_ref().and_then(|place| place.to_str()).unwrap_or(text).to_owned(),
-            path: path.to_owned(),
             options: entry.map(options_of).unwrap_or_default(),
-            pairs_with: entry.and_then(Entry::pairs_with).map(str::to_owned),
+            pairs_with: match entry {
+                Some(entry) => entry.pairs_with().map(str::to_owned),
+                None => place.as_deref().and_then(run_folder::codec_of),
+            },
+            path,
         }
     }
 }

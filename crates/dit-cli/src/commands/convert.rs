@@ -1,4 +1,4 @@
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 use dit_weights::{ConvertOptions, Dtype, Layout, ModelConfig, OpenOptions, WeightsKind, convert};
@@ -6,13 +6,18 @@ use dit_weights::{ConvertOptions, Dtype, Layout, ModelConfig, OpenOptions, Weigh
 use crate::{
     args::{ConvertArgs, DtypeArg, LayoutArg},
     interrupt::OnInterrupt,
-    open::{Library, told},
+    open::{Library, Located, told},
     progress::bar,
+    run_folder,
     speak::say,
 };
 
 pub fn run(args: &ConvertArgs) -> Result<()> {
     let input = Library::discover()?.locate_any(&args.input)?;
+    let input = match run_folder::weights_of(Path::new(&args.input)) {
+        Some(weights) if args.raw => Located { path: weights.raw, ..input },
+        _ => input,
+    };
     if !args.force && args.output.exists() {
         bail!("{} exists\n  help: pass --force to replace it", args.output.display());
     }

@@ -60,6 +60,8 @@ pub struct DataIdentity {
     pub folder: PathBuf,
     /// Records in it.
     pub records: u64,
+    /// The codec that made it, as its user named it.
+    pub codec: String,
     /// Of its manifest, which has the hashes of all shards.
     pub manifest_sha256: String,
 }

@@ -32,6 +32,7 @@ pub fn session(data: &LatentFolder, device: Device, threads: usize) -> Result<Se
         data: DataIdentity {
             folder: folder.canonicalize().unwrap_or_else(|_| folder.to_owned()),
             records: data.len(),
+            codec: data.manifest().settings.vae.name.clone(),
             manifest_sha256: sha256_of(&[folder.join("manifest.json")])?,
         },
     })

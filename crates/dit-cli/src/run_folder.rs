@@ -1,0 +1,49 @@
+//! A training run's folder, or one of its checkpoints, in the place of a checkpoint's file.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use dit_recipe::Recipe;
+use dit_train::watch::Session;
+
+/// What is sampled from, or converted, when a run is named.
+#[derive(Debug, PartialEq)]
+pub struct RunWeights {
+    /// The first average of the newest checkpoint, or of the one named.
+    pub average: PathBuf,
+    /// The weights as trained.
+    pub raw: PathBuf,
+}
+
+/// The weights of `path`, if it is a run's folder or a checkpoint's within one.
+pub fn weights_of(path: &Path) -> Option<RunWeights> {
+    let checkpoint = if is_checkpoint(path) { path.to_owned() } else { newest(&path.join("checkpoints"))? };
+    Some(RunWeights { average: checkpoint.join(average_of(&checkpoint)?), raw: checkpoint.join("model.safetensors") })
+}
+
+/// The codec of the latents that the weights in `file`, or the run in `file`, were trained on, as its user named it.
+pub fn codec_of(file: &Path) -> Option<String> {
+    // The run itself, or RUN/checkpoints/step-…, or a file in that.
+    let run = file.ancestors().take(4).find(|folder| folder.join("sessions.jsonl").is_file())?;
+    Session::last(run).map(|session| session.data.codec)
+}
+
+fn is_checkpoint(path: &Path) -> bool {
+    path.join("state.json").is_file() && path.join("model.safetensors").is_file()
+}
+
+fn newest(checkpoints: &Path) -> Option<PathBuf> {
+    let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u64>().ok();
+    let found = fs::read_dir(checkpoints).ok()?.flatten().map(|entry| entry.path());
+    let found = found.filter(|path| is_checkpoint(path)).filter_map(|path| Some((step(&path)?, path)));
+    found.max().map(|(_, path)| path)
+}
+
+/// The name of the first average's file: the recipe in the checkpoint has their order.
+fn average_of(checkpoint: &Path) -> Option<String> {
+    let state: serde_json::Value = serde_json::from_slice(&fs::read(checkpoint.join("state.json")).ok()?).ok()?;
+    let recipe = Recipe::from_toml(state.get("recipe")?.as_str()?, &[]).ok()?;
+    recipe.ema.decays.first().map(|decay| format!("ema-{decay}.safetensors"))
+}
