@@ -4,7 +4,7 @@
     python bench/precompute/bench.py --cli target/release/dit-cli
 
 Needs torch, diffusers, numpy, Pillow. The same work on both sides: JPEG files of ImageNet's usual size are decoded, cropped as
-DiT's training does, and encoded, image and mirror image, by a VAE of Stable Diffusion's geometry (random weights unless
+DiT's training does, and encoded (with --flip both: image and mirror image) by a VAE of Stable Diffusion's geometry (random weights unless
 --vae names others: speed does not depend on them); moments are written to disk. Loading is not timed. Contenders take turns,
 so that a busy machine is busy for all of them; the ratios are the result.
 
@@ -72,7 +72,7 @@ def children_seconds():
     return usage.ru_utime + usage.ru_stime
 
 
-def python_side(data, vae, batch_size, precision, out, threads):
+def python_side(data, vae, batch_size, precision, out, threads, flips):
     """One contender, in a process of its own; prints what it measured."""
     import numpy as np
     import torch
@@ -105,7 +105,7 @@ def python_side(data, vae, batch_size, precision, out, threads):
         for index, images in enumerate(loader):
             x = images.permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.5)
             begin = time.perf_counter()
-            for flip in range(2):
+            for flip in range(flips):
                 version = x.flip(3) if flip else x
                 if precision == "bf16":
                     version = version.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
@@ -116,14 +116,14 @@ def python_side(data, vae, batch_size, precision, out, threads):
     seconds, used = time.perf_counter() - start, time.process_time() + children_seconds() - used
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(json.dumps({
-        "images_per_second": len(files) / seconds, "images_per_cpu_second": len(files) / used, "encode_images_per_second": len(files) / encoding,
+        "images_per_second": len(files) / seconds, "images_per_cpu_second": len(files) / used, "encodes_per_second": flips * len(files) / encoding,
         "decode_images_per_second_core": decode_rate, "peak_rss_mib": usage / 1024}))
 
 
-def ours(cli, data, vae, precision, out, batch_size, threads):
+def ours(cli, data, vae, precision, out, batch_size, threads, flip):
     shutil.rmtree(out, ignore_errors=True)
     command = [cli, "precompute-latents", "--data", data, "--out", out, "--vae", vae, "--precision", precision,
-               "--device", "cpu", "--threads", str(threads), "--json"]
+               "--device", "cpu", "--threads", str(threads), "--flip", flip, "--json"]
     if batch_size:
         command += ["--batch-size", str(batch_size)]
     used = children_seconds()
@@ -135,7 +135,7 @@ def ours(cli, data, vae, precision, out, batch_size, threads):
     rate = summary["images_per_second"]
     seconds = summary["encoded_now"] / rate
     decoding = summary["decode_busy"] * seconds * len(os.sched_getaffinity(0))
-    return {"images_per_second": rate, "images_per_cpu_second": summary["encoded_now"] / used, "encode_images_per_second": rate / max(summary["encode_busy"], 1e-9),
+    return {"images_per_second": rate, "images_per_cpu_second": summary["encoded_now"] / used, "encodes_per_second": (2 if flip == "both" else 1) * rate / max(summary["encode_busy"], 1e-9),
             "decode_images_per_second_core": summary["encoded_now"] / max(decoding, 1e-9),
             "peak_rss_mib": summary["peak_rss_bytes"] / 2**20}
 
@@ -150,11 +150,13 @@ def main():
     parser.add_argument("--python-batch", type=int, nargs="*", default=[1, 32])
     parser.add_argument("--ours-batch", type=int, nargs="*", default=[0], help="batch sizes; 0 is the default")
     parser.add_argument("--only", nargs="*", help="contenders whose names begin so")
-    parser.add_argument("--python-side", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--flip", choices=["none", "both"], default="none",
+                        help="what both sides encode of a picture; fast-DiT encodes it once [default: none]")
+    parser.add_argument("--python-side", nargs=7, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.python_side:
-        data, vae, batch_size, precision, out, threads = args.python_side
-        return python_side(data, vae, int(batch_size), precision, out, int(threads))
+        data, vae, batch_size, precision, out, threads, flips = args.python_side
+        return python_side(data, vae, int(batch_size), precision, out, int(threads), int(flips))
 
     with tempfile.TemporaryDirectory() as work:
         data, vae = f"{work}/data", args.vae or f"{work}/vae"
@@ -164,14 +166,14 @@ def main():
         contenders = {}
         for batch_size, precision in [(batch, kind) for kind in ["fp32", "bf16"] for batch in args.python_batch]:
             command = [sys.executable, __file__, "--python-side", data, vae, str(batch_size), precision, f"{work}/npy",
-                       str(args.threads)]
+                       str(args.threads), "2" if args.flip == "both" else "1"]
             contenders[f"python batch {batch_size} {precision}"] = lambda command=command: json.loads(
                 subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
         for batch_size in args.ours_batch:
             for precision in ["fp32", "bf16"]:
                 name = f"dit-cli {precision}" + (f" batch {batch_size}" if batch_size else "")
                 contenders[name] = lambda precision=precision, batch_size=batch_size: ours(
-                    args.cli, data, vae, precision, f"{work}/latents", batch_size, args.threads)
+                    args.cli, data, vae, precision, f"{work}/latents", batch_size, args.threads, args.flip)
         if args.only:
             contenders = {name: run for name, run in contenders.items() if name.startswith(tuple(args.only))}
         results = {name: [] for name in contenders}
@@ -180,9 +182,9 @@ def main():
                 results[name].append(run())
                 print(f"round {turn + 1}: {name}: {json.dumps(results[name][-1])}", file=sys.stderr, flush=True)
 
-    print(f"{args.images} JPEGs, {SIZE} px, {args.threads} threads; medians of {args.rounds} rounds\n")
+    print(f"{args.images} JPEGs, {SIZE} px, {args.threads} threads, --flip {args.flip}; medians of {args.rounds} rounds\n")
     others = [f"python batch {batch} fp32" for batch in args.python_batch]
-    print("| | images/s | images a CPU second | encode images/s | decode+crop images/s a core | peak MiB |"
+    print("| | images/s | images a CPU second | encodes/s | decode+crop images/s a core | peak MiB |"
           + "".join(f" times {other} |" for other in others))
     print("|---|---|---|---|---|---|" + "---|" * len(others))
     for name, runs in results.items():
@@ -193,7 +195,7 @@ def main():
                 return "-"
             ratio = statistics.median(a["images_per_second"] / b["images_per_second"] for a, b in zip(runs, base))
             return f"{ratio:.2f}"
-        print(f"| {name} | {median['images_per_second']:.2f} | {median['images_per_cpu_second']:.2f} | {median['encode_images_per_second']:.2f} "
+        print(f"| {name} | {median['images_per_second']:.2f} | {median['images_per_cpu_second']:.2f} | {median['encodes_per_second']:.2f} "
               f"| {median['decode_images_per_second_core']:.0f} | {median['peak_rss_mib']:.0f} "
               + "".join(f"| {against(other)} " for other in others) + "|")
 

@@ -25,7 +25,7 @@ pub enum Error {
     },
 
     /// The operating system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {}", path.display(), told(source))]
     Io {
         /// What was tried: `open`, `write`, …
         action: &'static str,
@@ -125,6 +125,15 @@ pub enum Error {
         differences: Vec<String>,
     },
 
+    /// Settings of which no latents can be made.
+    #[error("no latents can be made so: {problem}\n  help: {help}")]
+    Settings {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        help: &'static str,
+    },
+
     /// Another process writes to the folder.
     #[error("{} is being written by another process\n  help: wait for it, or write to another folder", path.display())]
     Locked {
@@ -160,4 +169,15 @@ pub enum Error {
         /// Side asked for.
         size: usize,
     },
+}
+
+/// What the operating system said, and what to do where that is known.
+fn told(source: &io::Error) -> String {
+    use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+    match source.kind() {
+        PermissionDenied => "permission denied\n  help: change its permissions, or choose another folder".to_owned(),
+        ReadOnlyFilesystem => "the file system is read-only\n  help: choose a folder elsewhere".to_owned(),
+        NotADirectory => "a part of the path is a file\n  help: choose another folder".to_owned(),
+        _ => source.to_string(),
+    }
 }

@@ -58,6 +58,7 @@
 mod encode;
 mod error;
 mod records;
+mod room;
 mod run;
 mod window;
 

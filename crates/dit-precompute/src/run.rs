@@ -15,7 +15,7 @@ use dit_data::{
 };
 use dit_vae::LatentCodec;
 
-use crate::{Error, PictureError, Records, encode::Encoder, window::Window};
+use crate::{Error, PictureError, Records, encode::Encoder, room::warn_if_short, window::Window};
 
 /// Longest reason that is recorded, in characters.
 const LONGEST_REASON: usize = 500;
@@ -82,6 +82,10 @@ pub fn run(
     let settings = writer.manifest().settings.clone();
     let jobs = open_jobs(&writer)?;
     let pending = Pending::of(&jobs);
+    let layout = writer.journals().layout();
+    // The shard in work is there twice for a moment: as a journal, whose numbers take no more room, and as a file.
+    let twice = pending.total + settings.shard_size.min(pending.total as usize) as u64;
+    warn_if_short(writer.folder(), twice.saturating_mul(layout.record_bytes() as u64));
     let workers = options.workers.max(1);
     let window = Window::new(2 * settings.encoding.batch_size + 2 * workers, pending.total);
     let decoding = AtomicU64::new(0);

@@ -244,6 +244,9 @@ fn rate(progress: &Progress) -> f64 {
 }
 
 fn describe(progress: &Progress) -> String {
+    if progress.total == progress.resumed {
+        return "every record was encoded already".to_owned();
+    }
     let rate = rate(progress);
     let left = progress.total - progress.done;
     let left = match left {

@@ -49,11 +49,12 @@ impl FolderWriter {
     ///
     /// # Errors
     /// [`Error::Locked`] while another process writes there, [`Error::DifferentSettings`] with every difference,
-    /// [`Error::NotLatents`] where the folder holds something else, [`Error::Io`].
+    /// [`Error::NotLatents`] where the folder holds something else, [`Error::Settings`] where the codec cannot encode pictures of
+    /// that size, [`Error::Io`].
     pub fn open(folder: &Path, settings: Settings, class_names: Vec<String>) -> Result<Self, Error> {
         let not_latents = |problem, help| Error::NotLatents { path: folder.to_owned(), problem, help };
-        let layout =
-            settings.layout().map_err(|problem| not_latents(problem, "pass another --image-size, or another --vae"))?;
+        let help = "pass another --image-size, or another --vae";
+        let layout = settings.layout().map_err(|problem| Error::Settings { problem, help })?;
         fs::create_dir_all(folder).map_err(failed("create", folder))?;
         if !Manifest::is_in(folder) && holds_other_files(folder).map_err(failed("read", folder))? {
             return Err(not_latents("it is not empty, and has no manifest".to_owned(), "write to another folder"));
