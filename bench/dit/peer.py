@@ -6,9 +6,11 @@ CASE.json, its weights and its inputs are written by the bench's own engine (`di
 """
 
 import argparse
+import atexit
 import contextlib
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -30,7 +32,7 @@ def main():
 
     args, channel = arguments(), take_stdout()
     args.scratch = args.scratch.absolute()  # compilers run in folders of their own
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(args.scratch / "inductor"))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(compilers_folder(args.scratch))
     import torch
 
     torch.set_num_threads(args.threads)
@@ -50,6 +52,16 @@ def main():
     prepared = time.perf_counter()
     ready = dict(engine=task.name(), seconds_load=loaded - start, seconds_prepare=prepared - loaded)
     serve(channel, ready, task.step, task.output, lambda: linear_rate(args))
+
+
+def compilers_folder(scratch):
+    """Of this process alone: what an interrupted compiler leaves half written would fail the next run. Clears the dead ones'."""
+    for folder in scratch.glob("inductor-*"):
+        if not Path("/proc", folder.name.split("-")[1]).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+    folder = scratch / f"inductor-{os.getpid()}"
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def linear_rate(args, seconds=0.4):

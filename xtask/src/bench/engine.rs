@@ -98,11 +98,17 @@ impl Process {
         let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
         let log = std::fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        match log.lines().rev().map(str::trim).find(|line| !line.is_empty()) {
-            Some(last) => format!("it ended ({status}): {last} (all of it: {})", self.log.display()),
+        match complaint(&log) {
+            Some(complaint) => format!("it ended ({status}): {complaint} (all of it: {})", self.log.display()),
             None => format!("it ended ({status})"),
         }
     }
+}
+
+/// The last line that names an error, else the last.
+fn complaint(log: &str) -> Option<&str> {
+    let lines = || log.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+    lines().find(|line| line.contains("Error: ") || line.starts_with("error: ")).or_else(|| lines().next())
 }
 
 impl Drop for Process {
@@ -162,6 +168,18 @@ mod tests {
         let mut engine = start(r#"echo '{"ready":true}'; read line; echo out of memory >&2"#, folder.path()).unwrap();
         let error = engine.step().unwrap_err();
         assert!(error.contains("out of memory"), "{error}");
+    }
+
+    #[test]
+    fn the_complaint_is_the_line_that_names_the_error() {
+        for (log, expected) in [
+            ("", None),
+            ("one\n\ntwo\n\n", Some("two")),
+            ("File x\nImportError: too short\n\nSet VERBOSE=1 for more\n", Some("ImportError: too short")),
+            ("error: invalid value\n\nFor more information, try --help\n", Some("error: invalid value")),
+        ] {
+            assert_eq!(complaint(log), expected);
+        }
     }
 
     #[test]
