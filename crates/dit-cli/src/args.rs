@@ -30,6 +30,8 @@ pub enum Command {
     PrecomputeLatents(Box<PrecomputeArgs>),
     Train(Box<TrainArgs>),
     TrainFeatures(TrainFeaturesArgs),
+    TrainClassifier(TrainClassifierArgs),
+    CalibrateCache(CalibrateCacheArgs),
     Completions(CompletionsArgs),
 }
 
@@ -41,7 +43,10 @@ pub enum Command {
 #[command(after_help = "Examples:
   dit-cli sample --class 207,360 --cfg-scale 4 --seed 1 --out dogs.png
   dit-cli sample --class \"golden retriever\" --num-samples 8 --out-dir dogs/
-  dit-cli sample --sampler dpmpp-2m --steps lambda20 --out quick.png
+  dit-cli sample --sampler dpmpp-2m --steps 20 --out quick.png
+  dit-cli sample --class 207 --init photo.jpg --strength 0.6 --sampler ddim --out edited.png
+  dit-cli sample --interpolate classes 207,360 --animate morph.png --out strip.png
+  dit-cli sample --class all --num-samples 50 --out-dir all/ --npz all.npz
   dit-cli sample --sampler ddim --steps 50 --npz samples.npz --json
   dit-cli sample --from-png dogs.png --out again.png")]
 pub struct SampleArgs {
@@ -72,9 +77,60 @@ pub struct SampleArgs {
     /// Classifier-free guidance scale; 1 is no guidance, at half the cost [default: 4.0]
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     pub cfg_scale: Option<f64>,
-    /// Latent channels that are guided [default: 3 for four-channel latents, as the released models were evaluated]
-    #[arg(long, value_name = "3|all")]
+    /// Latent channels that are guided [default: 3 for four-channel latents, as the released models were evaluated]. A scale of
+    /// 1 + x on three acts about as 1 + 0.75 x on all four
+    #[arg(long, value_name = "3|all", help_heading = "Guidance")]
     pub cfg_channels: Option<GuidedChannelsArg>,
+    /// Guide only at noise levels from LO to HI (sigma, 0.01 to 157), such as `0.3,5`; outside, a step costs half
+    #[arg(long, value_name = "LO,HI", allow_hyphen_values = true, help_heading = "Guidance")]
+    pub cfg_interval: Option<String>,
+    /// How the scale changes from noise to data [default: constant]
+    #[arg(long, help_heading = "Guidance")]
+    pub cfg_schedule: Option<CfgScheduleArg>,
+    /// Bring the guided prediction's spread back towards the unguided one's: 0 not at all, 1 wholly [default: 0]
+    #[arg(long, value_name = "F", allow_negative_numbers = true, help_heading = "Guidance")]
+    pub cfg_rescale: Option<f64>,
+    /// Guide away from this class, id or name, in place of no class
+    #[arg(long, value_name = "CLASS", help_heading = "Guidance")]
+    pub negative_class: Option<String>,
+    /// Guide away from this weaker checkpoint of the same kind, in place of no class
+    #[arg(long, value_name = "PATH|NAME", help_heading = "Guidance")]
+    pub autoguidance: Option<String>,
+    /// Scale of autoguidance [default: 2]
+    #[arg(long, value_name = "F", allow_negative_numbers = true, help_heading = "Guidance")]
+    pub autoguidance_scale: Option<f64>,
+    /// Guide by the gradient of this classifier of noised latents, which train-classifier makes; adds to any other guidance
+    #[arg(long, value_name = "PATH", help_heading = "Guidance")]
+    pub classifier: Option<PathBuf>,
+    /// Scale of the classifier's gradient [default: 1]
+    #[arg(long, value_name = "F", allow_negative_numbers = true, help_heading = "Guidance")]
+    pub classifier_scale: Option<f64>,
+    /// Start from this picture (JPEG, PNG or WebP; cropped to the model's size), noised
+    #[arg(long, value_name = "PICTURE", help_heading = "Editing")]
+    pub init: Option<PathBuf>,
+    /// Share of the steps that --init takes: 1 forgets the picture [default: 0.6; with --invert 1]
+    #[arg(long, value_name = "F", allow_negative_numbers = true, help_heading = "Editing")]
+    pub strength: Option<f64>,
+    /// Start from the noise that the flow makes of --init (DDIM inversion), so that the same class brings the picture back
+    #[arg(long, help_heading = "Editing")]
+    pub invert: bool,
+    /// Class of the picture that is inverted [default: none]
+    #[arg(long, value_name = "CLASS", help_heading = "Editing")]
+    pub init_class: Option<String>,
+    /// A strip from one to the other: `classes 3,7`, or `seeds 1,2` of one --class
+    #[arg(long, num_args = 2, value_names = ["classes|seeds", "A,B"], help_heading = "Editing")]
+    pub interpolate: Option<Vec<String>>,
+    /// Pictures of the strip [default: 9]
+    #[arg(long, value_name = "N", help_heading = "Editing")]
+    pub frames: Option<u32>,
+    /// Take block outputs again from an earlier step while the first block's change stays below this factor, such as 0.1;
+    /// calibrate-cache tells what that costs in likeness [default: off]
+    #[arg(long, value_name = "off|FACTOR", allow_hyphen_values = true)]
+    pub cache: Option<String>,
+    /// How classes are chosen from the list: every one --num-samples times, or as many images drawn at random by seed
+    /// [default: balanced]
+    #[arg(long)]
+    pub labels: Option<LabelsArg>,
     /// Sampler [default: ddpm]
     #[arg(long)]
     pub sampler: Option<SamplerArg>,
@@ -107,12 +163,19 @@ pub struct SampleArgs {
     /// One grid of all pictures, four columns [default: sample.png if no other output is named]
     #[arg(long, value_name = "FILE.png")]
     pub out: Option<PathBuf>,
-    /// One PNG a picture: 000000.png, 000001.png, …
+    /// One PNG a picture: 000000.png, 000001.png, … Those that are there and were made by the same recipe are kept: a run that
+    /// was interrupted continues
     #[arg(long, value_name = "DIR")]
     pub out_dir: Option<PathBuf>,
     /// `arr_0`, uint8 (N,H,W,3), as FID evaluators read it
     #[arg(long, value_name = "FILE")]
     pub npz: Option<PathBuf>,
+    /// One animated PNG of all pictures
+    #[arg(long, value_name = "FILE.png")]
+    pub animate: Option<PathBuf>,
+    /// One PNG with a row for each picture: what the model takes it for, from noise on
+    #[arg(long, value_name = "FILE.png")]
+    pub trajectory: Option<PathBuf>,
     /// safetensors `latents` (N,C,H,W), scaled as the model sees them, before the VAE
     #[arg(long, value_name = "FILE")]
     pub latents: Option<PathBuf>,
@@ -129,6 +192,24 @@ pub enum GuidedChannelsArg {
     #[value(name = "3")]
     Three,
     All,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CfgScheduleArg {
+    /// The same everywhere
+    Constant,
+    /// None at first, twice as much at the end
+    Linear,
+    /// The same ends, more of the walk near them
+    Cosine,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LabelsArg {
+    /// Every listed class as often
+    Balanced,
+    /// Drawn uniformly from the list
+    Random,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -320,6 +401,98 @@ pub enum FlipArg {
 pub enum StoreArg {
     F16,
     F32,
+}
+
+/// Tell what `sample --cache FACTOR` saves and how far it drifts, for a checkpoint
+#[derive(Args)]
+#[command(after_help = "Example:
+  dit-cli calibrate-cache --ckpt dit-fashion-demo --steps 50")]
+pub struct CalibrateCacheArgs {
+    /// Checkpoint: file, diffusers folder, or a name from weights/manifest.json
+    /// [default: dit-xl-2-256 if fetched, else the demo]
+    #[arg(long, value_name = "PATH|NAME")]
+    pub ckpt: Option<String>,
+    /// Factors to try
+    #[arg(long, value_name = "LIST", default_value = "0.02,0.05,0.1,0.15,0.2,0.3")]
+    pub factors: String,
+    /// Classes, one picture each [default: the first eight]
+    #[arg(long, value_name = "LIST")]
+    pub class: Option<String>,
+    /// Steps of DDIM, as `sample` reads them
+    #[arg(long, value_name = "SPEC", default_value = "50")]
+    pub steps: String,
+    /// Classifier-free guidance scale, where the checkpoint has a null class
+    #[arg(long, value_name = "F", default_value_t = 4.0, allow_negative_numbers = true)]
+    pub cfg_scale: f64,
+    /// Seed of the noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// auto, cpu, cuda or cuda:N [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// CPU threads [default: all cores this process may use]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// The table as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Train a classifier of noised latents, for `sample --classifier`
+///
+/// Interrupt it any way, at any time: the same command continues, from OUT.training.
+#[derive(Args)]
+#[command(after_help = "Example:
+  dit-cli train-classifier --data latents/ --validation latents-test/ --out classifier.safetensors")]
+pub struct TrainClassifierArgs {
+    /// Latent shards, as `precompute-latents` makes them
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// safetensors file to write, f16
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Latent shards on which its accuracy is told at the end
+    #[arg(long, value_name = "DIR")]
+    pub validation: Option<PathBuf>,
+    /// Steps in all
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub steps: u64,
+    /// Latents of a step
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub batch_size: usize,
+    /// Highest learning rate; it warms up over 2 % of the steps and falls as half a cosine
+    #[arg(long, value_name = "F", default_value_t = 1e-3, allow_negative_numbers = true)]
+    pub lr: f64,
+    /// AdamW's weight decay
+    #[arg(long, value_name = "F", default_value_t = 0.05, allow_negative_numbers = true)]
+    pub weight_decay: f64,
+    /// Token width of the transformer
+    #[arg(long, value_name = "D", default_value_t = 64)]
+    pub hidden: usize,
+    /// Its blocks
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    pub depth: usize,
+    /// Its attention heads
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub heads: usize,
+    /// Side of its patches, in latent pixels
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub patch: usize,
+    /// Seed of the weights, the order and the noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Steps between two states on disk
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub save_every: u64,
+    /// auto, cpu, cuda or cuda:N [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// CPU threads [default: all cores this process may use]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// A machine-readable summary on stdout; everything else is on stderr
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Print a completion script for your shell

@@ -43,6 +43,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::PrecomputeLatents(args) => commands::precompute::run(&args),
         Command::Train(args) => commands::train::run(&args),
         Command::TrainFeatures(args) => commands::train_features::run(&args),
+        Command::CalibrateCache(args) => commands::calibrate_cache::run(&args),
+        Command::TrainClassifier(args) => commands::train_classifier::run(&args),
         Command::Completions(args) => commands::completions::run(&args),
     }
 }

@@ -32,6 +32,14 @@ pub trait ConditionalDenoiser {
     /// # Errors
     /// Whatever the implementation fails with.
     fn both(&self, x: &Tensor, t: Timestep) -> Result<Branches, DenoiserError>;
+
+    /// The gradient by which samplers move what they read from the prediction; see [`Denoiser::log_prob_gradient`].
+    ///
+    /// # Errors
+    /// Whatever the implementation fails with.
+    fn log_prob_gradient(&self, _x: &Tensor, _t: Timestep) -> Result<Option<Tensor>, DenoiserError> {
+        Ok(None)
+    }
 }
 
 /// A [`ConditionalDenoiser`] made of a class-conditional network, the batch's labels and the class that stands for none.
@@ -202,6 +210,10 @@ impl<D: ConditionalDenoiser> Denoiser for ClassifierFree<D> {
         let moved = if self.rescale == 0.0 { moved } else { rescale(moved, &with, self.rescale) };
         let rest = conditional.narrow(1, guided, outputs - guided);
         Ok(Tensor::cat(&[moved, rest], 1)) // (N, outputs, H, W)
+    }
+
+    fn log_prob_gradient(&self, x: &Tensor, t: Timestep) -> Result<Option<Tensor>, DenoiserError> {
+        self.inner.log_prob_gradient(x, t)
     }
 }
 

@@ -1,4 +1,4 @@
-use std::ops::ControlFlow;
+use std::{cell::RefCell, ops::ControlFlow};
 
 use tch::{Kind, Tensor};
 
@@ -30,6 +30,8 @@ pub struct Progress<'a> {
     pub last: Option<&'a Step>,
     /// The latents as they are now: (N, C, H, W).
     pub x: &'a Tensor,
+    /// The estimate of the clean latents by which the step just taken moved, guidance included: (N, C, H, W).
+    pub x0: Option<&'a Tensor>,
 }
 
 impl Sampler<'_> {
@@ -58,10 +60,11 @@ impl Sampler<'_> {
         if solver.is_stochastic() {
             noise.check(total, shape)?;
         }
-        let mut look = |done, last, x: &Tensor| match observe(Progress { done, total, last, x }) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Cancelled { done, total }),
-        };
+        let mut look =
+            |done, last, x: &Tensor, x0: Option<&Tensor>| match observe(Progress { done, total, last, x, x0 }) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(Error::Cancelled { done, total }),
+            };
         let steps = self.schedule.steps().iter();
         let steps: Vec<&Step> = match solver.direction() {
             Direction::Denoising => steps.rev().collect(),
@@ -69,10 +72,11 @@ impl Sampler<'_> {
         };
         solver.begin();
         let mut x = working_kind(start);
-        look(0, None, &x)?;
+        look(0, None, &x, None)?;
         for (number, step) in (0_u32..).zip(steps) {
-            x = self.advance(denoiser, solver, StepNoise { batch: noise, number, shape }, step, &x)?;
-            look(number as usize + 1, Some(step), &x)?;
+            let (next, x0) = self.advance(denoiser, solver, StepNoise { batch: noise, number, shape }, step, &x)?;
+            x = next;
+            look(number as usize + 1, Some(step), &x, x0.as_ref())?;
         }
         Ok(x)
     }
@@ -102,8 +106,10 @@ impl Sampler<'_> {
         };
         // A schedule is no longer than its training steps, which are counted in u32.
         let noise = StepNoise { batch: noise, number: place as u32, shape };
-        self.advance(denoiser, solver, noise, step, &working_kind(x))
+        Ok(self.advance(denoiser, solver, noise, step, &working_kind(x))?.0)
     }
+
+    /// The next state, and the estimate of x₀ that led there.
 
     fn advance(
         &self,
@@ -112,12 +118,12 @@ impl Sampler<'_> {
         noise: StepNoise<'_>,
         step: &Step,
         x: &Tensor,
-    ) -> Result<Tensor> {
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let images = noise.batch.images();
-        let context = StepContext { sampler: self, denoiser, images, step };
+        let context = StepContext { sampler: self, denoiser, images, step, x0: RefCell::new(None) };
         let next = solver.step(&context, x, noise)?;
         check_finite("the latents", &next, step, images)?;
-        Ok(next)
+        Ok((next, context.x0.into_inner()))
     }
 }
 

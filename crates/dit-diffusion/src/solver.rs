@@ -1,3 +1,5 @@
+use std::cell::RefCell;
+
 use tch::Tensor;
 
 use crate::{
@@ -63,6 +65,8 @@ pub struct StepContext<'a> {
     pub(crate) denoiser: &'a dyn Denoiser,
     pub(crate) images: &'a [u64],
     pub(crate) step: &'a Step,
+    /// What was last predicted, for those who watch.
+    pub(crate) x0: RefCell<Option<Tensor>>,
 }
 
 impl StepContext<'_> {
@@ -88,7 +92,7 @@ impl StepContext<'_> {
         let prediction = self.sampler.parameterization.interpret(&output, x, &coefficients, self.sampler.clip)?;
         check_finite("the network's output", &output, step, self.images)?;
         let Some(gradient) = self.denoiser.log_prob_gradient(x, step.timestep()).map_err(failed)? else {
-            return Ok(prediction);
+            return Ok(self.remember(prediction));
         };
         let gradient = gradient.to_device(x.device()).to_kind(x.kind());
         if gradient.size() != x.size() {
@@ -96,7 +100,12 @@ impl StepContext<'_> {
             return Err(Error::Shape { what: "the classifier's gradient", expected, found: gradient.size() });
         }
         check_finite("the classifier's gradient", &gradient, step, self.images)?;
-        Ok(prediction.guided(&gradient, &coefficients))
+        Ok(self.remember(prediction.guided(&gradient, &coefficients)))
+    }
+
+    fn remember(&self, prediction: Prediction) -> Prediction {
+        self.x0.replace(Some(prediction.x0.shallow_clone()));
+        prediction
     }
 }
 

@@ -54,6 +54,18 @@ impl SampleSchedule {
         Ok(Self { steps })
     }
 
+    /// The `steps` least noisy steps of it, with their coefficients as they are: the rest of a walk that begins at an intermediate
+    /// level, as editing does.
+    ///
+    /// # Errors
+    /// For none, or more than there are.
+    pub fn least_noisy(&self, steps: usize) -> Result<Self> {
+        match self.steps.get(..steps) {
+            Some(kept) if steps > 0 => Ok(Self { steps: kept.to_vec() }),
+            _ => Err(Error::StepOutOfRange { index: steps as i64 - 1, len: self.num_steps() }),
+        }
+    }
+
     /// The number of steps; at least 1.
     pub fn num_steps(&self) -> usize {
         self.steps.len()

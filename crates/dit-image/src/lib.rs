@@ -3,6 +3,7 @@
 //! - [`Picture`]: 8-bit RGB, quantised from a decoder's output exactly as the published FID sampling does;
 //! - [`grid`]: many pictures as one sheet;
 //! - [`write_png`] and [`read_recipe`]: PNG files that carry the recipe that made them;
+//! - [`write_animation`]: pictures that follow one another as an animated PNG;
 //! - [`NpzWriter`]: the `arr_0` archive that FID evaluators read, streamed, of any size.
 //!
 //! Every file appears whole or not at all: it is written beside its final place, synchronised and renamed.
@@ -28,6 +29,7 @@
 //! ```
 #![deny(missing_docs)]
 
+mod animation;
 mod error;
 mod grid;
 mod npz;
@@ -35,9 +37,10 @@ mod picture;
 mod png_file;
 mod recipe;
 
+pub use animation::write_animation;
 pub use error::{Error, Result};
 pub use grid::{GRID_COLUMNS, GRID_PADDING, grid};
 pub use npz::NpzWriter;
 pub use picture::{Picture, quantize};
-pub use png_file::{Caption, write_png};
+pub use png_file::{Caption, read_png, write_png};
 pub use recipe::{RECIPE_KEYWORD, RECIPE_LIMIT, read_recipe};

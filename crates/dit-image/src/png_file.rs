@@ -1,4 +1,5 @@
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufReader, Write};
 use std::path::Path;
 
 use dit_files::AtomicFile;
@@ -74,6 +75,24 @@ pub fn write_png(path: &Path, picture: &Picture, caption: &Caption) -> Result<()
     let mut file = AtomicFile::create(path)?;
     let bytes = encode(picture, caption).map_err(|source| Error::Encode { path: path.to_path_buf(), source })?;
     file.write_all(&bytes).and_then(|()| file.commit()).map_err(|source| Error::writing(path, source))
+}
+
+/// Reads an 8-bit RGB PNG, such as [`write_png`] writes; its checksums are verified.
+///
+/// # Errors
+/// [`Error::Missing`], [`Error::Read`]; [`Error::Damaged`] for what is no whole PNG of that form.
+pub fn read_png(path: &Path) -> Result<Picture> {
+    let file = File::open(path).map_err(|source| Error::reading(path, source))?;
+    let damaged = |why: String| Error::Damaged { path: path.to_path_buf(), why };
+    let mut reader = png::Decoder::new(BufReader::new(file)).read_info().map_err(|error| damaged(error.to_string()))?;
+    if reader.output_color_type() != (png::ColorType::Rgb, png::BitDepth::Eight) {
+        return Err(damaged("it is not 8-bit RGB".to_owned()));
+    }
+    let length = reader.output_buffer_size().ok_or_else(|| damaged("it is too large".to_owned()))?;
+    let mut rgb = vec![0; length];
+    reader.next_frame(&mut rgb).map_err(|error| damaged(error.to_string()))?;
+    reader.finish().map_err(|error| damaged(error.to_string()))?;
+    Picture::from_rgb(rgb, reader.info().width, reader.info().height)
 }
 
 fn encode(picture: &Picture, caption: &Caption) -> Result<Vec<u8>, png::EncodingError> {

@@ -17,6 +17,43 @@ pub enum Error {
     )]
     NoNullClass,
 
+    /// Options that exclude one another, or one that does nothing.
+    #[error("{what}\n  help: {help}")]
+    Incompatible {
+        /// What does not go together.
+        what: String,
+        /// What does.
+        help: String,
+    },
+
+    /// A share of the steps that is none.
+    #[error("--strength {0}: expected a number above 0 (which keeps the picture) up to 1 (which forgets it)")]
+    Strength(f64),
+
+    /// A network beside the main one that is not of its kind.
+    #[error(
+        "the {which} does not go with the checkpoint: {problem}\n  help: pass one made for the same latents and classes"
+    )]
+    Companion {
+        /// `weaker checkpoint` or `classifier`.
+        which: &'static str,
+        /// What differs.
+        problem: String,
+    },
+
+    /// A picture to start from, of another size than the model makes.
+    #[error("the picture to start from has latents of {found:?}, the model {expected:?}")]
+    InitSize {
+        /// Its latents' shape.
+        found: Vec<i64>,
+        /// The model's.
+        expected: Vec<i64>,
+    },
+
+    /// Something that the settings ask for was not given to the pipeline.
+    #[error("the settings ask for {0}, which the pipeline was not given")]
+    NotGiven(&'static str),
+
     /// The codec does not decode the model's latents.
     #[error(
         "the VAE has {vae} latent channels, the model {model}\n  help: pass the VAE that the model was trained with as --vae"

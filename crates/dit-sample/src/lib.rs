@@ -4,7 +4,7 @@
 //! over all of it, and a [`Recipe`] in every PNG says how to make that PNG again. Nothing here parses arguments or prints.
 //!
 //! ```
-//! use dit_sample::{CfgChannels, Pipeline, Plan, Precision, SamplerKind, Settings};
+//! use dit_sample::{Pipeline, Plan, SamplerKind, Settings};
 //! use dit_model::{Dit, DitConfig, Initialization};
 //! # use std::ops::ControlFlow;
 //!
@@ -14,10 +14,7 @@
 //! let settings = Settings {
 //!     sampler: SamplerKind::Ddim { eta: 0.0 },
 //!     steps: "5".to_owned(),
-//!     cfg_scale: 4.0,
-//!     cfg_channels: CfgChannels::Three,
-//!     seed: 0,
-//!     precision: Precision::Fp32,
+//!     ..Settings::default()
 //! };
 //! let plan = Plan::new(&config, settings, 0, vec![207, 360], 2)?;
 //! for batch in plan.batches() {
@@ -29,9 +26,15 @@
 //! ```
 #![deny(missing_docs)]
 
+mod blend;
+mod cache;
+mod editing;
 mod error;
+mod guidance;
+mod labels;
 mod latents_file;
 mod memory;
+mod network;
 mod outputs;
 mod pipeline;
 mod plan;
@@ -40,12 +43,16 @@ mod run;
 mod settings;
 mod shared;
 
+pub use cache::CacheReport;
+pub use editing::{Interpolation, Start};
 pub use error::Error;
+pub use guidance::{CfgChannels, CfgSchedule, Guidance};
+pub use labels::LabelPolicy;
 pub use memory::{batch_size_that_fits, bytes_per_picture};
 pub use outputs::{Kept, OutputPaths, Outputs};
 pub use pipeline::Pipeline;
 pub use plan::{Batch, MOST_IMAGES, Plan};
 pub use recipe::{OpenedAs, Provenance, Recipe, Shows, Source};
 pub use run::{RunProgress, Timings, run};
-pub use settings::{CfgChannels, Precision, SamplerKind, Settings};
+pub use settings::{Precision, SamplerKind, Settings};
 pub use shared::SharedOutputs;

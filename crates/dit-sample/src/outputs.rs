@@ -1,13 +1,14 @@
 use std::{
     collections::BTreeMap,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
 };
 
 use dit_files::{ensure_folder, ensure_writable};
-use dit_image::{Caption, GRID_COLUMNS, NpzWriter, Picture, grid, write_png};
+use dit_image::{Caption, GRID_COLUMNS, NpzWriter, Picture, grid, read_png, read_recipe, write_animation, write_png};
 use dit_vae::Latents;
 
-use crate::{Batch, Error, Plan, Provenance, Shows, latents_file::LatentsWriter};
+use crate::{Batch, Error, Plan, Provenance, Recipe, Shows, latents_file::LatentsWriter};
 
 /// The most bytes of pixels that a grid may show: it is put together in memory.
 const MOST_IN_GRID: u64 = 256 << 20;
@@ -23,11 +24,15 @@ pub struct OutputPaths {
     pub npz: Option<PathBuf>,
     /// safetensors `latents` (N, C, H, W).
     pub latents: Option<PathBuf>,
+    /// One animated PNG: all pictures in order.
+    pub animation: Option<PathBuf>,
+    /// One PNG: a row for each picture, from noise to what it became.
+    pub trajectory: Option<PathBuf>,
 }
 
 impl OutputPaths {
     fn has_pictures(&self) -> bool {
-        self.png.is_some() || self.dir.is_some() || self.npz.is_some()
+        [&self.png, &self.dir, &self.npz, &self.animation, &self.trajectory].into_iter().any(Option::is_some)
     }
 
     /// Checks that everything can be written, before anything is loaded or computed. `picture_size` is width and height where
@@ -44,16 +49,16 @@ impl OutputPaths {
     ) -> Result<(), Error> {
         match picture_size {
             None if self.has_pictures() || self.latents.is_none() => return Err(Error::NoVae),
-            Some((width, height)) if self.png.is_some() && !matches!(shows, Shows::Image(_)) => {
+            Some((width, height)) if self.together(shows) > 0 => {
                 let count = plan.classes().len();
-                let bytes = count as u64 * u64::from(width) * u64::from(height) * 3;
+                let bytes = self.together(shows) * count as u64 * u64::from(width) * u64::from(height) * 3;
                 if bytes > MOST_IN_GRID {
                     return Err(Error::GridTooLarge { count, mebibytes: bytes >> 20 });
                 }
             }
             _ => {}
         }
-        let files = [&self.png, &self.npz, &self.latents];
+        let files = [&self.png, &self.npz, &self.latents, &self.animation, &self.trajectory];
         let mut taken: Vec<PathBuf> = inputs.iter().filter_map(|path| path.canonicalize().ok()).collect();
         for path in files.into_iter().flatten() {
             ensure_writable(path)?;
@@ -63,10 +68,10 @@ impl OutputPaths {
             }
             taken.push(place);
         }
-        if let Some(png) =
-            self.png.as_ref().filter(|png| !png.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")))
-        {
-            return Err(Error::NotPng(png.clone()));
+        let is_png = |path: &&PathBuf| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png"));
+        let pictures = [&self.png, &self.animation, &self.trajectory].into_iter().flatten();
+        if let Some(other) = pictures.into_iter().find(|path| !is_png(path)) {
+            return Err(Error::NotPng(other.clone()));
         }
         if let Some(dir) = &self.dir {
             ensure_folder(dir)?;
@@ -76,6 +81,15 @@ impl OutputPaths {
             }
         }
         Ok(())
+    }
+}
+
+impl OutputPaths {
+    /// How many times over the pictures of a run are held in memory, until all are there.
+    fn together(&self, shows: Shows) -> u64 {
+        let grid = self.png.is_some() && !matches!(shows, Shows::Image(_));
+        let columns = if self.trajectory.is_some() { TRAJECTORY_COLUMNS as u64 } else { 0 };
+        u64::from(grid) + u64::from(self.animation.is_some()) + columns
     }
 }
 
@@ -93,6 +107,13 @@ fn place(path: &Path) -> PathBuf {
         folder.canonicalize().unwrap_or_else(|_| folder.to_owned()).join(path.file_name().unwrap_or_default())
     })
 }
+
+/// Pictures in a row of a trajectory, the last one included.
+pub(crate) const TRAJECTORY_COLUMNS: usize = 9;
+/// Pictures in a row of an interpolation's strip, at most.
+const LONGEST_STRIP: usize = 16;
+/// How long an animation shows each picture.
+const FRAME_MILLISECONDS: u16 = 150;
 
 /// What there is of a run that did not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +136,12 @@ pub struct Outputs {
     latents: Option<LatentsWriter>,
     /// Pictures of the grid so far.
     grid: Vec<Picture>,
+    /// Pictures of the animation so far.
+    frames: Vec<Picture>,
+    /// Rows of the trajectory so far, one after the other.
+    rows: Vec<Picture>,
+    /// Pictures that were there already.
+    found: usize,
     /// Classes of all images of the run, from `first_image` on.
     classes: Vec<u32>,
     first_image: u64,
@@ -155,6 +182,9 @@ impl Outputs {
             npz,
             latents,
             grid: Vec::new(),
+            frames: Vec::new(),
+            rows: Vec::new(),
+            found: 0,
             classes: plan.classes().to_vec(),
             first_image: plan.first_image(),
             taken: 0,
@@ -165,6 +195,57 @@ impl Outputs {
     /// Whether any output needs pictures; if not, nothing has to be decoded.
     pub fn needs_pictures(&self) -> bool {
         self.paths.has_pictures()
+    }
+
+    /// Whether what a walk went through is wanted.
+    pub(crate) fn needs_trajectory(&self) -> bool {
+        self.paths.trajectory.is_some()
+    }
+
+    /// Pictures of the folder that an earlier run had finished, so that they were not computed.
+    pub fn found(&self) -> usize {
+        self.found
+    }
+
+    /// Whether all pictures of `batch` are in the folder, whole and made as they would be now; if so they are taken over into the
+    /// other outputs. A batch of which one is missing is computed again as a whole, so that all come out as in one go.
+    ///
+    /// # Errors
+    /// When another output cannot be written.
+    pub fn take_finished(&mut self, batch: &Batch) -> Result<bool, Error> {
+        // Latents and trajectories are not in pictures.
+        let Some(dir) = self.paths.dir.clone() else { return Ok(false) };
+        if self.latents.is_some() || self.paths.trajectory.is_some() {
+            return Ok(false);
+        }
+        let in_dir = |image: u64| dir.join(format!("{image:06}.png"));
+        let is_finished = |image: u64| {
+            let wanted = self.provenance.recipe(batch.first_image, &batch.classes, Shows::Image(image));
+            let found = read_recipe(&in_dir(image)).ok().and_then(|text| Recipe::from_json(&text).ok());
+            wanted.zip(found).is_some_and(|(wanted, found)| wanted.makes_same(&found, image))
+        };
+        if !batch.images().all(is_finished) {
+            return Ok(false);
+        }
+        let mut pictures = Vec::with_capacity(batch.classes.len());
+        for image in batch.images() {
+            // One that cannot be read after all is made again.
+            let Ok(picture) = read_png(&in_dir(image)) else { return Ok(false) };
+            pictures.push(picture);
+        }
+        for (image, picture) in batch.images().zip(pictures) {
+            self.found += 1;
+            self.collect(image, picture, |_, _| Ok(()))?;
+        }
+        Ok(true)
+    }
+
+    /// Takes the states that a batch's walk went through, each (N, C, H, W) decoded: `columns` lists, N pictures each.
+    pub(crate) fn push_trajectory(&mut self, columns: &[Vec<Picture>]) {
+        let images = columns.first().map_or(0, Vec::len);
+        for image in 0..images {
+            self.rows.extend(columns.iter().filter_map(|column| column.get(image).cloned()));
+        }
     }
 
     /// Takes a batch's latents (N, C, H, W).
@@ -183,6 +264,11 @@ impl Outputs {
     /// # Errors
     /// When a file cannot be written.
     pub fn push_picture(&mut self, batch: &Batch, image: u64, picture: Picture) -> Result<(), Error> {
+        self.collect(image, picture, |outputs, picture| outputs.write_picture(batch, image, picture))
+    }
+
+    /// Its own files.
+    fn write_picture(&mut self, batch: &Batch, image: u64, picture: &Picture) -> Result<(), Error> {
         let shown = match (&self.paths.png, self.shows) {
             (Some(path), Shows::Image(shown)) if shown == image => Some(path.clone()),
             _ => None,
@@ -191,9 +277,20 @@ impl Outputs {
         for path in [in_dir, shown].into_iter().flatten() {
             let class = batch.classes.get(image.saturating_sub(batch.first_image) as usize).copied();
             let caption = self.caption(batch.first_image, &batch.classes, Shows::Image(image), class);
-            write_png(&path, &picture, &caption)?;
+            write_png(&path, picture, &caption)?;
             self.written.push(path);
         }
+        Ok(())
+    }
+
+    /// What all pictures go into, after `write` has written the picture's own files.
+    fn collect(
+        &mut self,
+        image: u64,
+        picture: Picture,
+        write: impl FnOnce(&mut Self, &Picture) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        write(self, &picture)?;
         if let Some(npz) = &mut self.npz {
             npz.push(&picture)?;
         }
@@ -202,6 +299,10 @@ impl Outputs {
             Shows::First(count) => (self.taken as u64) < count,
             Shows::Image(_) => false,
         };
+        tracing::trace!(image, "picture");
+        if self.paths.animation.is_some() {
+            self.frames.push(picture.clone());
+        }
         if self.paths.png.is_some() && in_grid {
             self.grid.push(picture);
         }
@@ -251,11 +352,17 @@ impl Outputs {
 
     fn complete(mut self, npz: impl FnOnce(NpzWriter) -> dit_image::Result<bool>) -> Result<Vec<PathBuf>, Error> {
         let grid_written = self.write_grid();
+        let animation_written = self.write_animation();
+        let trajectory_written = self.write_trajectory();
         let npz_written = self.npz.take().map_or(Ok(false), npz).map_err(Error::from);
         let latents_written = self.latents.take().map_or(Ok(false), LatentsWriter::finish);
-        for (path, written) in
-            [(&self.paths.png, grid_written), (&self.paths.npz, npz_written), (&self.paths.latents, latents_written)]
-        {
+        for (path, written) in [
+            (&self.paths.png, grid_written),
+            (&self.paths.npz, npz_written),
+            (&self.paths.latents, latents_written),
+            (&self.paths.animation, animation_written),
+            (&self.paths.trajectory, trajectory_written),
+        ] {
             if written? {
                 self.written.extend(path.clone());
             }
@@ -273,7 +380,27 @@ impl Outputs {
         let shows = if shown == computed { Shows::Grid } else { Shows::First(shown as u64) };
         let classes = self.classes.get(..computed).unwrap_or(&self.classes);
         let caption = self.caption(self.first_image, classes, shows, None);
-        write_png(path, &grid(&self.grid, GRID_COLUMNS)?, &caption)?;
+        // An interpolation is a strip.
+        let columns = match self.provenance.settings.interpolate {
+            Some(_) => NonZeroUsize::new(shown.min(LONGEST_STRIP)).unwrap_or(GRID_COLUMNS),
+            None => GRID_COLUMNS,
+        };
+        write_png(path, &grid(&self.grid, columns)?, &caption)?;
+        Ok(true)
+    }
+
+    fn write_animation(&self) -> Result<bool, Error> {
+        let (Some(path), false) = (&self.paths.animation, self.frames.is_empty()) else { return Ok(false) };
+        write_animation(path, &self.frames, FRAME_MILLISECONDS)?;
+        Ok(true)
+    }
+
+    fn write_trajectory(&self) -> Result<bool, Error> {
+        let (Some(path), false) = (&self.paths.trajectory, self.rows.is_empty()) else { return Ok(false) };
+        let columns = NonZeroUsize::new(self.rows.len() / self.taken.max(1)).unwrap_or(GRID_COLUMNS);
+        let description = format!("{} walks from noise, {}", self.taken, self.provenance.checkpoint.name);
+        let caption = Caption::default().with_software(self.provenance.software.clone()).with_description(description);
+        write_png(path, &grid(&self.rows, columns)?, &caption)?;
         Ok(true)
     }
 }

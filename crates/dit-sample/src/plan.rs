@@ -2,11 +2,11 @@ use std::ops::Range;
 
 use dit_config::{DitConfig, Sigma};
 use dit_diffusion::{
-    Ddim, Ddpm, DpmPlusPlus, Draw, EulerAncestral, Heun, LatentShape, MeanTarget, Noise, NoiseSchedule,
+    Ddim, Ddpm, DpmPlusPlus, Draw, EulerAncestral, GuidanceScale, Heun, LatentShape, MeanTarget, Noise, NoiseSchedule,
     Parameterization, SampleSchedule, SdeDpmPlusPlus, Solver, Spacing, UniPc, Variance,
 };
 
-use crate::{Error, SamplerKind, Settings};
+use crate::{Error, Interpolation, SamplerKind, Settings, Start};
 
 /// Training steps of every published DiT.
 const TRAIN_STEPS: usize = 1000;
@@ -25,6 +25,9 @@ pub struct Plan {
     first_image: u64,
     classes: Vec<u32>,
     batch_size: usize,
+    scale: GuidanceScale,
+    /// The steps over which a picture is inverted, where it is: up to the level that the walk starts from.
+    inversion: Option<SampleSchedule>,
 }
 
 /// Images that are computed together.
@@ -65,17 +68,26 @@ impl Plan {
         if let Some(&class) = classes.iter().find(|&&class| class as usize >= config.num_classes) {
             return Err(Error::Class { class, num_classes: config.num_classes });
         }
-        if settings.cfg_scale != 1.0 && config.null_class().is_none() {
+        if settings.cfg_scale != 1.0 && settings.guidance.negative_class.is_none() && config.null_class().is_none() {
             return Err(Error::NoNullClass);
         }
         let spacing: Spacing = settings.steps.parse()?;
-        let schedule = NoiseSchedule::linear(TRAIN_STEPS)?.respaced(&spacing)?;
+        let training = NoiseSchedule::linear(TRAIN_STEPS)?;
+        let whole = training.respaced(&spacing)?;
+        let walked = settings.start.steps(whole.num_steps())?;
+        let schedule = whole.least_noisy(walked)?;
+        let inversion = match settings.start {
+            Start::Inverted { .. } if walked > 1 => Some(whole.least_noisy(walked - 1)?),
+            Start::Inverted { .. } | Start::Noise | Start::Noised { .. } => None,
+        };
+        let scale = settings.guidance.scale(settings.cfg_scale, &training)?;
+        check_options(config, &settings, classes.len())?;
         let variance = match config.sigma {
             Sigma::Learned => Variance::LearnedRange,
             Sigma::Fixed => Variance::FixedLarge,
         };
         let parameterization = Parameterization { mean: MeanTarget::Epsilon, variance };
-        let plan = Self { settings, schedule, parameterization, first_image, classes, batch_size };
+        let plan = Self { settings, schedule, parameterization, first_image, classes, batch_size, scale, inversion };
         plan.solver()?;
         Ok(plan)
     }
@@ -88,6 +100,16 @@ impl Plan {
     /// The noise levels to walk.
     pub fn schedule(&self) -> &SampleSchedule {
         &self.schedule
+    }
+
+    /// The guidance scale over the walk.
+    pub(crate) fn scale(&self) -> GuidanceScale {
+        self.scale
+    }
+
+    /// The steps of the inversion, where there is one.
+    pub(crate) fn inversion(&self) -> Option<&SampleSchedule> {
+        self.inversion.as_ref()
     }
 
     /// How the network's output is read.
@@ -148,6 +170,61 @@ impl Plan {
             classes: classes.to_vec(),
         })
     }
+}
+
+/// What does not depend on the schedule.
+fn check_options(config: &DitConfig, settings: &Settings, images: usize) -> Result<(), Error> {
+    let Settings { sampler, guidance, start, interpolate, cache, .. } = settings;
+    let incompatible = |what: &str, help: String| Err(Error::Incompatible { what: what.to_owned(), help });
+    let class = |class: u32| match (class as usize) < config.num_classes {
+        true => Ok(()),
+        false => Err(Error::Class { class, num_classes: config.num_classes }),
+    };
+    if let Some(negative) = guidance.negative_class {
+        class(negative)?;
+    }
+    if let Some(scale) = guidance.classifier_scale.filter(|scale| !scale.is_finite()) {
+        return Err(dit_diffusion::Error::ClassifierScale { scale }.into());
+    }
+    if !(0.0..=1.0).contains(&guidance.rescale) {
+        return Err(dit_diffusion::Error::GuidanceRescale { share: guidance.rescale }.into());
+    }
+    if !(*cache >= 0.0 && cache.is_finite()) {
+        return incompatible(&format!("--cache {cache}"), "expected `off` or a factor such as 0.1".to_owned());
+    }
+    let deterministic = || format!("pass --sampler {} with it", SamplerKind::DETERMINISTIC);
+    if let Start::Inverted { class: of, .. } = start {
+        if sampler.is_stochastic() {
+            return incompatible(&format!("--invert has no use before {sampler}, which adds noise"), deterministic());
+        }
+        match of {
+            Some(of) => class(*of)?,
+            None if config.null_class().is_none() => {
+                let help = "pass --init-class with the picture's class".to_owned();
+                return incompatible("--invert: this model has no null class to invert with", help);
+            }
+            None => {}
+        }
+    }
+    let Some(interpolation) = interpolate else { return Ok(()) };
+    if images != interpolation.frames() as usize || images < 2 {
+        let what = format!("{images} pictures of an interpolation of {} frames", interpolation.frames());
+        return incompatible(&what, "pass --frames with 2 or more".to_owned());
+    }
+    match *interpolation {
+        Interpolation::Classes { from, to, .. } => class(from).and(class(to))?,
+        Interpolation::Seeds { .. } if sampler.is_stochastic() => {
+            let what =
+                format!("{sampler} adds noise at every step, so pictures do not change smoothly from seed to seed");
+            return incompatible(&what, deterministic());
+        }
+        Interpolation::Seeds { .. } => {}
+    }
+    if start.needs_picture() {
+        let help = "leave --init out, or --interpolate".to_owned();
+        return incompatible("--interpolate leads between pictures from noise, not from a picture", help);
+    }
+    Ok(())
 }
 
 /// The latent shape of a model.

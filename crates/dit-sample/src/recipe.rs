@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Settings};
+use crate::{Error, LabelPolicy, Settings};
 
 /// The version of the recipe's form; another one is refused.
 const VERSION: u32 = 1;
@@ -49,6 +49,18 @@ pub struct Recipe {
     /// The noise file that was replayed, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub noise: Option<Source>,
+    /// The checkpoint that autoguidance guided away from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weaker: Option<Source>,
+    /// The classifier that guided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classifier: Option<Source>,
+    /// The picture that walks started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<Source>,
+    /// How the classes were chosen.
+    #[serde(default, skip_serializing_if = "LabelPolicy::is_balanced")]
+    pub labels: LabelPolicy,
     /// `cpu` or `cuda:N`.
     pub device: String,
     /// CPU threads.
@@ -91,6 +103,10 @@ pub struct Provenance {
     pub vae: Option<Source>,
     pub settings: Settings,
     pub noise: Option<Source>,
+    pub weaker: Option<Source>,
+    pub classifier: Option<Source>,
+    pub init: Option<Source>,
+    pub labels: LabelPolicy,
     pub device: String,
     pub threads: usize,
     pub batch_size: usize,
@@ -107,6 +123,10 @@ impl Provenance {
             vae: self.vae.clone()?,
             settings: self.settings.clone(),
             noise: self.noise.clone(),
+            weaker: self.weaker.clone(),
+            classifier: self.classifier.clone(),
+            init: self.init.clone(),
+            labels: self.labels,
             device: self.device.clone(),
             threads: self.threads,
             batch_size: self.batch_size,
@@ -122,6 +142,25 @@ impl Recipe {
     pub fn to_json(&self) -> String {
         // No map with keys other than strings and no fallible serializer is in it.
         serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Whether image `image` of this recipe is made as that image of `other`: which batch it was in, on how many threads and under
+    /// which names its files were found does not count.
+    pub fn makes_same(&self, other: &Self, image: u64) -> bool {
+        let class = |recipe: &Self| {
+            let place = usize::try_from(image.checked_sub(recipe.first_image)?).ok()?;
+            recipe.classes.get(place).copied()
+        };
+        let files = |recipe: &Self| {
+            let hash = |source: &Option<Source>| source.as_ref().map(|source| source.sha256.clone());
+            let optional = [&recipe.noise, &recipe.weaker, &recipe.classifier, &recipe.init].map(hash);
+            (recipe.checkpoint.sha256.clone(), recipe.vae.sha256.clone(), optional)
+        };
+        class(self).is_some()
+            && class(self) == class(other)
+            && self.settings == other.settings
+            && self.opened_as == other.opened_as
+            && files(self) == files(other)
     }
 
     /// Reads [`Recipe::to_json`]'s text.

@@ -1,8 +1,9 @@
 use std::fmt;
 
-use dit_diffusion::GuidedChannels;
 use serde::{Deserialize, Serialize};
 use tch::Kind;
+
+use crate::{CfgChannels, Guidance, Interpolation, Start};
 
 /// Which solver walks the schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -43,6 +44,20 @@ impl SamplerKind {
     }
 }
 
+impl SamplerKind {
+    /// The samplers that add no noise, as a message names them.
+    pub(crate) const DETERMINISTIC: &'static str = "ddim, dpmpp-2m, dpmpp-3m, unipc or heun";
+
+    /// Whether its steps add noise.
+    pub fn is_stochastic(self) -> bool {
+        match self {
+            Self::Ddpm | Self::DpmPlusPlus2MSde | Self::EulerAncestral => true,
+            Self::Ddim { eta } => eta > 0.0,
+            Self::DpmPlusPlus2M | Self::DpmPlusPlus3M | Self::UniPc | Self::Heun => false,
+        }
+    }
+}
+
 impl fmt::Display for SamplerKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -55,31 +70,6 @@ impl fmt::Display for SamplerKind {
             Self::UniPc => f.write_str("unipc"),
             Self::Heun => f.write_str("heun"),
             Self::EulerAncestral => f.write_str("euler-ancestral"),
-        }
-    }
-}
-
-/// Which latent channels classifier-free guidance moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CfgChannels {
-    /// The first three, as the released models were evaluated.
-    #[serde(rename = "3")]
-    Three,
-    /// All.
-    #[serde(rename = "all")]
-    All,
-}
-
-impl CfgChannels {
-    /// What the checkpoint's kind was evaluated with: three channels of four-channel latents, else all.
-    pub fn default_for(latent_channels: usize) -> Self {
-        if latent_channels == 4 { Self::Three } else { Self::All }
-    }
-
-    pub(crate) fn guided(self) -> GuidedChannels {
-        match self {
-            Self::Three => GuidedChannels::First(3),
-            Self::All => GuidedChannels::All,
         }
     }
 }
@@ -136,4 +126,39 @@ pub struct Settings {
     pub seed: u64,
     /// Arithmetic of the networks.
     pub precision: Precision,
+    /// What guides beside the plain scale.
+    #[serde(default, skip_serializing_if = "Guidance::is_default")]
+    pub guidance: Guidance,
+    /// Where walks start.
+    #[serde(default, skip_serializing_if = "Start::is_noise")]
+    pub start: Start,
+    /// Whether the run's pictures lead from one to another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interpolate: Option<Interpolation>,
+    /// Reuse of block outputs between neighbouring steps: the relative change of the first block's output below which the other
+    /// blocks are not computed anew; 0 is off.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache: f64,
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
+impl Default for Settings {
+    /// What the original's script does: 250 steps of DDPM, guidance 4 on three channels, seed 0, fp32.
+    fn default() -> Self {
+        Self {
+            sampler: SamplerKind::Ddpm,
+            steps: SamplerKind::Ddpm.default_steps().to_owned(),
+            cfg_scale: 4.0,
+            cfg_channels: CfgChannels::Three,
+            seed: 0,
+            precision: Precision::Fp32,
+            guidance: Guidance::default(),
+            start: Start::Noise,
+            interpolate: None,
+            cache: 0.0,
+        }
+    }
 }

@@ -40,6 +40,14 @@ impl SharedOutputs {
         }
     }
 
+    /// Pictures that an earlier run had finished.
+    pub fn found(&self) -> usize {
+        match &*self.lock() {
+            State::Open(outputs) => outputs.found(),
+            State::None | State::Done => 0,
+        }
+    }
+
     /// Completes them; see [`Outputs::finish`]. Nothing if they were completed before.
     ///
     /// # Errors

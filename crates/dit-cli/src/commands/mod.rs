@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub mod calibrate_cache;
 pub mod completions;
 pub mod convert;
 pub mod inspect;
@@ -7,4 +8,5 @@ pub mod latents;
 pub mod precompute;
 pub mod sample;
 pub mod train;
+pub mod train_classifier;
 pub mod train_features;

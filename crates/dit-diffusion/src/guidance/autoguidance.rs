@@ -29,4 +29,9 @@ impl<S: Denoiser, W: Denoiser> ConditionalDenoiser for Autoguidance<S, W> {
     fn both(&self, x: &Tensor, t: Timestep) -> Result<Branches, DenoiserError> {
         Ok(Branches { conditional: self.strong.predict(x, t)?, unconditional: self.weak.predict(x, t)? })
     }
+
+    /// The strong one's: what a classifier says of the weak one moves nothing.
+    fn log_prob_gradient(&self, x: &Tensor, t: Timestep) -> Result<Option<Tensor>, DenoiserError> {
+        self.strong.log_prob_gradient(x, t)
+    }
 }

@@ -85,8 +85,8 @@ where
 /// [`Ddpm`](crate::Ddpm) moves its mean by variance·s·∇ (their algorithm 1); all other solvers move ε by −√(1 − ᾱ)·s·∇ and x₀ along
 /// with it (their algorithm 2). Both sample p(x)·p(y | x)^s where the classifier's noisy p(y | x_t)^s is exact, as it is for s = 1.
 ///
-/// It wraps any denoiser, one guided by [`ClassifierFree`](crate::ClassifierFree) or by another classifier too: the gradients add up. It
-/// goes around all other guidance, not inside: [`Autoguidance`](crate::Autoguidance) reads its networks' predictions only.
+/// It wraps any denoiser, one guided by [`ClassifierFree`](crate::ClassifierFree) or by another classifier too: the gradients add up.
+/// Inside [`Autoguidance`](crate::Autoguidance) that of the strong network counts, and is not multiplied by the guidance around it.
 #[derive(Clone, Copy, Debug)]
 pub struct ClassifierGuided<D, G> {
     inner: D,

@@ -1,5 +1,7 @@
 //! `dit-cli sample`.
 
+mod beside;
+mod options;
 mod request;
 mod summary;
 
@@ -14,16 +16,18 @@ use std::{
 use anyhow::{Context, Result, bail};
 use dit_catalog::Kind;
 use dit_classes::ClassNames;
+use dit_config::DitConfig;
 use dit_diffusion::{Noise, ReplayedNoise, SeededNoise};
 use dit_model::Dit;
 use dit_sample::{
-    Kept, OutputPaths, Outputs, Pipeline, Plan, Provenance, SharedOutputs, Source, Timings, batch_size_that_fits,
+    CfgChannels, Kept, OutputPaths, Outputs, Pipeline, Plan, Provenance, Settings, SharedOutputs, Source, Timings,
+    batch_size_that_fits,
 };
 use dit_vae::AutoencoderKl;
 use dit_weights::{Checkpoint, SafetensorsFile, TensorSource, VaeCheckpoint, sha256_of, to_tensor};
 use tch::Device;
 
-use self::{request::Request, summary::Summary};
+use self::{beside::Beside, request::Request, summary::Summary};
 use crate::{
     args::SampleArgs,
     interrupt::OnInterrupt,
@@ -53,10 +57,12 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     let downsampling = files.vae.as_ref().map_or(8, |(vae, _)| vae.config().downsampling());
     request.check_image_size(config, downsampling)?;
     let names = ClassNames::of_checkpoint(files.checkpoint.class_names(), config.num_classes)?;
-    let settings = request.settings(config)?;
+    let settings = request.settings(config, &names)?;
+    say_translation(args, &settings, config);
     let batch_size = request.batch_size.unwrap_or_else(|| {
         let memory = machine::memory_for_batches(device);
-        batch_size_that_fits(config, settings.precision, settings.cfg_scale != 1.0, memory)
+        let guided = settings.cfg_scale != 1.0 || settings.guidance.autoguidance_scale.is_some();
+        batch_size_that_fits(config, settings.precision, guided, memory)
     });
     let classes = request.classes(&names).with_context(|| files.about_classes(&names))?;
     let plan = Plan::new(config, settings.clone(), request.first_image, classes, batch_size)?;
@@ -64,6 +70,7 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     let (noise, noise_source) = open_noise(&request)?;
     plan.check_noise(config, &*noise)?;
     let picture_size = files.picture_size();
+    let beside = Beside::open(&request, &files)?;
     request.outputs.check(&plan, picture_size, request.shows, &files.inputs(&request))?;
 
     let provenance = Provenance {
@@ -73,12 +80,17 @@ pub fn run(args: &SampleArgs) -> Result<()> {
         vae: files.vae_source()?.map(|source| request.named_as_before(source)),
         settings,
         noise: noise_source.map(|source| request.named_as_before(source)),
+        weaker: beside.weaker_source()?.map(|source| request.named_as_before(source)),
+        classifier: beside.classifier_source()?.map(|source| request.named_as_before(source)),
+        init: beside.init_source()?.map(|source| request.named_as_before(source)),
+        labels: request.labels,
         device: machine::device_name(device),
         threads,
         batch_size,
     };
     request.check_sources(&provenance)?;
     let pipeline = files.load(device, plan.settings().precision.kind())?;
+    let pipeline = beside.join(pipeline, device, plan.settings().precision.kind())?;
     let seconds_load = start.elapsed().as_secs_f64();
     tracing::info!(seconds = seconds_load, precision = plan.settings().precision.name(), "weights are loaded");
     say_replaced(&request.outputs);
@@ -105,8 +117,21 @@ pub fn run(args: &SampleArgs) -> Result<()> {
             return Err(error);
         }
     };
+    let found = outputs.found();
     let written = outputs.finish();
     interrupt.clear();
+    if found > 0 {
+        say(format_args!("{found} of {} pictures were there already, made by the same recipe", plan.classes().len()));
+    }
+    let cached = pipeline.cache_report();
+    if plan.settings().cache > 0.0 {
+        say(format_args!(
+            "--cache {}: {:.0} % of the passes through the blocks were taken from an earlier step; `dit-cli calibrate-cache` \
+             tells the drift",
+            plan.settings().cache,
+            100.0 * cached.share_reused()
+        ));
+    }
     let written = written?;
     for path in &written[..written.len().min(8)] {
         say(format_args!("wrote {}", path.display()));
@@ -161,7 +186,7 @@ impl Files {
     /// Files that no output may replace.
     fn inputs<'a>(&'a self, request: &'a Request) -> Vec<&'a Path> {
         let vae = self.vae.iter().flat_map(|(vae, _)| vae.files());
-        let given = request.noise.iter().chain(&request.from_png);
+        let given = request.noise.iter().chain(&request.from_png).chain(&request.init).chain(&request.classifier);
         self.checkpoint.files().iter().chain(vae).chain(given).map(PathBuf::as_path).collect()
     }
 
@@ -232,9 +257,24 @@ fn say_kept(kept: Result<Option<Kept>, dit_sample::Error>) {
     }
 }
 
+/// Scales on all channels and on three are not alike.
+fn say_translation(args: &SampleArgs, settings: &Settings, config: &DitConfig) {
+    if args.cfg_channels.is_some() && settings.cfg_channels == CfgChannels::All && config.in_channels == 4 {
+        let scale = settings.cfg_scale;
+        if scale != 1.0 {
+            say(format_args!(
+                "guidance {scale} on all four channels acts about as {:.4} on three; for {scale} on three, pass --cfg-scale {:.4}",
+                CfgChannels::three_for_four(scale),
+                CfgChannels::four_for_three(scale)
+            ));
+        }
+    }
+}
+
 /// Files that the run will replace are named before it begins.
 fn say_replaced(outputs: &OutputPaths) {
-    for path in [&outputs.png, &outputs.npz, &outputs.latents].into_iter().flatten().filter(|path| path.exists()) {
+    let files = [&outputs.png, &outputs.npz, &outputs.latents, &outputs.animation, &outputs.trajectory];
+    for path in files.into_iter().flatten().filter(|path| path.exists()) {
         say(format_args!("{} exists and will be replaced", path.display()));
     }
 }

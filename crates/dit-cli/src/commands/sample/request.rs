@@ -7,11 +7,12 @@ use dit_classes::ClassNames;
 use dit_config::DitConfig;
 use dit_image::read_recipe;
 use dit_sample::{
-    CfgChannels, MOST_IMAGES, OpenedAs, OutputPaths, Precision, Provenance, Recipe, SamplerKind, Settings, Shows,
-    Source,
+    CfgChannels, Interpolation, LabelPolicy, MOST_IMAGES, OpenedAs, OutputPaths, Precision, Provenance, Recipe,
+    SamplerKind, Settings, Shows, Source,
 };
 
-use crate::args::{GuidedChannelsArg, PrecisionArg, SampleArgs, SamplerArg};
+use super::options::Options;
+use crate::args::{GuidedChannelsArg, LabelsArg, PrecisionArg, SampleArgs, SamplerArg};
 
 /// The classes that the original's script samples.
 const ORIGINAL_CLASSES: [u32; 8] = [207, 360, 387, 974, 88, 979, 417, 279];
@@ -23,6 +24,12 @@ pub struct Request {
     pub opened_as: OpenedAs,
     pub vae: Option<String>,
     pub noise: Option<PathBuf>,
+    /// The checkpoint that autoguidance guides away from.
+    pub weaker: Option<String>,
+    pub classifier: Option<PathBuf>,
+    /// The picture to start from.
+    pub init: Option<PathBuf>,
+    pub labels: LabelPolicy,
     pub from_png: Option<PathBuf>,
     pub seed: u64,
     pub device: String,
@@ -38,6 +45,8 @@ pub struct Request {
     steps: Option<String>,
     cfg_scale: Option<f64>,
     cfg_channels: Option<CfgChannels>,
+    /// The options beyond the plain scale.
+    options: Options,
     precision: Precision,
     /// The recipe that is repeated.
     recipe: Option<Recipe>,
@@ -50,6 +59,9 @@ struct Replaced {
     checkpoint: bool,
     vae: bool,
     noise: bool,
+    weaker: bool,
+    classifier: bool,
+    init: bool,
 }
 
 impl Request {
@@ -61,7 +73,11 @@ impl Request {
         let old = recipe.as_ref();
         let settings = old.map(|recipe| &recipe.settings);
         // Other images than the recipe's: its batch, and what it showed of it, no longer hold.
-        let new_images = args.class.is_some() || args.num_samples.is_some();
+        let new_images = args.class.is_some()
+            || args.num_samples.is_some()
+            || args.labels.is_some()
+            || args.interpolate.is_some()
+            || args.frames.is_some();
         let kept = old.filter(|_| !new_images);
         if args.num_samples == Some(0) {
             bail!("--num-samples 0: there is nothing to sample");
@@ -79,7 +95,12 @@ impl Request {
         if args.num_samples.is_some() && old.is_some() && args.class.is_none() {
             bail!("--num-samples needs --class where --from-png gives the pictures");
         }
+        let options = Options::from_args(args, kept)?;
         Ok(Self {
+            weaker: options.weaker.clone(),
+            classifier: options.classifier.clone(),
+            init: options.init.clone(),
+            labels: args.labels.map_or(old.map_or(LabelPolicy::Balanced, |recipe| recipe.labels), label_policy),
             checkpoint: args.ckpt.clone().or(old.map(|recipe| recipe.checkpoint.name.clone())),
             opened_as: OpenedAs {
                 model: args.model.clone().or(old.and_then(|recipe| recipe.opened_as.model.clone())),
@@ -88,7 +109,7 @@ impl Request {
             vae: args.vae.clone().or(old.map(|recipe| recipe.vae.name.clone())),
             noise,
             from_png: args.from_png.clone(),
-            seed: args.seed.or(settings.map(|settings| settings.seed)).unwrap_or(0),
+            seed: options.first_seed.or(args.seed).or(settings.map(|settings| settings.seed)).unwrap_or(0),
             device: args.device.clone().or(old.map(|recipe| recipe.device.clone())).unwrap_or("auto".to_owned()),
             threads: args.threads.or(old.map(|recipe| recipe.threads)),
             batch_size: args.batch_size.or(kept.map(|recipe| recipe.batch_size)),
@@ -109,6 +130,7 @@ impl Request {
                     GuidedChannelsArg::All => CfgChannels::All,
                 })
                 .or(settings.map(|settings| settings.cfg_channels)),
+            options,
             precision: args
                 .precision
                 .map(|precision| match precision {
@@ -121,6 +143,9 @@ impl Request {
                 checkpoint: args.ckpt.is_some(),
                 vae: args.vae.is_some(),
                 noise: args.noise.is_some(),
+                weaker: args.autoguidance.is_some(),
+                classifier: args.classifier.is_some(),
+                init: args.init.is_some(),
             },
             recipe,
         })
@@ -128,6 +153,9 @@ impl Request {
 
     /// One class for each image.
     pub fn classes(&self, names: &ClassNames) -> Result<Vec<u32>> {
+        if let Some(interpolation) = self.options.interpolation(names)? {
+            return self.classes_on_the_way(interpolation, names);
+        }
         let listed = match (&self.class_list, &self.recipe) {
             (Some(list), _) => names.parse_list(list)?,
             (None, Some(recipe)) => return Ok(recipe.classes.clone()),
@@ -138,12 +166,37 @@ impl Request {
         if count > MOST_IMAGES {
             bail!("{count} pictures are asked for; at most {MOST_IMAGES} can be sampled in one run");
         }
-        Ok(listed.into_iter().flat_map(|class| std::iter::repeat_n(class, self.num_samples)).collect())
+        Ok(self.labels.classes(&listed, self.num_samples, self.seed))
+    }
+
+    /// One class for each frame: the nearer one.
+    fn classes_on_the_way(&self, interpolation: Interpolation, names: &ClassNames) -> Result<Vec<u32>> {
+        let frames = interpolation.frames() as usize;
+        match interpolation {
+            Interpolation::Classes { from, to, .. } => {
+                Ok((0..frames).map(|frame| if 2 * frame < frames { from } else { to }).collect())
+            }
+            Interpolation::Seeds { .. } => {
+                let listed = match (&self.class_list, &self.recipe) {
+                    (Some(list), _) => names.parse_list(list)?,
+                    (None, Some(recipe)) => recipe.classes.iter().copied().take(1).collect(),
+                    (None, None) => Vec::new(),
+                };
+                match listed[..] {
+                    [class] => Ok(vec![class; frames]),
+                    _ => bail!(
+                        "--interpolate seeds: {} classes are listed\n  help: pass --class with the one that all pictures are of",
+                        listed.len()
+                    ),
+                }
+            }
+        }
     }
 
     /// The settings, with the defaults that depend on the model.
-    pub fn settings(&self, config: &DitConfig) -> Result<Settings> {
-        let default_scale = if config.null_class().is_some() { DEFAULT_CFG_SCALE } else { 1.0 };
+    pub fn settings(&self, config: &DitConfig, names: &ClassNames) -> Result<Settings> {
+        let guided = config.null_class().is_some() && self.options.autoguidance_scale.is_none();
+        let default_scale = if guided { DEFAULT_CFG_SCALE } else { 1.0 };
         let settings = Settings {
             sampler: self.sampler,
             steps: self.steps.clone().unwrap_or_else(|| self.sampler.default_steps().to_owned()),
@@ -151,6 +204,10 @@ impl Request {
             cfg_channels: self.cfg_channels.unwrap_or(CfgChannels::default_for(config.in_channels)),
             seed: self.seed,
             precision: self.precision,
+            guidance: self.options.guidance(names)?,
+            start: self.options.start(names)?,
+            interpolate: self.options.interpolation(names)?,
+            cache: self.options.cache,
         };
         if settings.cfg_channels == CfgChannels::Three && config.in_channels < 3 {
             bail!("--cfg-channels 3: the model has {} latent channels; pass --cfg-channels all", config.in_channels);
@@ -178,7 +235,14 @@ impl Request {
     /// The recipe's own name for a file, where it is the same file: so that the picture comes out the same to the byte.
     pub fn named_as_before(&self, source: Source) -> Source {
         let Some(recipe) = &self.recipe else { return source };
-        let known = [Some(&recipe.checkpoint), Some(&recipe.vae), recipe.noise.as_ref()];
+        let known = [
+            Some(&recipe.checkpoint),
+            Some(&recipe.vae),
+            recipe.noise.as_ref(),
+            recipe.weaker.as_ref(),
+            recipe.classifier.as_ref(),
+            recipe.init.as_ref(),
+        ];
         known.into_iter().flatten().find(|known| known.sha256 == source.sha256).cloned().unwrap_or(source)
     }
 
@@ -197,6 +261,15 @@ impl Request {
             ("checkpoint", "--ckpt", self.replaced.checkpoint, Some(&recipe.checkpoint), Some(&now.checkpoint)),
             ("VAE", "--vae", self.replaced.vae, Some(&recipe.vae), now.vae.as_ref()),
             ("noise", "--noise", self.replaced.noise, recipe.noise.as_ref(), now.noise.as_ref()),
+            ("weaker checkpoint", "--autoguidance", self.replaced.weaker, recipe.weaker.as_ref(), now.weaker.as_ref()),
+            (
+                "classifier",
+                "--classifier",
+                self.replaced.classifier,
+                recipe.classifier.as_ref(),
+                now.classifier.as_ref(),
+            ),
+            ("picture to start from", "--init", self.replaced.init, recipe.init.as_ref(), now.init.as_ref()),
         ];
         for (what, flag, replaced, then, now) in sources {
             if let (false, Some(then), Some(now)) = (replaced, then, now)
@@ -212,6 +285,13 @@ impl Request {
             }
         }
         Ok(())
+    }
+}
+
+fn label_policy(labels: LabelsArg) -> LabelPolicy {
+    match labels {
+        LabelsArg::Balanced => LabelPolicy::Balanced,
+        LabelsArg::Random => LabelPolicy::Random,
     }
 }
 
@@ -238,8 +318,11 @@ fn sampler(args: &SampleArgs, old: Option<&Settings>) -> Result<SamplerKind> {
 
 /// `sample.png` unless some output is named.
 fn outputs(args: &SampleArgs) -> OutputPaths {
-    let named = args.out.is_some() || args.out_dir.is_some() || args.npz.is_some() || args.latents.is_some();
+    let given = [&args.out, &args.out_dir, &args.npz, &args.latents, &args.animate, &args.trajectory];
+    let named = given.into_iter().any(Option::is_some);
     OutputPaths {
+        animation: args.animate.clone(),
+        trajectory: args.trajectory.clone(),
         png: args.out.clone().or_else(|| (!named).then(|| PathBuf::from("sample.png"))),
         dir: args.out_dir.clone(),
         npz: args.npz.clone(),

@@ -1,0 +1,128 @@
+//! What a request may bring beside checkpoint and codec: a weaker checkpoint, a classifier, a picture.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+use dit_catalog::Kind;
+use dit_classifier::{About, Classifier};
+use dit_data::{Limits, adm_crop, decode};
+use dit_image::Picture;
+use dit_model::Dit;
+use dit_sample::{Pipeline, Source};
+use dit_weights::{Checkpoint, sha256_of};
+use tch::Device;
+
+use super::{Files, request::Request};
+use crate::{
+    open::{Library, Located},
+    speak::say,
+};
+
+/// Opened and checked, the networks not yet loaded.
+pub struct Beside {
+    weaker: Option<(Checkpoint, Located)>,
+    classifier: Option<(PathBuf, Classifier)>,
+    init: Option<(PathBuf, Picture)>,
+}
+
+impl Beside {
+    pub fn open(request: &Request, files: &Files) -> Result<Self> {
+        let weaker = match &request.weaker {
+            Some(text) => {
+                let at =
+                    Library::discover()?.locate(text, Kind::Dit).with_context(|| request.hint("--autoguidance"))?;
+                let checkpoint = Checkpoint::open(&at.path, &at.options).context("--autoguidance")?;
+                Some((checkpoint, at))
+            }
+            None => None,
+        };
+        let classifier = match &request.classifier {
+            Some(path) => {
+                let (classifier, about) =
+                    Classifier::load(path, Device::Cpu).with_context(|| request.hint("--classifier"))?;
+                check_codec(&about, files)?;
+                Some((path.clone(), classifier))
+            }
+            None => None,
+        };
+        let init = match (&request.init, files.picture_size()) {
+            (Some(path), Some(size)) => Some((path.clone(), read_picture(path, size)?)),
+            (Some(_), None) => bail!("--init needs the VAE, which encodes the picture; leave --vae none out"),
+            (None, _) => None,
+        };
+        Ok(Self { weaker, classifier, init })
+    }
+
+    pub fn weaker_source(&self) -> Result<Option<Source>> {
+        let source = |(checkpoint, at): &(Checkpoint, Located)| -> Result<Source> {
+            Ok(Source { name: at.name.clone(), sha256: checkpoint.sha256()?.to_owned() })
+        };
+        self.weaker.as_ref().map(source).transpose()
+    }
+
+    pub fn classifier_source(&self) -> Result<Option<Source>> {
+        self.classifier.as_ref().map(|(path, _)| source_of(path)).transpose()
+    }
+
+    pub fn init_source(&self) -> Result<Option<Source>> {
+        self.init.as_ref().map(|(path, _)| source_of(path)).transpose()
+    }
+
+    /// The pipeline with all of it.
+    pub fn join(self, pipeline: Pipeline, device: Device, kind: tch::Kind) -> Result<Pipeline> {
+        let mut pipeline = pipeline;
+        if let Some((checkpoint, _)) = &self.weaker {
+            pipeline = pipeline.with_weaker(Dit::load(checkpoint, device, kind)?)?;
+        }
+        if let Some((path, classifier)) = self.classifier {
+            // It was opened on the CPU, where it can be checked before anything large is loaded.
+            let classifier = if device == Device::Cpu { classifier } else { Classifier::load(&path, device)?.0 };
+            pipeline = pipeline.with_classifier(classifier)?;
+        }
+        if let Some((_, picture)) = &self.init {
+            let latents = pipeline.encode(picture)?;
+            pipeline = pipeline.with_init(latents)?;
+        }
+        Ok(pipeline)
+    }
+}
+
+/// A classifier of another codec's latents would be fooled without a word.
+fn check_codec(about: &About, files: &Files) -> Result<()> {
+    let Some(vae) = files.vae_source()? else { return Ok(()) };
+    if vae.sha256 != about.vae_sha256 {
+        bail!(
+            "the classifier was trained on the latents of another VAE (SHA-256 {}) than {}\n  \
+             help: train one on latents that precompute-latents made with this VAE",
+            about.vae_sha256,
+            vae.name
+        );
+    }
+    Ok(())
+}
+
+fn source_of(path: &PathBuf) -> Result<Source> {
+    let full = path.canonicalize().unwrap_or_else(|_| path.clone());
+    Ok(Source { name: full.display().to_string(), sha256: sha256_of(&[path])? })
+}
+
+/// The picture at the model's size: as it is if it has that, else cropped as training pictures are.
+fn read_picture(path: &PathBuf, (width, height): (u32, u32)) -> Result<Picture> {
+    let bytes = fs::read(path).with_context(|| format!("--init {}", path.display()))?;
+    let picture = decode(&bytes, &Limits::default()).with_context(|| format!("--init {}", path.display()))?;
+    let found = (picture.width() as u32, picture.height() as u32);
+    let picture = if found == (width, height) {
+        picture
+    } else if width == height {
+        say(format_args!("--init: {} x {} pixels, scaled and cropped to {width} x {height}", found.0, found.1));
+        adm_crop(picture, width as usize)?
+    } else {
+        bail!(
+            "--init {}: {} x {} pixels, the model makes {width} x {height}; scale it first",
+            path.display(),
+            found.0,
+            found.1
+        )
+    };
+    Ok(Picture::from_rgb(picture.pixels().to_vec(), width, height)?)
+}

@@ -1,0 +1,222 @@
+//! Guidance beyond the plain scale, editing and caching, as typed or as a recipe has them.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use dit_classes::ClassNames;
+use dit_sample::{CfgSchedule, Guidance, Interpolation, Recipe, Start};
+
+use crate::args::{CfgScheduleArg, SampleArgs};
+
+const DEFAULT_AUTOGUIDANCE_SCALE: f64 = 2.0;
+const DEFAULT_CLASSIFIER_SCALE: f64 = 1.0;
+const DEFAULT_STRENGTH: f64 = 0.6;
+const DEFAULT_FRAMES: u32 = 9;
+
+/// What was asked for; class names are not yet resolved.
+pub struct Options {
+    pub weaker: Option<String>,
+    pub classifier: Option<PathBuf>,
+    pub init: Option<PathBuf>,
+    pub autoguidance_scale: Option<f64>,
+    pub cache: f64,
+    /// The first of two seeds.
+    pub first_seed: Option<u64>,
+    /// The recipe's, without what is asked for anew.
+    guidance: Guidance,
+    negative_class: Option<String>,
+    start: Start,
+    init_class: Option<String>,
+    interpolate: Option<Way>,
+}
+
+/// From where to where.
+enum Way {
+    /// As the recipe has it.
+    Repeated(Interpolation),
+    /// Two classes, ids or names.
+    Classes {
+        list: String,
+        frames: u32,
+    },
+    Seeds {
+        to: u64,
+        frames: u32,
+    },
+}
+
+impl Options {
+    pub fn from_args(args: &SampleArgs, old: Option<&Recipe>) -> Result<Self> {
+        check_pairs(args)?;
+        let settings = old.map(|recipe| &recipe.settings);
+        let mut guidance = settings.map(|settings| settings.guidance.clone()).unwrap_or_default();
+        if let Some(text) = &args.cfg_interval {
+            guidance.interval = Some(interval(text)?);
+        }
+        if let Some(schedule) = args.cfg_schedule {
+            guidance.schedule = match schedule {
+                CfgScheduleArg::Constant => CfgSchedule::Constant,
+                CfgScheduleArg::Linear => CfgSchedule::Linear,
+                CfgScheduleArg::Cosine => CfgSchedule::Cosine,
+            };
+        }
+        guidance.rescale = args.cfg_rescale.unwrap_or(guidance.rescale);
+        let scale = |file: bool, flag: Option<f64>, then: Option<f64>, default: f64| {
+            if file || then.is_some() { flag.or(then).or(Some(default)) } else { None }
+        };
+        let autoguidance = args.autoguidance.is_some();
+        guidance.autoguidance_scale =
+            scale(autoguidance, args.autoguidance_scale, guidance.autoguidance_scale, DEFAULT_AUTOGUIDANCE_SCALE);
+        guidance.classifier_scale = scale(
+            args.classifier.is_some(),
+            args.classifier_scale,
+            guidance.classifier_scale,
+            DEFAULT_CLASSIFIER_SCALE,
+        );
+        let path = |source: Option<&dit_sample::Source>| source.map(|source| PathBuf::from(&source.name));
+        let init = args.init.clone().or(path(old.and_then(|recipe| recipe.init.as_ref())));
+        let interpolate = way(args)?.or(settings.and_then(|settings| settings.interpolate).map(Way::Repeated));
+        Ok(Self {
+            weaker: args.autoguidance.clone().or(old.and_then(|recipe| Some(recipe.weaker.as_ref()?.name.clone()))),
+            classifier: args.classifier.clone().or(path(old.and_then(|recipe| recipe.classifier.as_ref()))),
+            start: start(args, settings.map_or(Start::Noise, |settings| settings.start), init.is_some()),
+            init,
+            autoguidance_scale: guidance.autoguidance_scale,
+            cache: match args.cache.as_deref() {
+                None => settings.map_or(0.0, |settings| settings.cache),
+                Some("off") => 0.0,
+                Some(text) => {
+                    text.parse().with_context(|| format!("--cache {text}: expected `off` or a factor such as 0.1"))?
+                }
+            },
+            first_seed: first_seed(args)?,
+            guidance,
+            negative_class: args.negative_class.clone(),
+            init_class: args.init_class.clone(),
+            interpolate,
+        })
+    }
+
+    pub fn guidance(&self, names: &ClassNames) -> Result<Guidance> {
+        let named =
+            self.negative_class.as_deref().map(|text| one_class("--negative-class", text, names)).transpose()?;
+        Ok(Guidance { negative_class: named.or(self.guidance.negative_class), ..self.guidance.clone() })
+    }
+
+    pub fn start(&self, names: &ClassNames) -> Result<Start> {
+        let named = self.init_class.as_deref().map(|text| one_class("--init-class", text, names)).transpose()?;
+        Ok(match self.start {
+            Start::Inverted { strength, class } => Start::Inverted { strength, class: named.or(class) },
+            start @ (Start::Noise | Start::Noised { .. }) => start,
+        })
+    }
+
+    pub fn interpolation(&self, names: &ClassNames) -> Result<Option<Interpolation>> {
+        Ok(match &self.interpolate {
+            None => None,
+            Some(Way::Repeated(interpolation)) => Some(*interpolation),
+            Some(Way::Seeds { to, frames }) => Some(Interpolation::Seeds { to: *to, frames: *frames }),
+            Some(Way::Classes { list, frames }) => match names.parse_list(list).context("--interpolate classes")?[..] {
+                [from, to] => Some(Interpolation::Classes { from, to, frames: *frames }),
+                ref classes => {
+                    bail!("--interpolate classes {list}: {} classes, expected two, such as 3,7", classes.len())
+                }
+            },
+        })
+    }
+}
+
+/// Flags that mean nothing without another.
+fn check_pairs(args: &SampleArgs) -> Result<()> {
+    let again = args.from_png.is_some();
+    let needs = [
+        (args.autoguidance_scale.is_some(), "--autoguidance-scale", args.autoguidance.is_some(), "--autoguidance"),
+        (args.classifier_scale.is_some(), "--classifier-scale", args.classifier.is_some(), "--classifier"),
+        (args.strength.is_some(), "--strength", args.init.is_some(), "--init"),
+        (args.invert, "--invert", args.init.is_some(), "--init"),
+        (args.init_class.is_some(), "--init-class", args.invert, "--invert"),
+        (args.frames.is_some(), "--frames", args.interpolate.is_some(), "--interpolate"),
+    ];
+    for (given, flag, there, other) in needs {
+        if given && !there && !again {
+            bail!("{flag} has no effect without {other}; pass both, or neither");
+        }
+    }
+    if args.interpolate.is_some() {
+        let unused = [
+            (args.num_samples.is_some(), "--num-samples", "--frames"),
+            (args.labels.is_some(), "--labels", "--interpolate"),
+            (args.noise.is_some(), "--noise", "--interpolate"),
+        ];
+        if let Some((_, flag, choice)) = unused.iter().find(|(given, ..)| *given) {
+            bail!("{flag} has no place in a strip from one picture to another; use {choice} alone");
+        }
+    }
+    Ok(())
+}
+
+fn interval(text: &str) -> Result<[f64; 2]> {
+    let ends: Vec<f64> = text.split(',').filter_map(|end| end.trim().parse().ok()).collect();
+    match (&ends[..], text.split(',').count()) {
+        (&[low, high], 2) => Ok([low, high]),
+        _ => bail!("--cfg-interval {text}: expected two noise levels, the lower first, such as 0.3,5"),
+    }
+}
+
+fn start(args: &SampleArgs, old: Start, has_picture: bool) -> Start {
+    let (before, class) = match old {
+        Start::Noise => (None, None),
+        Start::Noised { strength } => (Some(strength), None),
+        Start::Inverted { strength, class } => (Some(strength), class),
+    };
+    let inverted = args.invert || matches!(old, Start::Inverted { .. });
+    match (has_picture, inverted) {
+        (false, _) => Start::Noise,
+        (true, true) => Start::Inverted { strength: args.strength.or(before).unwrap_or(1.0), class },
+        (true, false) => Start::Noised { strength: args.strength.or(before).unwrap_or(DEFAULT_STRENGTH) },
+    }
+}
+
+fn way(args: &SampleArgs) -> Result<Option<Way>> {
+    let frames = args.frames.unwrap_or(DEFAULT_FRAMES);
+    match args.interpolate.as_deref() {
+        None => Ok(None),
+        Some([what, list]) if what == "classes" && args.class.is_none() => {
+            Ok(Some(Way::Classes { list: list.clone(), frames }))
+        }
+        Some([what, _]) if what == "classes" => bail!("--interpolate classes names its classes; leave --class out"),
+        Some([what, list]) if what == "seeds" => {
+            let [_, to] = seeds(list)?;
+            Ok(Some(Way::Seeds { to, frames }))
+        }
+        Some(other) => bail!("--interpolate {}: expected `classes A,B` or `seeds A,B`", other.join(" ")),
+    }
+}
+
+fn first_seed(args: &SampleArgs) -> Result<Option<u64>> {
+    match args.interpolate.as_deref() {
+        Some([what, list]) if what == "seeds" => {
+            if args.seed.is_some() {
+                bail!("--interpolate seeds names its seeds; leave --seed out");
+            }
+            let [from, _] = seeds(list)?;
+            Ok(Some(from))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn seeds(list: &str) -> Result<[u64; 2]> {
+    let seeds: Vec<Option<u64>> = list.split(',').map(|seed| seed.trim().parse().ok()).collect();
+    match seeds[..] {
+        [Some(from), Some(to)] => Ok([from, to]),
+        _ => bail!("--interpolate seeds {list}: expected two numbers, such as 1,2"),
+    }
+}
+
+fn one_class(flag: &str, text: &str, names: &ClassNames) -> Result<u32> {
+    match names.parse_list(text).with_context(|| format!("{flag} {text}"))?[..] {
+        [class] => Ok(class),
+        ref classes => bail!("{flag} {text}: {} classes, expected one", classes.len()),
+    }
+}

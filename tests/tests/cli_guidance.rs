@@ -1,0 +1,179 @@
+//! Guidance beyond the plain scale, editing, strips and caching, through the binary.
+
+use std::{fs, path::Path};
+
+use dit_tests::{fail_in, read_tensor, relative_error, root, succeed_in};
+use tch::Tensor;
+
+fn quick<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["sample", "--ckpt", "dit-fashion-demo", "--sampler", "ddim", "--steps", "6"], more].concat()
+}
+
+/// Latents of a run with these flags.
+#[track_caller]
+fn latents(folder: &Path, more: &[&str]) -> Tensor {
+    succeed_in(folder, &quick(&[more, &["--latents", "l"]].concat()));
+    read_tensor(&folder.join("l"), "latents")
+}
+
+fn classifier() -> String {
+    root().join("weights/demo/classifier-fashion.safetensors").display().to_string()
+}
+
+#[test]
+fn every_kind_of_guidance_changes_the_picture_and_is_in_its_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = root().join("weights/demo/dit-fashion.safetensors").display().to_string();
+    let plain = latents(folder.path(), &["--class", "3,8"]);
+    let classifier = classifier();
+    for (flags, recorded) in [
+        (&["--cfg-interval", "0.3,5"][..], "\"interval\":[0.3,5.0]"),
+        (&["--cfg-schedule", "linear"], "\"schedule\":\"linear\""),
+        (&["--cfg-schedule", "cosine"], "\"schedule\":\"cosine\""),
+        (&["--cfg-rescale", "0.7"], "\"rescale\":0.7"),
+        (&["--negative-class", "Sneaker"], "\"negative_class\":7"),
+        (&["--classifier", &classifier, "--classifier-scale", "2"], "\"classifier_scale\":2.0"),
+        (&["--autoguidance", &demo], "\"autoguidance_scale\":2.0"),
+        (&["--cache", "0.3"], "\"cache\":0.3"),
+    ] {
+        let run = [&["--class", "3,8", "--out", "a.png"], flags].concat();
+        let moved = relative_error(&latents(folder.path(), &run), &plain);
+        assert!(moved > 1e-3 && moved.is_finite(), "{flags:?}: {moved}");
+        let bytes = fs::read(folder.path().join("a.png")).unwrap();
+        assert!(String::from_utf8_lossy(&bytes).contains(recorded), "{flags:?}: no {recorded}");
+        succeed_in(folder.path(), &["sample", "--from-png", "a.png", "--out", "b.png"]);
+        assert!(fs::read(folder.path().join("b.png")).unwrap() == bytes, "{flags:?}: the recipe repeats it");
+    }
+    // What changes nothing, to the bit: the whole range, no cache, no share of the way.
+    for flags in [&["--cfg-interval", "0,1000"][..], &["--cache", "off"], &["--cache", "0"], &["--cfg-rescale", "0"]] {
+        assert_eq!(latents(folder.path(), &[&["--class", "3,8"], flags].concat()), plain, "{flags:?}");
+    }
+    // A network guided away from itself goes nowhere.
+    let own = latents(folder.path(), &["--class", "3,8", "--autoguidance", &demo, "--autoguidance-scale", "5"]);
+    let none = latents(folder.path(), &["--class", "3,8", "--cfg-scale", "1"]);
+    assert!(relative_error(&own, &none) < 1e-4);
+}
+
+#[test]
+fn pictures_are_edited_inverted_and_kept_at_little_strength() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |more: &[&str]| drop(succeed_in(folder.path(), &quick(more)));
+    run(&["--class", "7", "--out", "shoe.png"]);
+    let shoe = latents(folder.path(), &["--class", "7"]);
+    let edited = |strength: &str| {
+        let flags = ["--class", "7", "--init", "shoe.png", "--strength", strength, "--cfg-scale", "1"];
+        relative_error(&latents(folder.path(), &flags), &shoe)
+    };
+    let (little, much) = (edited("0.2"), edited("1"));
+    assert!(little < 0.5 && little < much, "{little} at 0.2, {much} at 1");
+    // Forth and back over short steps, unguided: the picture returns.
+    let invert = ["--class", "7", "--init", "shoe.png", "--invert", "--init-class", "7", "--cfg-scale", "1"];
+    let more_steps = ["--steps", "100", "--latents", "l", "--out", "back.png"];
+    succeed_in(
+        folder.path(),
+        &[&["sample", "--ckpt", "dit-fashion-demo", "--sampler", "ddim"], &invert[..], &more_steps].concat(),
+    );
+    let back = relative_error(&read_tensor(&folder.path().join("l"), "latents"), &shoe);
+    assert!(back < 0.25, "{back}");
+    succeed_in(folder.path(), &["sample", "--from-png", "back.png", "--out", "again.png"]);
+    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert!(read("back.png") == read("again.png"));
+    fs::write(folder.path().join("shoe.png"), read("back.png")).unwrap();
+    fail_in(folder.path(), &["sample", "--from-png", "back.png", "--out", "x.png"], &["--init", "is not the one"]);
+}
+
+#[test]
+fn strips_begin_and_end_where_they_should() {
+    let folder = tempfile::tempdir().unwrap();
+    let strip = latents(folder.path(), &["--interpolate", "classes", "1,Bag", "--frames", "4", "--animate", "a.png"]);
+    assert_eq!(strip.size()[0], 4);
+    let end = |class: &str| latents(folder.path(), &["--class", class]);
+    for (frame, class) in [(0, "1"), (3, "8")] {
+        let off = relative_error(&strip.narrow(0, frame, 1), &end(class));
+        assert!(off < 1e-4, "frame {frame}: {off}");
+    }
+    let seeds = latents(
+        folder.path(),
+        &["--interpolate", "seeds", "5,6", "--class", "9", "--frames", "3", "--batch-size", "2"],
+    );
+    for (frame, seed) in [(0, "5"), (2, "6")] {
+        let off =
+            relative_error(&seeds.narrow(0, frame, 1), &latents(folder.path(), &["--class", "9", "--seed", seed]));
+        assert!(off < 1e-4, "frame {frame}: {off}");
+    }
+    succeed_in(folder.path(), &quick(&["--class", "0,1", "--trajectory", "t.png", "--out", "o.png"]));
+    let info = |name: &str| {
+        let file = std::io::BufReader::new(fs::File::open(folder.path().join(name)).unwrap());
+        let reader = png::Decoder::new(file).read_info().unwrap();
+        (reader.info().width, reader.info().height, reader.info().animation_control.map(|a| a.num_frames))
+    };
+    assert_eq!(info("t.png"), (6 * 34 + 2, 2 * 34 + 2, None), "six steps, two pictures");
+    assert_eq!(info("a.png"), (32, 32, Some(4)));
+}
+
+#[test]
+fn what_does_not_go_together_is_refused_with_what_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let classifier = classifier();
+    let demo = root().join("weights/demo/dit-fashion.safetensors").display().to_string();
+    fs::write(folder.path().join("p.png"), fs::read(root().join("docs/images/demo.png")).unwrap()).unwrap();
+    let fail = |more: &[&str], expected: &[&str]| drop(fail_in(folder.path(), &quick(more), expected));
+    fail(&["--cfg-interval", "5,0.3"], &["covers no timestep", "low first"]);
+    fail(&["--cfg-interval", "5"], &["0.3,5"]);
+    fail(&["--cfg-scale", "1", "--cfg-schedule", "linear"], &["--cfg-schedule has no effect", "--cfg-scale above 1"]);
+    fail(&["--cfg-scale", "1", "--negative-class", "2"], &["--negative-class has no effect"]);
+    fail(&["--cfg-rescale", "2"], &["between 0"]);
+    fail(&["--negative-class", "12"], &["12"]);
+    fail(&["--autoguidance-scale", "2"], &["--autoguidance"]);
+    fail(&["--autoguidance", &demo, "--cfg-scale", "3"], &["--cfg-scale 1"]);
+    fail(&["--autoguidance", &demo, "--negative-class", "3"], &["not from a class"]);
+    fail(&["--autoguidance", &classifier], &["--autoguidance"]);
+    fail(&["--classifier", &demo], &["not a classifier", "train-classifier"]);
+    fail(&["--classifier-scale", "2"], &["--classifier"]);
+    fail(&["--classifier", &classifier, "--classifier-scale", "nan"], &["scale"]);
+    fail(&["--strength", "0.5"], &["--init"]);
+    fail(&["--init", "none.png"], &["none.png"]);
+    fail(&["--init", "p.png", "--strength", "0"], &["--strength 0", "above 0"]);
+    fail(&["--init", "p.png", "--invert", "--eta", "1"], &["--sampler ddim"]);
+    fail(&["--init", "p.png", "--vae", "none", "--latents", "x"], &["--init needs the VAE"]);
+    fail(&["--interpolate", "classes", "1"], &["2 values"]);
+    fail(&["--interpolate", "classes", "1,2,3"], &["expected two"]);
+    fail(&["--interpolate", "colours", "1,2"], &["classes A,B"]);
+    fail(&["--interpolate", "classes", "1,2", "--frames", "1"], &["--frames with 2 or more"]);
+    fail(&["--interpolate", "seeds", "1,2"], &["--class"]);
+    fail(&["--interpolate", "seeds", "1,2", "--class", "3", "--eta", "1"], &["smoothly", "--sampler ddim"]);
+    fail(&["--interpolate", "seeds", "1,2", "--class", "3", "--seed", "1"], &["--seed out"]);
+    fail(&["--interpolate", "classes", "1,2", "--init", "p.png"], &["not from a picture"]);
+    fail(&["--frames", "3"], &["--interpolate"]);
+    fail(&["--cache", "often"], &["`off` or a factor"]);
+    fail(&["--cache", "-1"], &["--cache -1"]);
+    fail(&["--animate", "a.gif"], &["a.gif", ".png"]);
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["p.png"], "nothing is left behind");
+}
+
+#[test]
+fn the_cache_s_table_tells_speed_and_drift() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = succeed_in(
+        folder.path(),
+        &[
+            "calibrate-cache",
+            "--ckpt",
+            "dit-fashion-demo",
+            "--steps",
+            "20",
+            "--class",
+            "0-3",
+            "--factors",
+            "0,0.05,0.4",
+            "--json",
+        ],
+    );
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&ran.stdout).unwrap();
+    let number = |row: usize, key: &str| rows[row][key].as_f64().unwrap();
+    assert_eq!((number(0, "drift"), number(0, "reused")), (0.0, 0.0), "{}", ran.stderr);
+    assert!(number(2, "reused") > number(1, "reused") && number(2, "drift") >= number(1, "drift"), "{}", ran.stderr);
+    assert!(number(2, "drift") > 0.0 && number(2, "drift") < 1.0, "{}", ran.stderr);
+    fail_in(folder.path(), &["calibrate-cache", "--factors", "0.1,much"], &["much"]);
+}
