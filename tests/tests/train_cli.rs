@@ -1,0 +1,334 @@
+//! `dit-cli train` as its users run it, whatever happens to it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::BufWriter,
+    path::Path,
+    process::{Child, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use dit_tests::{Ran, dit_cli, fail_in, succeed_in};
+use serde_json::Value;
+
+/// xorshift64*, Vigna 2016.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
+    }
+}
+
+/// A network that a step of takes milliseconds.
+const RECIPE: &str = "
+[model]
+hidden = 16
+depth = 2
+heads = 2
+patch = 4
+
+[train]
+steps = 40
+batch_size = 4
+checkpoint_every = 5
+keep_last = 2
+log_every = 5
+
+[ema]
+decays = [0.9, 0.5]
+
+[validation]
+held_out = { fraction = 0.25 }
+every = 10
+records = 8
+";
+
+/// A folder with `recipe.toml`, and `latents` of 32 pictures in two classes.
+fn workplace() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut random = Random(1);
+    for index in 0..32 {
+        let class = folder.path().join("data").join(["cats", "dogs"][index % 2]);
+        fs::create_dir_all(&class).unwrap();
+        let file = BufWriter::new(fs::File::create(class.join(format!("{index:05}.png"))).unwrap());
+        let mut encoder = png::Encoder::new(file, 32, 32);
+        encoder.set_color(png::ColorType::Rgb);
+        let pixels: Vec<u8> = (0..32 * 32 * 3).map(|_| random.below(256) as u8).collect();
+        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    }
+    let args = ["precompute-latents", "--data", "data", "--out", "latents", "--vae", VAE, "--image-size", "32"];
+    succeed_in(folder.path(), &[&args[..], &["--threads", "1"]].concat());
+    fs::write(folder.path().join("recipe.toml"), RECIPE).unwrap();
+    folder
+}
+
+const VAE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/vae-small");
+const BEGIN: [&str; 9] = ["train", "--config", "recipe.toml", "--data", "latents", "--threads", "1", "--device", "cpu"];
+
+fn begin<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&BEGIN[..], more].concat()
+}
+
+fn start(folder: &Path, args: &[&str]) -> Child {
+    dit_cli().current_dir(folder).args(args).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+fn lines(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("log.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The steps of one kind of event.
+fn steps_of(run: &Path, event: &str) -> Vec<u64> {
+    lines(run).iter().filter(|line| line["event"] == event).map(|line| line["step"].as_u64().unwrap()).collect()
+}
+
+/// Names of what is in a folder, in order.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = entries.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_run_leaves_a_folder_that_explains_itself() {
+    let folder = workplace();
+    let run = folder.path().join("run");
+    let more = ["--out", "run", "--json", "--set", "samples.every=20", "--set", "samples.count=4", "--set"];
+    let ran = succeed_in(folder.path(), &begin(&[&more[..], &["samples.steps=2"]].concat()));
+    let summary: Value = serde_json::from_str(&ran.stdout).expect("stdout is JSON and nothing else");
+    assert_eq!((summary["finished"].as_bool(), summary["step"].as_u64()), (Some(true), Some(40)));
+    for said in ["parameters", "memory: about", "training in run", "next: ", "sample --ckpt"] {
+        assert!(ran.stderr.contains(said), "no '{said}' in\n{}", ran.stderr);
+    }
+
+    assert_eq!(names(&run.join("checkpoints")), ["step-00000035", "step-00000040"]);
+    let expected =
+        ["ema-0.5.safetensors", "ema-0.9.safetensors", "model.safetensors", "optimizer.safetensors", "state.json"];
+    assert_eq!(names(&run.join("checkpoints/step-00000040")), expected);
+    assert_eq!(names(&run.join("samples")), ["step-00000020.png", "step-00000040.png"]);
+    assert_eq!(steps_of(&run, "train"), (1..=8).map(|window| 5 * window).collect::<Vec<_>>());
+    assert_eq!(steps_of(&run, "validation"), [10, 20, 30, 40]);
+    assert_eq!(steps_of(&run, "checkpoint"), (1..=8).map(|window| 5 * window).collect::<Vec<_>>());
+    for line in lines(&run).iter().filter(|line| line["event"] == "train") {
+        assert!(
+            line["loss"].as_f64().is_some_and(f64::is_finite) && line["by_timestep"].as_array().unwrap().len() == 10
+        );
+    }
+    let svg = fs::read_to_string(run.join("loss.svg")).unwrap();
+    assert!(svg.contains("training") && svg.contains("validation"));
+    assert_eq!(names(&run.join("tensorboard")).len(), 1);
+
+    // The recipe in the folder is whole, and it is the one that was followed.
+    let recipe = fs::read_to_string(run.join("recipe.toml")).unwrap();
+    let printed = succeed_in(folder.path(), &["train", "--config", "run/recipe.toml", "--print-config"]);
+    assert_eq!(printed.stdout, recipe);
+    assert!(recipe.contains("count = 4") && recipe.contains("lr = 0.0001"));
+    let session: Value = serde_json::from_str(fs::read_to_string(run.join("sessions.jsonl")).unwrap().trim()).unwrap();
+    assert!(session["command"].as_array().unwrap().iter().any(|word| word == "samples.count=4"));
+    assert_eq!(session["data"]["records"], 32);
+    assert_eq!(session["data"]["manifest_sha256"].as_str().unwrap().len(), 64);
+}
+
+/// Everything in the newest checkpoint.
+fn newest(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let checkpoints = run.join("checkpoints");
+    let last = checkpoints.join(names(&checkpoints).pop().unwrap());
+    names(&last).into_iter().map(|name| (name.clone(), fs::read(last.join(name)).unwrap())).collect()
+}
+
+#[track_caller]
+fn assert_same(a: &Path, b: &Path) {
+    let (a, b) = (newest(a), newest(b));
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    for (name, bytes) in &a {
+        assert!(b[name] == *bytes, "{name} differs");
+    }
+}
+
+/// Waits until the run has a checkpoint of `step` or a later one; false if the process ended before.
+fn wait_for(child: &mut Child, run: &Path, step: u64) -> bool {
+    let started = Instant::now();
+    let reached = || match fs::read_dir(run.join("checkpoints")) {
+        Ok(entries) => entries.flatten().any(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            name.strip_prefix("step-").and_then(|step| step.parse::<u64>().ok()).is_some_and(|at| at >= step)
+        }),
+        Err(_) => false,
+    };
+    while !reached() {
+        assert!(started.elapsed() < Duration::from_secs(120), "nothing happens");
+        if child.try_wait().unwrap().is_some() {
+            return reached();
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
+#[test]
+fn killed_and_resumed_it_ends_in_the_same_bytes() {
+    let folder = workplace();
+    succeed_in(folder.path(), &begin(&["--out", "whole"]));
+    let run = folder.path().join("killed");
+    let mut random = Random(7);
+    let mut kills = 0;
+    for step in [5, 10, 20, 30, 35] {
+        let resume = ["train", "--out", "killed", "--resume", "--threads", "1", "--device", "cpu"];
+        let first = begin(&["--out", "killed"]);
+        let there = !names_or_none(&run.join("checkpoints")).is_empty();
+        let mut child = start(folder.path(), if there { &resume } else { &first });
+        wait_for(&mut child, &run, step);
+        thread::sleep(Duration::from_millis(random.below(30)));
+        kills += u32::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(kills >= 3, "only {kills} runs were still running when they were killed");
+    succeed_in(folder.path(), &["train", "--out", "killed", "--resume", "--threads", "1", "--device", "cpu"]);
+    assert_same(&folder.path().join("whole"), &run);
+
+    // The log has every window once, in its order, as the uninterrupted run has.
+    let whole = folder.path().join("whole");
+    assert_eq!(steps_of(&run, "train"), steps_of(&whole, "train"));
+    assert_eq!(steps_of(&run, "validation"), steps_of(&whole, "validation"));
+    let losses = |run: &Path| -> Vec<Value> {
+        lines(run).into_iter().filter(|line| line["event"] == "train").map(|line| line["loss"].clone()).collect()
+    };
+    assert_eq!(losses(&run), losses(&whole));
+}
+
+fn names_or_none(folder: &Path) -> Vec<String> {
+    if folder.is_dir() { names(folder) } else { Vec::new() }
+}
+
+#[cfg(unix)]
+#[track_caller]
+fn check_signal(signal: i32) {
+    let folder = workplace();
+    let run = folder.path().join("run");
+    let mut child = start(folder.path(), &begin(&["--out", "run", "--set", "train.steps=100000"]));
+    assert!(wait_for(&mut child, &run, 5), "ended before it was interrupted");
+    // SAFETY: our own child, which has not been waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(130), "{}", ran.stderr);
+    for said in ["stopping after this step", "checkpoint: run/checkpoints/step-", "train --out run --resume"] {
+        assert!(ran.stderr.contains(said), "no '{said}' in\n{}", ran.stderr);
+    }
+    let last = steps_of(&run, "checkpoint").pop().unwrap();
+    let again = succeed_in(
+        folder.path(),
+        &["train", "--out", "run", "--resume", "--threads", "1", "--set", &format!("train.steps={}", last + 3)],
+    );
+    assert!(again.stderr.contains(&format!("from step {last}")), "{}", again.stderr);
+    assert_eq!(steps_of(&run, "checkpoint").pop(), Some(last + 3));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_finishes_the_step_and_leaves_a_checkpoint() {
+    check_signal(libc::SIGINT);
+}
+
+#[cfg(unix)]
+#[test]
+fn sigterm_does_too() {
+    check_signal(libc::SIGTERM);
+}
+
+#[test]
+fn what_is_wrong_is_said_and_what_to_do() {
+    let folder = workplace();
+    let check = |args: &[&str], expected: &[&str]| {
+        fail_in(folder.path(), args, expected);
+    };
+    check(&["train"], &["--out <DIR>"]);
+    check(&["train", "--config", "no.toml", "--data", "latents", "--out", "r"], &["cannot read the recipe no.toml"]);
+    check(&["train", "--config", "recipe.toml", "--out", "r"], &["--data is missing", "precompute-latents"]);
+    check(&["train", "--config", "recipe.toml", "--data", "data", "--out", "r"], &["manifest.json"]);
+    check(&["train", "--config", "recipe.toml", "--data", "nowhere", "--out", "r"], &["nowhere"]);
+    check(&begin(&["--out", "r", "--set", "optim.learningrate=1"]), &["unknown key optim.learningrate"]);
+    check(&begin(&["--out", "r", "--set", "train.batch_size=400"]), &["records do not make a batch of 400"]);
+    check(
+        &begin(&["--out", "r", "--set", "model.latent=[32, 32]"]),
+        &["model.latent is 32x32, the data's latents are"],
+    );
+    check(&begin(&["--out", "r", "--set", "model.patch=3"]), &["patch 3 does not divide the latent"]);
+    check(&begin(&["--out", "r", "--resume"]), &["r holds no run", "begin it without --resume"]);
+    check(&begin(&["--out", "recipe.toml"]), &["recipe.toml"]);
+    let plain = ["train", "--config", "recipe.toml", "--data", "latents", "--out", "r"];
+    check(&[&plain[..], &["--device", "gpu"]].concat(), &["unknown device 'gpu'"]);
+    check(&[&plain[..], &["--threads", "0"]].concat(), &["--threads 0"]);
+    let vae = ["--set", "samples.every=5", "--vae", "vae-fashion-demo", "--out", "r"];
+    check(&begin(&vae), &["not the codec that made these latents", "samples.every=never"]);
+    fs::write(folder.path().join("bad.toml"), "[optim]\nlearning_rate = 1\n[trian]\nsteps = 2\n").unwrap();
+    check(
+        &["train", "--config", "bad.toml", "--data", "latents", "--out", "r"],
+        &["bad.toml", "2 problems", "line 2: learning_rate = 1", "line 3: [trian]", "did you mean train?"],
+    );
+    assert!(!folder.path().join("r").join("checkpoints").exists(), "nothing was begun");
+
+    succeed_in(folder.path(), &begin(&["--out", "done", "--set", "train.steps=5"]));
+    check(&begin(&["--out", "done"]), &["done holds a run already", "--resume"]);
+    let resume = ["train", "--out", "done", "--resume", "--threads", "1", "--set", "optim.lr=1"];
+    check(&resume, &["the recipe is not the one", "optim.lr"]);
+    succeed_in(folder.path(), &["train", "--out", "done", "--resume", "--threads", "1", "--set", "train.steps=7"]);
+}
+
+#[test]
+fn what_a_run_costs_is_said_without_beginning_it() {
+    let folder = workplace();
+    let ran = succeed_in(folder.path(), &begin(&["--plan"]));
+    for said in ["M parameters", "memory: about", "activations", "40 steps of 4 images", "images/s"] {
+        assert!(ran.stderr.contains(said), "no '{said}' in\n{}", ran.stderr);
+    }
+    let large = ["model.hidden=8192", "model.depth=64", "model.heads=64"];
+    let large: Vec<&str> = large.iter().flat_map(|text| ["--set", text]).collect();
+    let args = begin(&[&["--out", "r"], &large[..]].concat());
+    fail_in(folder.path(), &args, &["training needs about", "GiB", "smaller model"]);
+    assert!(!folder.path().join("r").exists());
+}
+
+#[test]
+fn a_run_is_sampled_inspected_and_converted() {
+    let folder = workplace();
+    let at = folder.path();
+    succeed_in(at, &begin(&["--out", "run", "--set", "train.steps=5"]));
+    let sample = |from: &str, to: &str| {
+        let common = ["--class", "cats,dogs", "--steps", "2", "--threads", "1", "--out"];
+        succeed_in(at, &[&["sample", "--ckpt", from], &common[..], &[to]].concat());
+        fs::read(at.join(to)).unwrap()
+    };
+    let average = "run/checkpoints/step-00000005/ema-0.9.safetensors";
+    // The run, its checkpoint and the first average are one; the codec is the one of the latents.
+    let picture = sample(average, "a.png");
+    assert_eq!(sample("run", "b.png"), picture);
+    assert_eq!(sample("run/checkpoints/step-00000005", "c.png"), picture);
+    assert_ne!(sample("run/checkpoints/step-00000005/model.safetensors", "d.png"), picture);
+    let inspected = succeed_in(at, &["inspect", "run", "--json"]);
+    let inspected: Value = serde_json::from_str(&inspected.stdout).unwrap();
+    assert!(inspected.to_string().contains("cats"), "{inspected}");
+
+    let convert = |args: &[&str]| succeed_in(at, &[&["convert"], args].concat());
+    convert(&["run", "average.safetensors", "--ema"]);
+    convert(&["run", "raw.safetensors", "--raw"]);
+    convert(&["run", "original.pt", "--ema"]);
+    convert(&["run", "hub", "--layout", "diffusers", "--ema"]);
+    let values =
+        |path: &str, name: &str| Vec::<f32>::try_from(dit_tests::read_tensor(&at.join(path), name).view(-1)).unwrap();
+    let name = "blocks.0.mlp.fc1.weight";
+    assert_eq!(values("average.safetensors", name), values(average, name));
+    assert_eq!(values("raw.safetensors", name), values("run/checkpoints/step-00000005/model.safetensors", name));
+    assert_ne!(values("raw.safetensors", name), values("average.safetensors", name));
+    let hub = values("hub/diffusion_pytorch_model.safetensors", "transformer_blocks.0.ff.net.0.proj.weight");
+    assert_eq!(hub, values(average, name));
+    succeed_in(at, &["inspect", "original.pt", "--num-heads", "2"]);
+}
