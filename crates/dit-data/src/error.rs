@@ -174,10 +174,11 @@ pub enum Error {
 /// What the operating system said, and what to do where that is known.
 fn told(source: &io::Error) -> String {
     use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
-    match source.kind() {
-        PermissionDenied => "permission denied\n  help: change its permissions, or choose another folder".to_owned(),
-        ReadOnlyFilesystem => "the file system is read-only\n  help: choose a folder elsewhere".to_owned(),
-        NotADirectory => "a part of the path is a file\n  help: choose another folder".to_owned(),
-        _ => source.to_string(),
-    }
+    let help = match source.kind() {
+        PermissionDenied => "change its permissions, or choose another place",
+        ReadOnlyFilesystem => "it may not be written to; choose another place",
+        NotADirectory => "a part of the path is a file; choose another place",
+        _ => return source.to_string(),
+    };
+    format!("{source}\n  help: {help}")
 }

@@ -40,13 +40,10 @@ impl<C: LatentCodec> LatentCodec for Sliced<C> {
     }
 
     fn encode(&self, images: &Tensor) -> Result<Moments, Error> {
-        let mut parts = (Vec::new(), Vec::new());
-        for slice in self.slices(images) {
-            let (mean, logvar) = self.codec.encode(&slice)?.into_parts();
-            parts.0.push(mean);
-            parts.1.push(logvar);
-        }
-        Moments::new(&Tensor::cat(&parts.0, 0), &Tensor::cat(&parts.1, 0))
+        let slices = self.slices(images).into_iter();
+        let (means, logvars): (Vec<Tensor>, Vec<Tensor>) =
+            slices.map(|slice| Ok(self.codec.encode(&slice)?.into_parts())).collect::<Result<_, Error>>()?;
+        Moments::new(&Tensor::cat(&means, 0), &Tensor::cat(&logvars, 0))
     }
 
     fn decode_raw(&self, raw: &RawLatents) -> Result<Tensor, Error> {

@@ -20,20 +20,46 @@ struct Tile {
     columns: Span,
 }
 
+/// Pixels to a latent pixel, of what is read and of what comes out.
+#[derive(Clone, Copy)]
+struct Factors {
+    read: i64,
+    written: i64,
+}
+
 impl<C: LatentCodec> Tiled<C> {
     /// `codec`, called with tiles of at most `tiling`'s side.
     pub fn new(codec: C, tiling: Tiling) -> Self {
         Self { codec, tiling }
     }
 
-    /// The tiles of a latent of `height`×`width`; `None` where one tile holds it all.
-    fn tiles(&self, height: i64, width: i64) -> Option<Vec<Tile>> {
+    /// `compute` of every tile of `x`, (N, C, height, width), blended; `None` where one tile holds it all, or where `x` is no
+    /// whole number of latent pixels, for the codec to refuse.
+    fn blended(
+        &self,
+        x: &Tensor,
+        factors: Factors,
+        compute: impl Fn(&Tensor) -> Result<Tensor, Error>,
+    ) -> Result<Option<Tensor>, Error> {
+        let Factors { read, written } = factors;
+        let (height, width) = match x.size()[..] {
+            [_, _, height, width] if height % read == 0 && width % read == 0 => (height / read, width / read),
+            _ => return Ok(None),
+        };
         let (rows, columns) = (self.tiling.spans(height), self.tiling.spans(width));
         if rows.len() * columns.len() == 1 {
-            return None;
+            return Ok(None);
         }
-        let tiles = rows.iter().flat_map(|r| columns.iter().map(|c| Tile { rows: r.clone(), columns: c.clone() }));
-        Some(tiles.collect())
+        let mut canvas = None;
+        for tile in rows.iter().flat_map(|r| columns.iter().map(|c| Tile { rows: r.clone(), columns: c.clone() })) {
+            let result = compute(&tile.of(x, read))?; // (N, C', tile, tile)
+            let canvas = canvas.get_or_insert_with(|| {
+                let shape = [result.size()[0], result.size()[1], height * written, width * written];
+                Tensor::zeros(shape, (Kind::Float, result.device()))
+            });
+            tile.blend(canvas, &result, written);
+        }
+        Ok(canvas) // (N, C', height', width')
     }
 }
 
@@ -52,11 +78,6 @@ impl Tile {
     }
 }
 
-/// Zeros of (N of `like`, `channels`, `height`, `width`), fp32.
-fn canvas(like: &Tensor, channels: i64, height: i64, width: i64) -> Tensor {
-    Tensor::zeros([like.size()[0], channels, height, width], (Kind::Float, like.device()))
-}
-
 impl<C: LatentCodec> LatentCodec for Tiled<C> {
     fn downsampling(&self) -> usize {
         self.codec.downsampling()
@@ -72,45 +93,22 @@ impl<C: LatentCodec> LatentCodec for Tiled<C> {
 
     /// As the codec's; mean and log-variance are blended alike.
     fn encode(&self, images: &Tensor) -> Result<Moments, Error> {
-        let factor = self.downsampling() as i64;
-        let tiles = match images.size()[..] {
-            [_, _, height, width] if height % factor == 0 && width % factor == 0 => {
-                self.tiles(height / factor, width / factor).map(|tiles| (tiles, height / factor, width / factor))
-            }
-            _ => None, // for the codec to refuse
-        };
-        let Some((tiles, height, width)) = tiles else { return self.codec.encode(images) };
-        let mut sums: Option<(Tensor, Tensor)> = None;
-        for tile in &tiles {
-            let (mean, logvar) = self.codec.encode(&tile.of(images, factor))?.into_parts();
-            let (means, logvars) = sums.get_or_insert_with(|| {
-                let channels = mean.size()[1];
-                (canvas(&mean, channels, height, width), canvas(&mean, channels, height, width))
-            });
-            tile.blend(means, &mean, 1);
-            tile.blend(logvars, &logvar, 1);
-        }
-        match sums {
-            Some((mean, logvar)) => Moments::new(&mean, &logvar), // (N, C, h, w)
-            None => self.codec.encode(images),
-        }
+        let factors = Factors { read: self.downsampling() as i64, written: 1 };
+        let both = self.blended(images, factors, |tile| {
+            let (mean, logvar) = self.codec.encode(tile)?.into_parts();
+            Ok(Tensor::cat(&[mean, logvar], 1)) // (N, 2·C, h, w)
+        })?;
+        let Some(both) = both else { return self.codec.encode(images) };
+        let channels = both.size()[1] / 2;
+        Moments::new(&both.narrow(1, 0, channels), &both.narrow(1, channels, channels)) // (N, C, h, w)
     }
 
     fn decode_raw(&self, raw: &RawLatents) -> Result<Tensor, Error> {
-        let latents = raw.tensor();
-        let factor = self.downsampling() as i64;
-        let tiles = match latents.size()[..] {
-            [_, _, height, width] => self.tiles(height, width).map(|tiles| (tiles, height, width)),
-            _ => None, // for the codec to refuse
-        };
-        let Some((tiles, height, width)) = tiles else { return self.codec.decode_raw(raw) };
-        let mut sum: Option<Tensor> = None;
-        for tile in &tiles {
-            let images = self.codec.decode_raw(&RawLatents::new(tile.of(latents, 1)))?; // (N, 3, tile·f, tile·f)
-            let sum = sum.get_or_insert_with(|| canvas(&images, images.size()[1], height * factor, width * factor));
-            tile.blend(sum, &images, factor);
-        }
-        match sum {
+        let factors = Factors { read: 1, written: self.downsampling() as i64 };
+        let images = self.blended(raw.tensor(), factors, |tile| {
+            self.codec.decode_raw(&RawLatents::new(tile.shallow_clone())) // (N, 3, tile·f, tile·f)
+        })?;
+        match images {
             Some(images) => Ok(images), // (N, 3, H, W)
             None => self.codec.decode_raw(raw),
         }
