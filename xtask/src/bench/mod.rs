@@ -126,7 +126,7 @@ impl Args {
 
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let folder = workspace.root().join("target/bench");
-    let records = Records::open(&folder)?;
+    let records = Records::open(&folder, args.quick)?;
     if args.what.contains(&What::Report) {
         print!("{}", report::table(&records.all()?));
         return Ok(ExitCode::SUCCESS);

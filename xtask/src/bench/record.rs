@@ -99,9 +99,9 @@ pub struct Records {
 }
 
 impl Records {
-    /// Below the bench's folder.
-    pub fn open(bench: &Path) -> Result<Self> {
-        let folder = bench.join("records");
+    /// Below the bench's folder; those of small models are kept apart.
+    pub fn open(bench: &Path, quick: bool) -> Result<Self> {
+        let folder = bench.join(if quick { "records-quick" } else { "records" });
         fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
         Ok(Self { folder })
     }
@@ -110,9 +110,9 @@ impl Records {
         self.write(&self.path(record.name()), &serde_json::to_string_pretty(record)?)
     }
 
-    /// The table of a run, beside the records.
+    /// The table of the last run, beside the records.
     pub fn keep_table(&self, table: &str) -> Result<()> {
-        self.write(&self.folder.with_file_name("table.md"), table)
+        self.write(&self.folder.join("last-run.md"), table)
     }
 
     /// Under its name whole or not at all.
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_found_again_for_the_same_build_only() {
         let folder = tempfile::tempdir().unwrap();
-        let records = Records::open(folder.path()).unwrap();
+        let records = Records::open(folder.path(), false).unwrap();
         let machine = Machine::example();
         let other = Machine { commit: "other".into(), ..machine.clone() };
         records.keep(&record("b", machine.clone())).unwrap();
