@@ -12,9 +12,6 @@ use super::report;
 use super::statistics::Summary;
 use crate::workspace::Workspace;
 
-/// Whose benches these are.
-const PACKAGE: &str = "dit-ops";
-
 pub fn measure(workspace: &Workspace, machine: &Machine, quick: bool) -> Result<Record> {
     let mut cargo = workspace.cargo();
     // A folder of this run's own, not last week's results beside today's.
@@ -22,12 +19,17 @@ pub fn measure(workspace: &Workspace, machine: &Machine, quick: bool) -> Result<
     if results.exists() {
         fs::remove_dir_all(&results).with_context(|| format!("{} cannot be removed", results.display()))?;
     }
-    cargo.args(["bench", "-p", PACKAGE, "--benches", "--", "--noplot"]).env("CRITERION_HOME", &results);
+    cargo.arg("bench");
+    for package in packages(&workspace.root().join("crates"))? {
+        cargo.args(["-p", &package]);
+    }
+    // Not --benches: that runs unit tests too, which do not know Criterion's flags.
+    cargo.args(["--bench", "*", "--", "--noplot"]).env("CRITERION_HOME", &results);
     if quick {
         cargo.args(["--warm-up-time", "0.1", "--measurement-time", "0.2", "--sample-size", "10"]);
     }
     let status = cargo.status().context("cargo does not start")?;
-    ensure!(status.success(), "the benches of {PACKAGE} failed; what cargo says is above");
+    ensure!(status.success(), "the benches failed; what cargo says is above");
     let mut rows = Vec::new();
     collect(&results, &mut rows)?;
     ensure!(!rows.is_empty(), "Criterion left no results in {}", results.display());
@@ -38,6 +40,21 @@ pub fn measure(workspace: &Workspace, machine: &Machine, quick: bool) -> Result<
         rows,
         machine: machine.clone(),
     })))
+}
+
+/// The crates that have benches.
+fn packages(crates: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(crates).with_context(|| crates.display().to_string())? {
+        let entry = entry?;
+        let benches = fs::read_dir(entry.path().join("benches")).into_iter().flatten().flatten();
+        if benches.into_iter().any(|file| file.path().extension().is_some_and(|extension| extension == "rs")) {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    ensure!(!names.is_empty(), "no crate has benches");
+    Ok(names)
 }
 
 /// Every `new/estimates.json` below, under the name beside it.
@@ -74,6 +91,18 @@ fn figure(benchmark: &Value, estimates: &Value) -> Option<Figure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn crates_with_benches_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["ops/benches/linear.rs", "model/benches/README.md", "data/src/lib.rs"] {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        assert_eq!(packages(folder.path()).unwrap(), ["ops"]);
+        assert!(packages(&folder.path().join("ops")).is_err());
+    }
 
     #[test]
     fn criterions_files_become_rows() {
