@@ -243,7 +243,13 @@ impl Request {
             recipe.classifier.as_ref(),
             recipe.init.as_ref(),
         ];
-        known.into_iter().flatten().find(|known| known.sha256 == source.sha256).cloned().unwrap_or(source)
+        let same: Vec<&Source> = known.into_iter().flatten().filter(|known| known.sha256 == source.sha256).collect();
+        // One file may have two parts, under two names.
+        let named = same.iter().find(|known| known.name == source.name).or(same.first());
+        match named {
+            Some(&known) => known.clone(),
+            None => source,
+        }
     }
 
     /// What to say where a file of the recipe is not there any more.
