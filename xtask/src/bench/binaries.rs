@@ -22,15 +22,22 @@ pub struct Binaries {
 impl Binaries {
     pub fn build(workspace: &Workspace, wanted: Wanted) -> Result<Self> {
         let ours = |package: &str, binary: &str| {
+            if !wanted.anew {
+                return built(workspace.root(), binary);
+            }
             let mut cargo = workspace.cargo();
             cargo.args(["build", "--release", "-p", package]);
             let named = |path: &PathBuf| path.file_stem().is_some_and(|stem| stem == binary);
             executables(cargo)?.into_iter().find(named).with_context(|| format!("cargo built no {binary}"))
         };
+        let candle = || {
+            let folder = workspace.root().join("bench/candle");
+            if wanted.anew { candle(workspace) } else { built(&folder, CANDLE).map_err(|error| error.to_string()) }
+        };
         Ok(Self {
             engine: ours("dit-bench", "dit-bench-engine")?,
             dit_cli: if wanted.dit_cli { Some(ours("dit-cli", "dit-cli")?) } else { None },
-            candle: if wanted.candle { candle(workspace) } else { Err("not asked for".to_owned()) },
+            candle: if wanted.candle { candle() } else { Err("not asked for".to_owned()) },
         })
     }
 }
@@ -39,6 +46,18 @@ impl Binaries {
 pub struct Wanted {
     pub dit_cli: bool,
     pub candle: bool,
+    /// Whether what is there already may be out of date.
+    pub anew: bool,
+}
+
+const CANDLE: &str = "dit-bench-candle";
+
+/// An earlier build of the workspace in `root`.
+fn built(root: &Path, binary: &str) -> Result<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder));
+    let path = target.join("release").join(binary).with_extension(std::env::consts::EXE_EXTENSION);
+    ensure!(path.is_file(), "{} is not built yet; leave out --no-build", path.display());
+    Ok(path)
 }
 
 /// A workspace of its own: nobody else needs candle, which takes minutes to build. For this processor, as candle advises.
@@ -73,6 +92,13 @@ fn executable(message: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_never_built_is_said() {
+        let root = tempfile::tempdir().unwrap();
+        let error = built(root.path(), "dit-cli").unwrap_err().to_string();
+        assert!(error.contains("--no-build"), "{error}");
+    }
 
     #[test]
     fn executables_are_found_in_cargos_messages() {

@@ -78,6 +78,9 @@ pub struct Args {
     /// Measure only this toolkit: no Python and no candle is set up
     #[arg(long)]
     ours_only: bool,
+    /// Measure the release builds that are there, whatever has changed since
+    #[arg(long)]
+    no_build: bool,
     /// Name the pairs and stop
     #[arg(long)]
     list: bool,
@@ -140,9 +143,15 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     }
 
     libtorch::ensure(workspace, if args.device == "cuda" { Wanted::cuda() } else { Wanted::any() })?;
-    ui::say("building release binaries");
+    if !args.no_build {
+        ui::say("building release binaries");
+    }
     let startup = args.wants(What::Startup) && args.device == "cpu" && args.only.is_none();
-    let built = binaries::Wanted { dit_cli: startup, candle: pairs.iter().any(|pair| pair.has(Engine::Candle)) };
+    let built = binaries::Wanted {
+        dit_cli: startup,
+        candle: pairs.iter().any(|pair| pair.has(Engine::Candle)),
+        anew: !args.no_build,
+    };
     let binaries = Binaries::build(workspace, built)?;
     let needs_python = pairs.iter().any(|pair| pair.peer.engine.is_python());
     let peers = if needs_python { Peers::find(workspace, args.python.as_deref())? } else { Peers::not_needed() };
