@@ -24,7 +24,7 @@ fn what_belongs_to_parameters_is_exact() {
     assert_eq!(plan.training_macs, 3 * config.macs());
     let (_, _, recomputed) = planned(&["train.checkpoint_activations=true"]);
     assert_eq!(recomputed.training_macs, 4 * config.macs());
-    assert!(recomputed.memory.activations * 10 < plan.memory.activations);
+    assert!(recomputed.memory.activations * 8 < plan.memory.activations);
 }
 
 #[track_caller]
@@ -42,9 +42,9 @@ fn check_fit(overrides: &[&str], available: u64, expected: Result<(), &[&str]>) 
 
 #[test]
 fn the_key_that_helps_is_named_with_a_value_that_fits() {
-    check_fit(&[], 200 * GIB, Ok(()));
-    check_fit(&[], 100 * GIB, Err(&["100.0 GiB are free", "train.accumulate=2", "checkpoint_activations=true"]));
-    check_fit(&["train.accumulate=2"], 100 * GIB, Ok(()));
+    check_fit(&[], 230 * GIB, Ok(()));
+    check_fit(&[], 130 * GIB, Err(&["130.0 GiB are free", "train.accumulate=2", "checkpoint_activations=true"]));
+    check_fit(&["train.accumulate=2"], 130 * GIB, Ok(()));
     check_fit(&["train.checkpoint_activations=true"], 100 * GIB, Ok(()));
     check_fit(&[], 15 * GIB, Err(&["train.checkpoint_activations=true and train.accumulate="]));
     check_fit(&[], 10 * GIB, Err(&["nothing makes it fit", "smaller model"]));

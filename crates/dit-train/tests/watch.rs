@@ -1,0 +1,131 @@
+//! What observers write, and what becomes of it when a run goes back.
+
+use std::{fs, path::Path, time::Duration};
+
+use dit_train::{
+    BucketLosses, Event, Losses, NonFiniteReport, Observer, Remedy, SampleLoss, Stage, ValidationReport, WindowReport,
+    watch::{JsonLog, Line, LossChart, TensorBoard, Together, expected_loss},
+};
+
+fn window(step: u64) -> WindowReport {
+    let mut by_bucket = BucketLosses::new(1000);
+    by_bucket.add(&SampleLoss { timestep: 5, weight: 1.0, total: 0.5, mse: Some(0.4), vb: Some(0.1) });
+    let losses = Losses { total: 1.0 / step as f64, mse: Some(0.4), vb: Some(0.1) };
+    WindowReport { step, steps: 10, losses, by_bucket, lr: 1e-4, grad_norm: 1.0, images_per_second: 100.0 }
+}
+
+fn see(observer: &mut dyn Observer, steps: &[u64]) {
+    for &step in steps {
+        observer.observe(&Event::Window(&window(step))).unwrap();
+    }
+}
+
+fn start(observer: &mut dyn Observer, step: u64) {
+    observer.observe(&Event::Started { step, steps: 100 }).unwrap();
+}
+
+fn go_back(observer: &mut dyn Observer, to: u64) {
+    let (place, tensor) = ("blocks.3".to_owned(), "output of blocks.3".to_owned());
+    let report = NonFiniteReport { step: to + 5, stage: Stage::Forward, place, tensor };
+    observer.observe(&Event::NonFinite { report: &report, remedy: Remedy::RolledBack { to } }).unwrap();
+}
+
+/// The steps of the windows in the log.
+fn logged(run: &Path) -> Vec<u64> {
+    let windows = JsonLog::read(run).unwrap().into_iter().filter(|line| matches!(line, Line::Train { .. }));
+    windows.map(|line| line.step()).collect()
+}
+
+#[test]
+fn the_log_drops_what_comes_after_the_step_it_continues_from() {
+    let run = tempfile::tempdir().unwrap();
+    let mut log = JsonLog::new(run.path());
+    start(&mut log, 0);
+    see(&mut log, &[10, 20, 30]);
+    let path = run.path().join("log.jsonl");
+    // The machine lost power in the middle of a line.
+    let mut text = fs::read(&path).unwrap();
+    text.extend(b"{\"event\":\"train\",\"step\":40,\"lo");
+    fs::write(&path, text).unwrap();
+
+    let mut log = JsonLog::new(run.path());
+    start(&mut log, 20);
+    assert_eq!(logged(run.path()), [10, 20]);
+    see(&mut log, &[30, 40]);
+    go_back(&mut log, 30);
+    see(&mut log, &[40]);
+    assert_eq!(logged(run.path()), [10, 20, 30, 40]);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("went back to step 30") && text.contains("first in blocks.3"), "{text}");
+    assert!(text.lines().all(|line| serde_json::from_str::<Line>(line).is_ok()), "{text}");
+}
+
+#[test]
+fn a_folder_that_takes_no_file_costs_the_record_alone() {
+    let run = tempfile::tempdir().unwrap();
+    let gone = run.path().join("gone");
+    let mut all = Together::new()
+        .and(JsonLog::new(&gone))
+        .and(LossChart::new(&gone, "lost", &[]))
+        .and(TensorBoard::new(&run.path().join("a\0b")));
+    start(&mut all, 0);
+    see(&mut all, &[10, 20]);
+    assert!(!gone.exists());
+}
+
+#[test]
+fn the_chart_continues_from_the_log() {
+    let run = tempfile::tempdir().unwrap();
+    let mut both = Together::new().and(JsonLog::new(run.path())).and(LossChart::new(run.path(), "a run", &[]));
+    start(&mut both, 0);
+    see(&mut both, &(1..=50).collect::<Vec<_>>());
+    drop(both);
+    let mut chart = LossChart::new(run.path(), "a run", &[]);
+    start(&mut chart, 40);
+    let mut losses = BucketLosses::new(1000);
+    losses.add(&SampleLoss { timestep: 5, weight: 1.0, total: 0.5, mse: Some(0.4), vb: Some(0.1) });
+    let report = ValidationReport { step: 40, images: 1, raw: losses.clone(), ema: losses };
+    chart.observe(&Event::Validation(&report)).unwrap();
+    let svg = fs::read_to_string(run.path().join("loss.svg")).unwrap();
+    assert!(svg.contains("a run") && svg.contains("validation, average"));
+    // The axis ends at 40, where the run went on; the log has 50.
+    assert!(svg.contains(">40</text>") && !svg.contains(">50</text>"), "{svg}");
+}
+
+/// The lengths of the records in an event file, their framing checked.
+fn records(file: &[u8]) -> Vec<usize> {
+    let (mut rest, mut lengths) = (file, Vec::new());
+    while !rest.is_empty() {
+        let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
+        rest = &rest[8 + 4 + length + 4..];
+        lengths.push(length);
+    }
+    lengths
+}
+
+#[test]
+fn each_session_has_an_event_file_of_its_own() {
+    let run = tempfile::tempdir().unwrap();
+    for step in [0, 20] {
+        let mut board = TensorBoard::new(run.path());
+        start(&mut board, step);
+        see(&mut board, &[step + 10, step + 20]);
+        board.observe(&Event::CheckpointWritten { step, path: run.path(), time: Duration::ZERO }).unwrap();
+    }
+    let files: Vec<_> =
+        fs::read_dir(run.path().join("tensorboard")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 2);
+    for file in files {
+        // Version, start of the session, two windows.
+        assert_eq!(records(&fs::read(file).unwrap()).len(), 4);
+    }
+}
+
+#[test]
+fn published_losses_belong_to_published_models() {
+    let config = |name: &str| dit_config::DitConfig::standard(name.parse().unwrap(), 256).unwrap();
+    assert_eq!(expected_loss(&config("DiT-S/8")).last().map(|at| at.loss), Some(0.17));
+    assert!(expected_loss(&config("DiT-B/2")).is_empty());
+    let other_data = config("DiT-XL/2").with(|spec| spec.num_classes = 10).unwrap();
+    assert!(expected_loss(&other_data).is_empty());
+}
