@@ -16,6 +16,8 @@ mod objective;
 mod random;
 mod run;
 mod stop;
+#[cfg(test)]
+mod tests;
 mod timesteps;
 mod trainer;
 mod validation;
