@@ -1,4 +1,5 @@
 use dit_config::{BlockDesign, DitConfig};
+use dit_ops::Kernels;
 use dit_weights::{Checkpoint, NonFinite};
 use tch::{Device, Kind, Tensor, nn};
 
@@ -53,23 +54,54 @@ impl Dit {
         }
     }
 
-    /// The model of a checkpoint, for inference: on `device`, converted to `kind`, none of its weights trainable.
+    /// The model of a checkpoint, for inference: on `device`, converted to `kind`, none of its weights trainable, with the
+    /// fastest kernels of that kind.
+    ///
+    /// # Errors
+    /// As [`load_with`](Self::load_with).
+    pub fn load(checkpoint: &Checkpoint, device: Device, kind: Kind) -> Result<Self, ModelError> {
+        Self::load_with(checkpoint, device, kind, Kernels::Fused)
+    }
+
+    /// [`load`](Self::load) with a choice of kernels.
     ///
     /// Beside the mapped file it holds one copy of the weights. To go on training, make a model with
     /// [`new`](Self::new) and [`Initialization::Empty`], then [`dit_weights::load_into`] its variable store.
     ///
     /// # Errors
     /// [`ModelError::Checkpoint`] where the file cannot be read or holds NaN or infinities; [`ModelError::Kind`].
-    pub fn load(checkpoint: &Checkpoint, device: Device, kind: Kind) -> Result<Self, ModelError> {
+    pub fn load_with(
+        checkpoint: &Checkpoint,
+        device: Device,
+        kind: Kind,
+        kernels: Kernels,
+    ) -> Result<Self, ModelError> {
         if !is_float(kind) {
             return Err(ModelError::Kind { kind });
         }
         let mut store = nn::VarStore::new(device);
         store.set_kind(kind);
-        let dit = Self::new(&store.root(), checkpoint.config(), Initialization::Empty);
+        let mut dit = Self::new(&store.root(), checkpoint.config(), Initialization::Empty);
         dit_weights::load_into(&mut store, checkpoint, NonFinite::Reject)?;
         store.freeze();
+        // From here on the model alone holds its weights: each is gone once it is packed.
+        drop(store);
+        dit.optimize(kernels);
         Ok(dit)
+    }
+
+    /// Chooses how the model computes, once its weights no longer change: [`Kernels::Plain`] is how a
+    /// [`new`](Self::new) model starts, and what training needs; the others are for inference on a CPU, and leave a model on
+    /// another device, or of another kind than fp32 and bf16, as it is.
+    ///
+    /// The large Linears are packed, or rounded to 8 bits, and keep no tie to the variable store: a store that is still
+    /// there holds its own copy, and what changes in it has no effect any more. It cannot be undone.
+    pub fn optimize(&mut self, kernels: Kernels) {
+        self.t_embedder.optimize(kernels);
+        for block in &mut self.blocks {
+            block.optimize(kernels);
+        }
+        self.final_layer.optimize(kernels);
     }
 
     /// The network's output for noised latents `x` at timesteps `t` of classes `labels`.

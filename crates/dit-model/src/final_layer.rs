@@ -1,4 +1,5 @@
 use dit_config::{BlockDesign, DitConfig};
+use dit_ops::{Kernels, Linear};
 use tch::{
     Tensor,
     nn::{self, Module},
@@ -7,42 +8,59 @@ use tch::{
 use crate::{
     block::EPS,
     init::{Distribution, Scope},
-    modulation::{Modulation, Regressor},
+    modulation::{AdaptiveNorm, Modulation, Regressor},
 };
 
 /// LayerNorm and Linear from tokens to patches; adaLN and adaLN-Zero models modulate in between.
 #[derive(Debug)]
 pub struct FinalLayer {
-    norm: nn::LayerNorm,
-    /// Absent where the norm has its own weight and bias.
-    modulation: Option<Regressor<2>>,
-    linear: nn::Linear,
+    norm: Norm,
+    linear: Linear,
+}
+
+#[derive(Debug)]
+enum Norm {
+    /// With a weight and a bias of its own.
+    Affine(nn::LayerNorm),
+    Adaptive {
+        norm: AdaptiveNorm,
+        modulation: Regressor<2>,
+    },
 }
 
 impl FinalLayer {
     pub(crate) fn new(scope: &Scope, config: &DitConfig) -> Self {
         let d = config.hidden;
-        let (norm, modulation) = match config.block {
-            BlockDesign::InContext | BlockDesign::CrossAttention => (scope.sub("norm_final").affine_norm(d, EPS), None),
-            BlockDesign::AdaLn => {
-                (scope.plain_norm(d, EPS), Some(Regressor::new(scope, d, Distribution::XavierUniform)))
+        let adaptive =
+            |weight| Norm::Adaptive { norm: AdaptiveNorm::new(EPS), modulation: Regressor::new(scope, d, weight) };
+        let norm = match config.block {
+            BlockDesign::InContext | BlockDesign::CrossAttention => {
+                Norm::Affine(scope.sub("norm_final").affine_norm(d, EPS))
             }
-            BlockDesign::AdaLnZero => (scope.plain_norm(d, EPS), Some(Regressor::new(scope, d, Distribution::Zeros))),
+            BlockDesign::AdaLn => adaptive(Distribution::XavierUniform),
+            BlockDesign::AdaLnZero => adaptive(Distribution::Zeros),
         };
         let patch_values = config.patch * config.patch * config.out_channels();
-        Self { norm, modulation, linear: scope.sub("linear").linear(d, patch_values, Distribution::Zeros) }
+        Self { norm, linear: scope.sub("linear").linear(d, patch_values, Distribution::Zeros) }
+    }
+
+    pub(crate) fn optimize(&mut self, kernels: Kernels) {
+        if let Norm::Adaptive { norm, modulation } = &mut self.norm {
+            norm.optimize(kernels);
+            modulation.optimize(kernels);
+        }
+        self.linear.optimize(kernels.sensitive());
     }
 
     /// # Shapes
     /// `x` (N, T, D), the conditioning `c` → (N, T, p·p·C_out), each token's values by row, column, channel.
     pub fn forward(&self, x: &Tensor, c: &Tensor) -> Tensor {
-        let x = self.norm.forward(x); // (N, T, D)
-        let x = match &self.modulation {
-            Some(modulation) => {
+        let x = match &self.norm {
+            Norm::Affine(norm) => norm.forward(x), // (N, T, D)
+            Norm::Adaptive { norm, modulation } => {
                 let [shift, scale] = modulation.forward(c); // (N, 1, D) each
-                Modulation { shift, scale }.apply(&x) // (N, T, D)
+                norm.forward(x, &Modulation { shift, scale }) // (N, T, D)
             }
-            None => x,
         };
         self.linear.forward(&x) // (N, T, p·p·C_out)
     }

@@ -1,5 +1,6 @@
 //! How variables are named and how they start.
 
+use dit_ops::Linear;
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
@@ -58,11 +59,9 @@ impl<'a> Scope<'a> {
     }
 
     /// `weight` (outputs, inputs) and a zero `bias` (outputs).
-    pub(crate) fn linear(&self, inputs: usize, outputs: usize, weight: Distribution) -> nn::Linear {
-        nn::Linear {
-            ws: self.variable("weight", &[outputs, inputs], weight),
-            bs: Some(self.variable("bias", &[outputs], Distribution::Zeros)),
-        }
+    pub(crate) fn linear(&self, inputs: usize, outputs: usize, weight: Distribution) -> Linear {
+        let weight = self.variable("weight", &[outputs, inputs], weight);
+        Linear::new(weight, Some(self.variable("bias", &[outputs], Distribution::Zeros)))
     }
 
     /// A learned `weight`, one at first, and `bias`, zero at first.

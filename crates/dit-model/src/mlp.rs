@@ -1,16 +1,14 @@
 use dit_config::DitConfig;
-use tch::{
-    Tensor,
-    nn::{self, Module},
-};
+use dit_ops::{Kernels, Linear};
+use tch::Tensor;
 
 use crate::init::{Distribution, Scope};
 
 /// The transformer's pointwise MLP: Linear, GELU in its tanh form, Linear.
 #[derive(Debug)]
 pub struct Mlp {
-    fc1: nn::Linear,
-    fc2: nn::Linear,
+    fc1: Linear,
+    fc2: Linear,
 }
 
 impl Mlp {
@@ -22,9 +20,14 @@ impl Mlp {
         }
     }
 
+    pub(crate) fn optimize(&mut self, kernels: Kernels) {
+        self.fc1.optimize(kernels);
+        self.fc2.optimize(kernels);
+    }
+
     /// # Shapes
     /// (N, T, D) → (N, T, D).
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        self.fc2.forward(&self.fc1.forward(x).gelu("tanh")) // (N, T, D)
+        self.fc2.forward(&self.fc1.forward_gelu(x)) // (N, T, D)
     }
 }

@@ -1,9 +1,7 @@
 //! Adaptive layer normalisation: scale, shift and gate regressed from the conditioning (Peebles & Xie 2023, section 3.2).
 
-use tch::{
-    Tensor,
-    nn::{self, Module},
-};
+use dit_ops::{Kernels, Linear};
+use tch::Tensor;
 
 use crate::init::{Distribution, Scope};
 
@@ -16,13 +14,28 @@ pub struct Modulation {
     pub scale: Tensor,
 }
 
-impl Modulation {
-    /// x·(1 + scale) + shift.
+/// A LayerNorm without weights of its own: what follows it comes from the conditioning.
+#[derive(Debug)]
+pub struct AdaptiveNorm {
+    eps: f64,
+    kernels: Kernels,
+}
+
+impl AdaptiveNorm {
+    pub(crate) fn new(eps: f64) -> Self {
+        Self { eps, kernels: Kernels::Plain }
+    }
+
+    pub(crate) fn optimize(&mut self, kernels: Kernels) {
+        self.kernels = kernels;
+    }
+
+    /// LayerNorm(x)·(1 + scale) + shift.
     ///
     /// # Shapes
     /// (N, T, D) → (N, T, D).
-    pub fn apply(&self, x: &Tensor) -> Tensor {
-        self.shift.addcmul(x, &(&self.scale + 1.0)) // (N, T, D)
+    pub fn forward(&self, x: &Tensor, modulation: &Modulation) -> Tensor {
+        self.kernels.layer_norm_modulate(x, &modulation.shift, &modulation.scale, self.eps) // (N, T, D)
     }
 }
 
@@ -44,13 +57,17 @@ impl Branch {
 /// SiLU and one Linear, D → CHUNKS·D.
 #[derive(Debug)]
 pub(crate) struct Regressor<const CHUNKS: usize> {
-    linear: nn::Linear,
+    linear: Linear,
 }
 
 impl<const CHUNKS: usize> Regressor<CHUNKS> {
     pub(crate) fn new(scope: &Scope, d: usize, weight: Distribution) -> Self {
         // In the published model the SiLU is the sequence's layer 0, the Linear its layer 1.
         Self { linear: scope.sub("adaLN_modulation").sub(1).linear(d, CHUNKS * d, weight) }
+    }
+
+    pub(crate) fn optimize(&mut self, kernels: Kernels) {
+        self.linear.optimize(kernels.sensitive());
     }
 
     /// `c` (N, D) → CHUNKS times (N, 1, D).

@@ -1,8 +1,6 @@
 use dit_config::{DitConfig, Numerics};
-use tch::{
-    Device, Kind, Tensor,
-    nn::{self, Module},
-};
+use dit_ops::{Kernels, Linear};
+use tch::{Device, Kind, Tensor};
 
 use crate::init::{Distribution, Scope};
 
@@ -14,8 +12,8 @@ const FREQUENCIES: i64 = 128;
 pub struct TimestepEmbedder {
     /// (1, 128), fp32.
     frequencies: Tensor,
-    first: nn::Linear,
-    second: nn::Linear,
+    first: Linear,
+    second: Linear,
 }
 
 impl TimestepEmbedder {
@@ -28,6 +26,11 @@ impl TimestepEmbedder {
             first: mlp.sub(0).linear(2 * FREQUENCIES as usize, d, weights),
             second: mlp.sub(2).linear(d, d, weights),
         }
+    }
+
+    pub(crate) fn optimize(&mut self, kernels: Kernels) {
+        self.first.optimize(kernels.sensitive());
+        self.second.optimize(kernels.sensitive());
     }
 
     /// cos(t·ω), then sin(t·ω). Always fp32: bf16 cannot tell timestep 998 from 1000.
@@ -44,7 +47,7 @@ impl TimestepEmbedder {
     /// # Shapes
     /// `t` (N,) → (N, D).
     pub fn forward(&self, t: &Tensor) -> Tensor {
-        let features = self.features(t).to_kind(self.first.ws.kind()); // (N, 256)
+        let features = self.features(t).to_kind(self.first.kind()); // (N, 256)
         self.second.forward(&self.first.forward(&features).silu()) // (N, D)
     }
 }

@@ -1,3 +1,10 @@
+use tch::Tensor;
+
+use crate::{
+    add_gated, layer_norm_modulate, merge_heads, plain_add_gated, plain_attention, plain_layer_norm_modulate,
+    self_attention, split_heads,
+};
+
 /// How a network's Linears and what lies between them are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kernels {
@@ -9,4 +16,50 @@ pub enum Kernels {
     /// As fused, but the large Linears in int8: weights with a step for each output, activations with a step and a zero point
     /// for each token, found when they come. For weights that no longer change.
     Int8,
+}
+
+impl Kernels {
+    /// The kernels for Linears that 8 bits would harm: embeddings, modulations, the last one.
+    pub fn sensitive(self) -> Self {
+        match self {
+            Self::Int8 => Self::Fused,
+            other => other,
+        }
+    }
+
+    /// LayerNorm(x)·(1 + scale) + shift: [`layer_norm_modulate`], or its plain form.
+    ///
+    /// # Shapes
+    /// `x` (N, T, D); `shift` and `scale` (N, 1, D) → (N, T, D).
+    pub fn layer_norm_modulate(self, x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64) -> Tensor {
+        match self {
+            Self::Plain => plain_layer_norm_modulate(x, shift, scale, eps),
+            Self::Fused | Self::Int8 => layer_norm_modulate(x, shift, scale, eps),
+        }
+    }
+
+    /// x + gate·y: [`add_gated`], or its plain form.
+    ///
+    /// # Shapes
+    /// `x` and `y` (N, T, D); `gate` (N, 1, D) → (N, T, D).
+    pub fn add_gated(self, x: &Tensor, gate: &Tensor, y: &Tensor) -> Tensor {
+        match self {
+            Self::Plain => plain_add_gated(x, gate, y),
+            Self::Fused | Self::Int8 => add_gated(x, gate, y),
+        }
+    }
+
+    /// softmax(q·kᵀ / √(D/H))·v in H heads: [`self_attention`], or [`plain_attention`].
+    ///
+    /// # Shapes
+    /// `qkv` (N, T, 3D) → (N, T, D).
+    pub fn self_attention(self, qkv: &Tensor, heads: i64) -> Tensor {
+        match self {
+            Self::Plain => {
+                let [q, k, v] = split_heads(qkv, heads); // (N, H, T, D/H) each
+                merge_heads(&plain_attention(&q, &k, &v))
+            }
+            Self::Fused | Self::Int8 => self_attention(qkv, heads),
+        }
+    }
 }

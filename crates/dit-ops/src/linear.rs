@@ -1,4 +1,4 @@
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::{Kernels, PackedLinear, cpu::Cpu, element::needs_gradient, gemm::Activation, pointwise::Pointwise};
 
@@ -48,6 +48,14 @@ impl Linear {
         } else if let Some(pointwise) = Pointwise::get().filter(|_| Pointwise::accepts(weight)) {
             let (weight, bias) = (weight.detach(), bias.map(Tensor::detach));
             self.form = Form::Pointwise { weight, bias, pointwise };
+        }
+    }
+
+    /// Kind of the weights, and of the activations that it takes and gives.
+    pub fn kind(&self) -> Kind {
+        match &self.form {
+            Form::Plain { weight, .. } | Form::Pointwise { weight, .. } => weight.kind(),
+            Form::Packed(packed) => packed.kind(),
         }
     }
 

@@ -139,6 +139,11 @@ impl PackedLinear {
         self.inputs / self.words.elements()
     }
 
+    /// Kind of the activations that it takes and gives.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// Length of a row that comes in.
     pub fn inputs(&self) -> usize {
         self.inputs

@@ -1,15 +1,13 @@
 use dit_config::DitConfig;
-use tch::{
-    Tensor,
-    nn::{self, Module},
-};
+use dit_ops::Kernels;
+use tch::Tensor;
 
 use super::{EPS, mlp_norm_eps};
 use crate::{
     attention::SelfAttention,
     init::{Distribution, Scope},
     mlp::Mlp,
-    modulation::{Modulation, Regressor},
+    modulation::{AdaptiveNorm, Modulation, Regressor},
 };
 
 /// A transformer block whose LayerNorms take shift and scale from the conditioning.
@@ -17,9 +15,9 @@ use crate::{
 /// A reconstruction from the paper's text, parameter and multiply-accumulate counts; its code was never published.
 #[derive(Debug)]
 pub struct AdaLnBlock {
-    norm1: nn::LayerNorm,
+    norm1: AdaptiveNorm,
     attn: SelfAttention,
-    norm2: nn::LayerNorm,
+    norm2: AdaptiveNorm,
     mlp: Mlp,
     modulation: Regressor<4>,
 }
@@ -28,20 +26,28 @@ impl AdaLnBlock {
     pub(super) fn new(scope: &Scope, config: &DitConfig) -> Self {
         let d = config.hidden;
         Self {
-            norm1: scope.plain_norm(d, EPS),
+            norm1: AdaptiveNorm::new(EPS),
             attn: SelfAttention::new(&scope.sub("attn"), config),
-            norm2: scope.plain_norm(d, mlp_norm_eps(config.numerics)),
+            norm2: AdaptiveNorm::new(mlp_norm_eps(config.numerics)),
             mlp: Mlp::new(&scope.sub("mlp"), config),
             modulation: Regressor::new(scope, d, Distribution::XavierUniform),
         }
+    }
+
+    pub(super) fn optimize(&mut self, kernels: Kernels) {
+        self.norm1.optimize(kernels);
+        self.attn.optimize(kernels);
+        self.norm2.optimize(kernels);
+        self.mlp.optimize(kernels);
+        self.modulation.optimize(kernels);
     }
 
     /// # Shapes
     /// `x` (N, T, D), `c` (N, D) → (N, T, D).
     pub fn forward(&self, x: &Tensor, c: &Tensor) -> Tensor {
         let [attn, mlp] = self.modulations(c);
-        let x = x + self.attn.forward(&attn.apply(&self.norm1.forward(x))); // (N, T, D)
-        &x + self.mlp.forward(&mlp.apply(&self.norm2.forward(&x))) // (N, T, D)
+        let x = x + self.attn.forward(&self.norm1.forward(x, &attn)); // (N, T, D)
+        &x + self.mlp.forward(&self.norm2.forward(&x, &mlp)) // (N, T, D)
     }
 
     /// What the conditioning makes of the attention's and the MLP's LayerNorm.

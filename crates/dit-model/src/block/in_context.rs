@@ -1,4 +1,5 @@
 use dit_config::DitConfig;
+use dit_ops::Kernels;
 use tch::{
     Tensor,
     nn::{self, Module},
@@ -27,6 +28,11 @@ impl InContextBlock {
             norm2: scope.sub("norm2").affine_norm(d, mlp_norm_eps(config.numerics)),
             mlp: Mlp::new(&scope.sub("mlp"), config),
         }
+    }
+
+    pub(super) fn optimize(&mut self, kernels: Kernels) {
+        self.attn.optimize(kernels);
+        self.mlp.optimize(kernels);
     }
 
     /// # Shapes

@@ -9,6 +9,7 @@ pub use adaln::AdaLnBlock;
 pub use adaln_zero::AdaLnZeroBlock;
 pub use cross_attention::CrossAttentionBlock;
 use dit_config::{BlockDesign, DitConfig, Numerics};
+use dit_ops::Kernels;
 pub use in_context::InContextBlock;
 use tch::Tensor;
 
@@ -45,6 +46,15 @@ impl Block {
             BlockDesign::CrossAttention => Self::CrossAttention(CrossAttentionBlock::new(scope, config)),
             BlockDesign::AdaLn => Self::AdaLn(AdaLnBlock::new(scope, config)),
             BlockDesign::AdaLnZero => Self::AdaLnZero(AdaLnZeroBlock::new(scope, config)),
+        }
+    }
+
+    pub(crate) fn optimize(&mut self, kernels: Kernels) {
+        match self {
+            Self::InContext(block) => block.optimize(kernels),
+            Self::CrossAttention(block) => block.optimize(kernels),
+            Self::AdaLn(block) => block.optimize(kernels),
+            Self::AdaLnZero(block) => block.optimize(kernels),
         }
     }
 

@@ -484,7 +484,7 @@ fn dot_fp32(sum: __m512, pixel: __m512i, weight: __m512i) -> __m512 {
 #[inline]
 fn dot_bf16(sum: __m512, pixel: __m512i, weight: __m512i) -> __m512 {
     // SAFETY: both are 512 bits; pairs of bf16 are what the words are.
-    let (pixel, weight): (__m512bh, __m512bh) = unsafe { (std::mem::transmute(pixel), std::mem::transmute(weight)) };
+    let [pixel, weight] = unsafe { std::mem::transmute::<[__m512i; 2], [__m512bh; 2]>([pixel, weight]) };
     _mm512_dpbf16_ps(sum, pixel, weight)
 }
 
