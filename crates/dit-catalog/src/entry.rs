@@ -13,7 +13,7 @@ pub(crate) const VAE_CONFIG: &str = "config.json";
 ///
 /// Invariants: the name is a plain file name, unique in its catalogue whatever the case; there is at least one file, and
 /// either all files have urls or none has; a `vae` has a `config.json`; what a `dit` pairs with is a `vae` of the same
-/// catalogue; a `dit` of the repository is a single file.
+/// catalogue; a `dit` of the repository is a single file, and so are `features` wherever they are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     pub(crate) name: String,
@@ -33,6 +33,8 @@ pub enum Kind {
     Dit,
     /// A latent codec: a folder with `config.json` and one file of weights.
     Vae,
+    /// A network whose features evaluations compare: one file, kept as it is published.
+    Features,
 }
 
 impl fmt::Display for Kind {
@@ -40,6 +42,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Dit => "dit",
             Self::Vae => "vae",
+            Self::Features => "features",
         })
     }
 }
@@ -134,12 +137,12 @@ impl Entry {
         sizes.sum()
     }
 
-    /// What to open once it is installed: a file for a DiT, a folder for a VAE.
+    /// What to open once it is installed: a file for a DiT or a feature network, a folder for a VAE.
     pub fn path_in(&self, weights: &Path) -> PathBuf {
         match (self.kind, self.is_remote()) {
             (Kind::Dit, true) => weights.join(format!("{}.safetensors", self.name)),
             (Kind::Vae, true) => weights.join(&self.name),
-            (Kind::Dit, false) => weights.join(self.files.first().map_or("", CatalogFile::path)),
+            (Kind::Dit, false) | (Kind::Features, _) => weights.join(self.files.first().map_or("", CatalogFile::path)),
             (Kind::Vae, false) => {
                 let mut paths = self.files.iter().map(|file| Path::new(&file.path));
                 let config = paths.find(|path| path.ends_with(VAE_CONFIG));
@@ -151,7 +154,7 @@ impl Entry {
     /// Every file that must be there for it to be installed.
     pub fn results_in(&self, weights: &Path) -> Vec<PathBuf> {
         match (self.kind, self.is_remote()) {
-            (Kind::Dit, true) => vec![self.path_in(weights)],
+            (Kind::Dit, true) | (Kind::Features, _) => vec![self.path_in(weights)],
             (Kind::Vae, true) => [VAE_CONFIG, VAE_WEIGHTS].map(|file| self.path_in(weights).join(file)).into(),
             (_, false) => self.files.iter().map(|file| weights.join(&file.path)).collect(),
         }

@@ -9,6 +9,7 @@
 //! | | downloaded (its files have urls) | part of the repository (no urls) |
 //! |---|---|---|
 //! | `dit` | `DIR/NAME.safetensors` | `DIR/` and the file's path |
+//! | `features` | `DIR/` and the file's name, as published | `DIR/` and the file's path |
 //! | `vae` | `DIR/NAME/{config.json,diffusion_pytorch_model.safetensors}` | `DIR/` and the folder of its `config.json` |
 //!
 //! # What it never does

@@ -97,9 +97,10 @@ impl RawEntry {
         match (self.kind, &self.pairs_with) {
             (_, None) => {}
             (Kind::Vae, Some(_)) => problems.push("is a vae: pairs_with belongs to the dit".to_owned()),
+            (Kind::Features, Some(_)) => problems.push("is features: pairs_with belongs to a dit".to_owned()),
             (Kind::Dit, Some(vae)) => match kinds.get(vae) {
                 Some(Kind::Vae) => {}
-                Some(Kind::Dit) => problems.push(format!("pairs with `{vae}`, which is no vae")),
+                Some(Kind::Dit | Kind::Features) => problems.push(format!("pairs with `{vae}`, which is no vae")),
                 None => problems.push(format!("pairs with `{vae}`, which is not listed")),
             },
         }
@@ -115,6 +116,16 @@ impl RawEntry {
             problems.push("has urls for some files only: give all of them urls, or none".to_owned());
         } else if self.kind == Kind::Dit && remote == 0 && self.files.len() > 1 {
             problems.push("is a dit of the repository: it must be one file".to_owned());
+        }
+        if self.kind == Kind::Features && self.files.iter().any(|file| file.path.contains('/') != file.urls.is_empty())
+        {
+            // What is fetched lies flat in the weights folder, under its own name.
+            problems.push(
+                "is features: a file that is fetched has no folder in its path, one of the repository has".to_owned(),
+            );
+        }
+        if self.kind == Kind::Features && self.files.len() > 1 {
+            problems.push("is features: it must be one file".to_owned());
         }
         let is_config = |file: &&RawFile| file.path.rsplit('/').next() == Some(VAE_CONFIG);
         if self.kind == Kind::Vae && self.files.iter().filter(is_config).count() != 1 {
@@ -152,6 +163,9 @@ impl RawEntry {
                 problems.push(format!("is a vae: its configuration is its {VAE_CONFIG}, not `config` here"));
             }
             return DitHints::default();
+        }
+        if self.kind == Kind::Features && *config != RawConfig::default() {
+            problems.push("is features: `config` belongs to a dit".to_owned());
         }
         let model = config.model.as_deref().and_then(|name| match name.parse() {
             Ok(model) => Some(model),

@@ -17,7 +17,16 @@ fn the_builtin_manifest_holds_the_published_facts() {
     let names: Vec<_> = catalog.entries().iter().map(|entry| entry.name()).collect();
     assert_eq!(
         names,
-        ["dit-xl-2-256", "dit-xl-2-512", "sd-vae-ft-ema", "sd-vae-ft-mse", "dit-fashion-demo", "vae-fashion-demo"]
+        [
+            "dit-xl-2-256",
+            "dit-xl-2-512",
+            "sd-vae-ft-ema",
+            "sd-vae-ft-mse",
+            "inception-fid",
+            "dit-fashion-demo",
+            "vae-fashion-demo",
+            "features-fashion-demo"
+        ]
     );
 
     let xl = catalog.get("dit-xl-2-256").unwrap();
@@ -28,6 +37,12 @@ fn the_builtin_manifest_holds_the_published_facts() {
     assert_eq!(xl.files()[0].sha256(), Some("9ec1876e4c03471bca126663a30e2d1b20610b6d2f87850a39a36f25cc685521"));
     assert_eq!(catalog.get("dit-xl-2-512").unwrap().bytes(), None);
     assert_eq!(catalog.get("sd-vae-ft-mse").unwrap().bytes(), Some(334_643_276 + 547));
+
+    let inception = catalog.get("inception-fid").unwrap();
+    assert_eq!((inception.kind(), inception.bytes()), (Kind::Features, Some(95_628_359)));
+    assert_eq!(inception.files()[0].sha256(), Some("6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"));
+    let weights = std::path::Path::new("w");
+    assert_eq!(inception.path_in(weights), weights.join("pt_inception-2015-12-05-6726825d.pth"));
 
     for entry in catalog.entries() {
         let demo = entry.name().ends_with("-demo");
@@ -167,12 +182,28 @@ fn an_unreadable_manifest_is_named() {
     assert!(error.to_string().contains("none.json"));
 }
 
+#[test]
+fn feature_networks_are_one_file() {
+    let features = |more: &str, files: &str| {
+        format!(r#"{{"name": "a", "kind": "features", "license": "MIT", {more} "files": [{files}]}}"#)
+    };
+    let fetched = r#"{"path": "a.pth", "urls": ["https://h/a"]}"#;
+    let load_one = |entry: &str| load(&format!(r#"{{"checkpoints": [{entry}]}}"#));
+    assert!(load_one(&features("", fetched)).is_ok());
+    assert!(load_one(&features("", r#"{"path": "demo/a.safetensors"}"#)).is_ok());
+    check_invalid(&features("", &format!("{fetched}, {}", fetched.replace("a.pth", "b.pth"))), &["must be one file"]);
+    check_invalid(&features("", &fetched.replace("a.pth", "x/a.pth")), &["has no folder in its path"]);
+    check_invalid(&features("", r#"{"path": "a.safetensors"}"#), &["has no folder in its path"]);
+    check_invalid(&features(r#""config": {"num_heads": 2},"#, fetched), &["belongs to a dit"]);
+    check_invalid(&features(r#""pairs_with": "b","#, fetched), &["belongs to a dit"]);
+}
+
 #[track_caller]
 fn check_suggested(name: &str, expected: &[&str]) {
     match Catalog::builtin().unwrap().get(name) {
         Err(Error::Unknown { near, known, .. }) => {
             assert!(near.iter().map(String::as_str).eq(expected.iter().copied()), "{near:?}");
-            assert_eq!(known.len(), 6);
+            assert_eq!(known.len(), 8);
         }
         other => panic!("{other:?}"),
     }

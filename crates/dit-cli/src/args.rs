@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{train::TrainArgs, train_features::TrainFeaturesArgs};
+use crate::commands::{evaluate::EvaluateArgs, train::TrainArgs, train_features::TrainFeaturesArgs};
 
 /// Class-conditional image generation with Diffusion Transformers (DiT).
 #[derive(Parser)]
@@ -29,6 +29,7 @@ pub enum Command {
     Convert(ConvertArgs),
     PrecomputeLatents(Box<PrecomputeArgs>),
     Train(Box<TrainArgs>),
+    Evaluate(Box<EvaluateArgs>),
     TrainFeatures(TrainFeaturesArgs),
     TrainClassifier(TrainClassifierArgs),
     CalibrateCache(CalibrateCacheArgs),

@@ -42,6 +42,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Convert(args) => commands::convert::run(&args),
         Command::PrecomputeLatents(args) => commands::precompute::run(&args),
         Command::Train(args) => commands::train::run(&args),
+        Command::Evaluate(args) => commands::evaluate::run(&args),
         Command::TrainFeatures(args) => commands::train_features::run(&args),
         Command::CalibrateCache(args) => commands::calibrate_cache::run(&args),
         Command::TrainClassifier(args) => commands::train_classifier::run(&args),

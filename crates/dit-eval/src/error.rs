@@ -61,8 +61,28 @@ pub enum Error {
         count: usize,
     },
 
+    /// A metric that statistics do not suffice for.
+    #[error(
+        "{metric} needs the reference's pictures, not only its statistics\n  help: give a reference with pictures, or leave it out of --metrics"
+    )]
+    NeedsPictures {
+        /// The metric.
+        metric: &'static str,
+    },
+
+    /// A metric of features that there are none of.
+    #[error("{metric} needs {what}\n  help: choose other --features or --metrics")]
+    NeedsFeatures {
+        /// The metric.
+        metric: &'static str,
+        /// What is missing.
+        what: &'static str,
+    },
+
     /// Two sides of a comparison are of different widths.
-    #[error("the samples have {samples} features, the reference {reference}\n  help: both must come from the same network")]
+    #[error(
+        "the samples have {samples} features, the reference {reference}\n  help: both must come from the same network"
+    )]
     Width {
         /// Of the samples.
         samples: usize,
@@ -106,6 +126,20 @@ pub enum Error {
         key: String,
         /// Why not.
         source: dit_data::DecodeError,
+    },
+
+    /// Pictures of different sizes.
+    #[error(
+        "{key} is {} x {}, those before it are {} x {}\n  help: pass --image-size and --crop to bring all to one size",
+        found.0, found.1, expected.0, expected.1
+    )]
+    MixedSizes {
+        /// The first that differs.
+        key: String,
+        /// Its height and width.
+        found: (usize, usize),
+        /// Those of the others.
+        expected: (usize, usize),
     },
 
     /// Pictures.

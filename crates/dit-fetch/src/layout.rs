@@ -11,12 +11,14 @@ const VAE_WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 /// Endings of files that may lie beside the results, where a user would look for them.
 const WEIGHTS: [&str; 5] = ["pt", "pth", "ckpt", "bin", "safetensors"];
 
-/// Where a file is downloaded to. For a VAE in safetensors that is where it stays; a DiT's file becomes another one.
+/// Where a file is downloaded to. For a VAE in safetensors and for features that is where it stays; a DiT's file becomes
+/// another one.
 pub(crate) fn staged(catalog: &Catalog, entry: &Entry, file: &CatalogFile, dir: &Path) -> PathBuf {
     let folder = dir.join(entry.name());
     match entry.kind() {
         Kind::Dit if may_lie_flat(catalog, entry, file) => dir.join(file.path()),
         Kind::Dit => folder.join(file.path()),
+        Kind::Features => dir.join(file.path()),
         Kind::Vae if is_config(file) => folder.join(VAE_CONFIG),
         Kind::Vae if is_safetensors(file) => folder.join(VAE_WEIGHTS),
         Kind::Vae => folder.join(file_name(file)),

@@ -39,7 +39,8 @@ impl Fetcher<'_> {
                 Ok(Standing::Ready)
             }
             Some(receipt) => self.touched(receipt),
-            // A VAE's files are what was published: their own hashes tell, as for any file that is there already.
+            // These files are what was published: their own hashes tell, as for any file that is there already.
+            None if entry.kind() == Kind::Features => Ok(Standing::Wanted),
             None if entry.kind() == Kind::Vae && entry.files().iter().any(is_safetensors) => Ok(Standing::Wanted),
             None => self.adopt(entry, trust),
         }

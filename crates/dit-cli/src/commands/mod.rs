@@ -3,6 +3,7 @@
 pub mod calibrate_cache;
 pub mod completions;
 pub mod convert;
+pub mod evaluate;
 pub mod inspect;
 pub mod latents;
 pub mod precompute;

@@ -40,8 +40,7 @@ pub struct TrainFeaturesArgs {
 
 pub fn run(args: &TrainFeaturesArgs) -> Result<()> {
     machine::set_threads(args.threads)?;
-    let recipe =
-        fs::read_to_string(&args.config).with_context(|| format!("cannot read {}", args.config.display()))?;
+    let recipe = fs::read_to_string(&args.config).with_context(|| format!("cannot read {}", args.config.display()))?;
     let settings = FeatureRecipe::from_toml(&recipe).with_context(|| args.config.display().to_string())?;
     dit_files::ensure_writable(&args.out)?;
     let source = Source::open(&args.data)?;

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, path::Path};
 
 use dit_config::TensorSpec;
-use dit_weights::{CastSource, Dtype, SafetensorsFile, TchSource, check_tensors, sha256_of, to_tensor, write_safetensors};
+use dit_weights::{CastSource, Dtype, SafetensorsFile, TchSource, check_tensors, sha256_of, write_safetensors};
 use tch::{Device, Kind, Tensor};
 
-use super::{FeatureNetwork, Features, Widths};
+use super::{FeatureNetwork, Features, Widths, read_to};
 use crate::Error;
 
 /// The side of the pictures that it takes, in pixels.
@@ -73,9 +73,7 @@ impl DemoFeatures {
             .and_then(|names| serde_json::from_str(names).ok())
             .ok_or_else(|| Error::NotDemo { path: path.to_owned() })?;
         check_tensors(&file, &specs(class_names.len()), "the demo's feature network", |_| None)?;
-        let read = |name: &str| -> Result<Tensor, Error> {
-            Ok(to_tensor(&file, name)?.f_to_kind(Kind::Float)?.f_to_device(device)?)
-        };
+        let read = |name: &str| read_to(&file, name, Kind::Float, device);
         let convolution = |(index, &(_, _, stride)): (usize, &(i64, i64, i64))| -> Result<Convolution, Error> {
             let weight = read(&format!("convolutions.{index}.weight"))?;
             Ok(Convolution { weight, bias: read(&format!("convolutions.{index}.bias"))?, stride })

@@ -130,10 +130,7 @@ impl Trainee {
             let path = path / index;
             let config = nn::ConvConfig { stride, padding: 1, bias: false, ..Default::default() };
             let norm = nn::BatchNormConfig { eps: NORM_EPSILON, ..Default::default() };
-            (
-                nn::conv2d(&path / "conv", inputs, outputs, 3, config),
-                nn::batch_norm2d(&path / "norm", outputs, norm),
-            )
+            (nn::conv2d(&path / "conv", inputs, outputs, 3, config), nn::batch_norm2d(&path / "norm", outputs, norm))
         };
         let convolutions = LAYERS.iter().enumerate().map(layer).collect();
         Self { convolutions, head: nn::linear(path / "head", WIDTH as i64, classes as i64, Default::default()) }

@@ -2,8 +2,12 @@
 
 pub mod demo;
 pub mod demo_training;
+pub mod inception;
 
-use tch::Tensor;
+use std::path::Path;
+
+use dit_weights::{SafetensorsFile, TensorSource, TorchFile, to_tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::Error;
 
@@ -51,4 +55,18 @@ pub trait FeatureNetwork {
     /// # Errors
     /// [`Error::Torch`], [`Error::PictureSize`].
     fn extract(&self, pictures: &Tensor) -> Result<Features, Error>;
+}
+
+/// Opens the tensors in a file of PyTorch's or safetensors' format.
+fn open_weights(path: &Path) -> Result<Box<dyn TensorSource>, Error> {
+    let named_so = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors"));
+    if named_so {
+        return Ok(Box::new(SafetensorsFile::open(path)?));
+    }
+    Ok(Box::new(TorchFile::open(path)?.state_dict("")?))
+}
+
+/// One tensor of `source`, as `kind` on `device`.
+fn read_to(source: &dyn TensorSource, name: &str, kind: Kind, device: Device) -> Result<Tensor, Error> {
+    Ok(to_tensor(source, name)?.f_to_kind(kind)?.f_to_device(device)?)
 }

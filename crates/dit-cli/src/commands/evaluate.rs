@@ -1,0 +1,243 @@
+//! Samples measured against a reference.
+
+mod args;
+mod label_policy;
+mod record;
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use dit_catalog::Kind;
+use dit_data::CropRecipe;
+use dit_eval::{
+    DemoFeatures, FeatureNetwork, FeatureSet, Fit, Inception, Metric, Pictures, Preprocessing, Reference, Statistics,
+    evaluate, statistics_of,
+};
+use tch::Device;
+
+pub use self::args::EvaluateArgs;
+use self::{
+    args::MetricArg,
+    record::{Network, Record, Side},
+};
+use crate::{
+    args::CropArg,
+    machine,
+    open::Library,
+    progress::bar,
+    speak::{print_json, print_out, say},
+};
+
+/// Names in the catalogue.
+const INCEPTION: &str = "inception-fid";
+const DEMO: &str = "features-fashion-demo";
+/// Fewer samples than this and a number says little about the distribution.
+const FEW: usize = 10_000;
+
+pub fn run(args: &EvaluateArgs) -> Result<()> {
+    let start = Instant::now();
+    let device = machine::parse_device(args.device.as_deref().unwrap_or("auto"))?;
+    machine::set_threads(args.threads)?;
+    let fit = fit_of(args)?;
+    match (&args.stats, &args.out, &args.samples, &args.reference) {
+        (Some(data), Some(out), None, None) => {
+            dit_files::ensure_writable(out)?;
+            let network = network(args, device)?;
+            write_statistics(args, data, out, fit, &*network)
+        }
+        (None, None, Some(samples), Some(reference)) => {
+            // Both sides are looked at before anything is loaded.
+            let samples = Input::open(samples, fit)?;
+            let reference = Input::open(reference, fit)?;
+            let network = network(args, device)?;
+            compare(args, &samples, reference, &*network, start)
+        }
+        _ => bail!("give SAMPLES and REFERENCE, or --stats DATA and --out STATS.npz"),
+    }
+}
+
+fn fit_of(args: &EvaluateArgs) -> Result<Fit> {
+    match (args.image_size, args.crop) {
+        (None, None) => Ok(Fit::AsIs),
+        (None, Some(_)) => bail!("--crop needs --image-size"),
+        (Some(side), crop) => Ok(Fit::Square {
+            side,
+            crop: match crop.unwrap_or(CropArg::Adm) {
+                CropArg::Adm => CropRecipe::Adm,
+                CropArg::Pad => CropRecipe::Pad,
+            },
+        }),
+    }
+}
+
+/// What one side of the comparison is.
+struct Input<'a> {
+    path: &'a Path,
+    pictures: Option<Pictures>,
+    statistics: Option<Statistics>,
+}
+
+impl<'a> Input<'a> {
+    fn open(path: &'a Path, fit: Fit) -> Result<Self> {
+        let named_npz = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npz"));
+        let statistics = if named_npz && path.is_file() { Statistics::read(path)? } else { None };
+        let pictures = match Pictures::open(path, fit) {
+            Ok(pictures) => Some(pictures),
+            // An archive of statistics need not hold pictures.
+            Err(_) if statistics.is_some() => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { path, pictures, statistics })
+    }
+
+    fn features(&self, args: &EvaluateArgs, network: &dyn FeatureNetwork) -> Result<Option<(FeatureSet, String)>> {
+        self.pictures.as_ref().map(|pictures| features(args, self.path, pictures, network)).transpose()
+    }
+}
+
+fn network(args: &EvaluateArgs, device: Device) -> Result<Box<dyn FeatureNetwork>> {
+    let library = Library::discover()?;
+    let (path, preprocessing) = match args.features.as_str() {
+        "demo" => return Ok(Box::new(DemoFeatures::load(&library.locate(DEMO, Kind::Features)?.path, device)?)),
+        "inception" => (library.locate(INCEPTION, Kind::Features)?.path, Preprocessing::TensorFlow),
+        "inception-pytorch-fid" => (library.locate(INCEPTION, Kind::Features)?.path, Preprocessing::PytorchFid),
+        other => (library.locate(other, Kind::Features)?.path, Preprocessing::TensorFlow),
+    };
+    match DemoFeatures::load(&path, device) {
+        Ok(demo) => Ok(Box::new(demo)),
+        Err(_) => Ok(Box::new(Inception::load(&path, preprocessing, device)?)),
+    }
+}
+
+fn write_statistics(
+    args: &EvaluateArgs,
+    data: &Path,
+    out: &Path,
+    fit: Fit,
+    network: &dyn FeatureNetwork,
+) -> Result<()> {
+    let pictures = Pictures::open(data, fit)?;
+    let (features, sha256) = features(args, data, &pictures, network)?;
+    warn_of_rank("", features.len(), network);
+    let notes = serde_json::json!({
+        "software": concat!("dit-rs ", env!("CARGO_PKG_VERSION")),
+        "pictures": sha256,
+        "count": features.len(),
+        "network": network.name(),
+        "weights": network.sha256(),
+    });
+    statistics_of(&features)?.write(out, &notes.to_string())?;
+    say(format_args!("{}: statistics of {} pictures", out.display(), features.len()));
+    Ok(())
+}
+
+/// The features of pictures, from the cache or computed now, and the pictures' hash.
+fn features(
+    args: &EvaluateArgs,
+    path: &Path,
+    pictures: &Pictures,
+    network: &dyn FeatureNetwork,
+) -> Result<(FeatureSet, String)> {
+    network.check_size(pictures.height(), pictures.width())?;
+    let sha256 = pictures.sha256()?;
+    let beside = || -> PathBuf {
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(".features");
+        path.with_file_name(name)
+    };
+    let cache = args.cache.clone().unwrap_or_else(beside);
+    let shown = bar("{msg} {wide_bar} {pos}/{len} {rate} pictures/s {eta} left");
+    shown.set_message(path.display().to_string());
+    let set = FeatureSet::extract(pictures, &sha256, network, &cache, args.batch_size, &mut |progress| {
+        shown.set_length(progress.total as u64);
+        shown.set_position(progress.done as u64);
+    });
+    shown.finish_and_clear();
+    let set = set.with_context(|| format!("features of {}", path.display()))?;
+    Ok((set, sha256))
+}
+
+fn warn_of_rank(whose: &str, count: usize, network: &dyn FeatureNetwork) -> Option<String> {
+    let width = network.widths().pooled;
+    let warning = if count <= width {
+        format!("{whose}{count} pictures for {width} features: the covariance is singular, and FID far too large")
+    } else if count < FEW {
+        format!("{whose}{count} pictures are few: FID is biased upwards; compare only with as many")
+    } else {
+        return None;
+    };
+    say(format_args!("warning: {warning}"));
+    Some(warning)
+}
+
+fn compare(
+    args: &EvaluateArgs,
+    samples: &Input,
+    reference: Input,
+    network: &dyn FeatureNetwork,
+    start: Instant,
+) -> Result<()> {
+    let Some((sample_features, sample_hash)) = samples.features(args, network)? else {
+        bail!("{} holds statistics, but no pictures; the samples must be pictures", samples.path.display())
+    };
+    let metrics = metrics_of(args, &reference, network);
+    // Statistics alone answer what asks for nothing else.
+    let needs_pictures =
+        reference.statistics.is_none() || metrics.contains(&Metric::PrecisionRecall) || metrics.contains(&Metric::Kid);
+    let reference_features = if needs_pictures { reference.features(args, network)? } else { None };
+    let seconds_features = start.elapsed().as_secs_f64();
+    let mut warnings = Vec::new();
+    warnings.extend(warn_of_rank("samples: ", sample_features.len(), network));
+    let side = Side::new(samples, &sample_hash)?;
+    let (reference_set, reference_hash) = match reference_features {
+        Some((features, hash)) => (Some(features), hash),
+        None => (None, dit_weights::sha256_of(&[reference.path])?),
+    };
+    let reference_side = Side::new(&reference, &reference_hash)?;
+    let against = match (reference.statistics, reference_set) {
+        (Some(statistics), features) => Reference::of_statistics(statistics, features),
+        (None, Some(features)) => {
+            warnings.extend(warn_of_rank("reference: ", features.len(), network));
+            Reference::of_features(features)
+        }
+        (None, None) => bail!("{} has neither pictures nor statistics", reference.path.display()),
+    };
+    let measured = evaluate(&sample_features, &against, &metrics, args.seed)?;
+    let record = Record {
+        software: concat!("dit-rs ", env!("CARGO_PKG_VERSION")),
+        samples: side,
+        reference: reference_side,
+        features: Network {
+            name: network.name().to_owned(),
+            sha256: network.sha256().to_owned(),
+            width: network.widths().pooled,
+        },
+        metrics: measured,
+        confidence: 0.95,
+        seed: args.seed,
+        warnings,
+        seconds_features,
+        seconds_total: start.elapsed().as_secs_f64(),
+        peak_rss_bytes: machine::peak_rss_bytes(),
+    };
+    if args.json { print_json(&record) } else { print_out(format_args!("{}", record.text())) }
+}
+
+/// What was asked for; by default everything that both sides have features for.
+fn metrics_of(args: &EvaluateArgs, reference: &Input, network: &dyn FeatureNetwork) -> BTreeSet<Metric> {
+    if !args.metrics.is_empty() {
+        return args.metrics.iter().map(|metric| metric.metric()).collect();
+    }
+    let spatial_known = reference.statistics.as_ref().is_none_or(|statistics| statistics.spatial.is_some());
+    let has = |metric: &MetricArg| match metric {
+        MetricArg::Fid => true,
+        MetricArg::Sfid => network.widths().spatial.is_some() && spatial_known,
+        MetricArg::Is => network.widths().logits.is_some(),
+        MetricArg::Pr | MetricArg::Kid => reference.pictures.is_some(),
+    };
+    MetricArg::ALL.iter().filter(|metric| has(metric)).map(|metric| metric.metric()).collect()
+}

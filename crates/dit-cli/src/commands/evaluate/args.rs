@@ -1,0 +1,90 @@
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use dit_eval::Metric;
+
+use crate::args::CropArg;
+
+/// Measure samples against a reference: FID, sFID, Inception score, precision and recall, KID
+///
+/// Either side: an npz with `arr_0` (uint8 N,H,W,3), a folder or tar of pictures, class folders, IDX files; the
+/// reference also an npz of statistics (`mu sigma mu_s sigma_s`).
+/// Interrupt it at any time: features are kept beside the pictures, and the same command continues.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  dit-cli evaluate samples.npz VIRTUAL_imagenet256_labeled.npz
+  dit-cli evaluate samples.npz fashion-mnist/ --features demo --image-size 32 --crop pad --json
+  dit-cli evaluate --stats imagenet/train --image-size 256 --out imagenet-256.npz")]
+pub struct EvaluateArgs {
+    /// Pictures to measure
+    #[arg(value_name = "SAMPLES", requires = "reference")]
+    pub samples: Option<PathBuf>,
+    /// Pictures or statistics to compare with
+    #[arg(value_name = "REFERENCE")]
+    pub reference: Option<PathBuf>,
+    /// Make a reference of these pictures instead
+    #[arg(long, value_name = "DATA", conflicts_with_all = ["samples", "metrics", "json"], requires = "out")]
+    pub stats: Option<PathBuf>,
+    /// Statistics to write
+    #[arg(long, value_name = "STATS.npz", requires = "stats")]
+    pub out: Option<PathBuf>,
+    /// Feature network: `inception` (as the ADM evaluator and torch-fidelity), `inception-pytorch-fid` (that package's
+    /// resizing), `demo` (Fashion-MNIST, 32 px), or a file of weights
+    #[arg(long, value_name = "NAME|PATH", default_value = "inception")]
+    pub features: String,
+    /// What to measure [default: all that both sides have]
+    #[arg(long, value_delimiter = ',')]
+    pub metrics: Vec<MetricArg>,
+    /// Side in pixels that pictures from folders, archives and IDX files are brought to [default: as they are]
+    #[arg(long, value_name = "PX")]
+    pub image_size: Option<usize>,
+    /// How they become square [default: adm]
+    #[arg(long)]
+    pub crop: Option<CropArg>,
+    /// Pictures in the network at once
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub batch_size: usize,
+    /// Seed of intervals and of KID's subsets
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Folder to keep features in [default: the pictures' path with .features appended]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// auto, cpu, cuda or cuda:N [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// CPU threads [default: all cores this process may use]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// A machine-readable record on stdout; everything else is on stderr
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MetricArg {
+    /// Fréchet distance
+    Fid,
+    /// Fréchet distance of spatial features
+    Sfid,
+    /// Inception score
+    Is,
+    /// Precision and recall
+    Pr,
+    /// Kernel distance
+    Kid,
+}
+
+impl MetricArg {
+    pub const ALL: [Self; 5] = [Self::Fid, Self::Sfid, Self::Is, Self::Pr, Self::Kid];
+
+    pub fn metric(self) -> Metric {
+        match self {
+            Self::Fid => Metric::Fid,
+            Self::Sfid => Metric::Sfid,
+            Self::Is => Metric::InceptionScore,
+            Self::Pr => Metric::PrecisionRecall,
+            Self::Kid => Metric::Kid,
+        }
+    }
+}

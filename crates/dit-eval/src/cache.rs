@@ -1,0 +1,204 @@
+//! Features on disk, a chunk at a time, so that an interrupted run continues.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::mpsc::sync_channel,
+    thread,
+};
+
+use dit_files::ensure_folder;
+use dit_weights::{SafetensorsFile, TchSource, TensorSource, to_tensor, write_safetensors};
+use tch::Tensor;
+
+use crate::{Error, FeatureNetwork, Features, Pictures, Widths};
+
+/// Pictures whose features are in one file.
+const CHUNK: usize = 1024;
+/// Batches that are decoded ahead.
+const AHEAD: usize = 2;
+/// What the folder's name begins with changes when features would.
+const VERSION: u32 = 1;
+
+/// The features of pictures, in a folder of chunks.
+///
+/// The folder's name holds the hashes of the pictures and of the network, so that features are never taken for those of others;
+/// a chunk appears whole or not at all.
+#[derive(Debug)]
+pub struct FeatureSet {
+    folder: PathBuf,
+    count: usize,
+    widths: Widths,
+}
+
+/// How far an extraction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExtractionProgress {
+    /// Pictures whose features are there.
+    pub done: usize,
+    /// Of those, how many were there before.
+    pub resumed: usize,
+    /// All pictures.
+    pub total: usize,
+}
+
+impl FeatureSet {
+    /// The features of `pictures`, whose hash is `sha256`, computed where `cache` does not have them yet.
+    ///
+    /// Pictures are read and decoded on a thread of their own while `network` computes. Every batch is of `batch_size` pictures
+    /// but for the last of a chunk of 1024, so that an interrupted run gives what an uninterrupted one does.
+    ///
+    /// # Errors
+    /// Whatever reading, computing and writing meet; [`Error::NonFinite`] for features that are not numbers.
+    pub fn extract(
+        pictures: &Pictures,
+        sha256: &str,
+        network: &dyn FeatureNetwork,
+        cache: &Path,
+        batch_size: usize,
+        progress: &mut dyn FnMut(ExtractionProgress),
+    ) -> Result<Self, Error> {
+        network.check_size(pictures.height(), pictures.width())?;
+        let short = |hash: &str| hash.chars().take(16).collect::<String>();
+        let folder = cache.join(format!("{VERSION}-{}-{}-{}", network.name(), short(network.sha256()), short(sha256)));
+        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        ensure_folder(&folder)?;
+        let set = Self { folder, count: pictures.len(), widths: network.widths() };
+        let missing: Vec<usize> = (0..set.chunks()).filter(|&chunk| set.read_chunk(chunk).is_err()).collect();
+        let absent: usize = missing.iter().map(|&chunk| set.range(chunk).len()).sum();
+        let resumed = set.count - absent;
+        let mut done = resumed;
+        progress(ExtractionProgress { done, resumed, total: set.count });
+        let batch_size = batch_size.clamp(1, CHUNK);
+        thread::scope(|scope| {
+            let (send, receive) = sync_channel::<Result<Vec<u8>, Error>>(AHEAD);
+            let (set_ref, missing_ref) = (&set, &missing);
+            scope.spawn(move || {
+                let read = || -> Result<(), Error> {
+                    let mut open = None;
+                    for &chunk in missing_ref {
+                        let range = set_ref.range(chunk);
+                        let mut reader = match open.take() {
+                            Some((at, reader)) if at == range.start => reader,
+                            _ => pictures.reader(range.start)?,
+                        };
+                        for start in range.clone().step_by(batch_size) {
+                            let batch = reader.next_batch(batch_size.min(range.end - start))?;
+                            if send.send(Ok(batch)).is_err() {
+                                return Ok(()); // nobody takes them any more
+                            }
+                        }
+                        open = Some((range.end, reader));
+                    }
+                    Ok(())
+                };
+                if let Err(error) = read() {
+                    let _ = send.send(Err(error)); // as above
+                }
+            });
+            for &chunk in &missing {
+                let range = set.range(chunk);
+                let mut parts = Vec::new();
+                for start in range.clone().step_by(batch_size) {
+                    let count = batch_size.min(range.end - start);
+                    // The reader ends early only after it has sent its error.
+                    let bytes = receive.recv().unwrap_or_else(|_| Ok(Vec::new()))?;
+                    let shape = [count as i64, pictures.height() as i64, pictures.width() as i64, 3];
+                    let features = network.extract(&Tensor::f_from_slice(&bytes)?.f_view(shape)?)?;
+                    parts.push(features);
+                    done += count;
+                    progress(ExtractionProgress { done, resumed, total: set.count });
+                }
+                set.write_chunk(chunk, &parts)?;
+            }
+            Ok(())
+        })
+        .map(|()| set)
+    }
+
+    /// Pictures there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// How many numbers there are for each.
+    pub fn widths(&self) -> Widths {
+        self.widths
+    }
+
+    /// How many chunks there are.
+    pub fn chunks(&self) -> usize {
+        self.count.div_ceil(CHUNK)
+    }
+
+    /// The features of one chunk; chunks come in the pictures' order.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] where the file cannot be read, [`Error::TensorShape`] where it is another's.
+    pub fn read_chunk(&self, chunk: usize) -> Result<Features, Error> {
+        let file = SafetensorsFile::open(self.path(chunk))?;
+        let rows = self.range(chunk).len();
+        let read = |name: &str, width: usize| -> Result<Tensor, Error> {
+            let x = to_tensor(&file, name)?;
+            if x.size() == [rows as i64, width as i64] {
+                return Ok(x);
+            }
+            let expected = "those of a chunk of these pictures";
+            Err(Error::TensorShape { what: "cached features", actual: x.size(), expected })
+        };
+        let Widths { pooled, spatial, logits } = self.widths;
+        Ok(Features {
+            pooled: read("pooled", pooled)?,
+            spatial: spatial.map(|width| read("spatial", width)).transpose()?,
+            logits: logits.map(|width| read("logits", width)).transpose()?,
+        })
+    }
+
+    /// The pooled features of all pictures (N, D), in memory.
+    ///
+    /// # Errors
+    /// As [`read_chunk`](Self::read_chunk).
+    pub fn pooled(&self) -> Result<Tensor, Error> {
+        let chunks = (0..self.chunks()).map(|chunk| Ok(self.read_chunk(chunk)?.pooled));
+        Ok(Tensor::f_cat(&chunks.collect::<Result<Vec<_>, Error>>()?, 0)?)
+    }
+
+    fn path(&self, chunk: usize) -> PathBuf {
+        self.folder.join(format!("{chunk:06}.safetensors"))
+    }
+
+    /// The pictures of a chunk.
+    fn range(&self, chunk: usize) -> std::ops::Range<usize> {
+        let start = (chunk * CHUNK).min(self.count);
+        start..(start + CHUNK).min(self.count)
+    }
+
+    fn write_chunk(&self, chunk: usize, parts: &[Features]) -> Result<(), Error> {
+        let join = |of: &dyn Fn(&Features) -> Option<&Tensor>| -> Result<Option<Tensor>, Error> {
+            let tensors: Option<Vec<&Tensor>> = parts.iter().map(of).collect();
+            Ok(tensors.map(|tensors| Tensor::f_cat(&tensors, 0)).transpose()?)
+        };
+        let joined = [
+            ("pooled", join(&|part| Some(&part.pooled))?),
+            ("spatial", join(&|part| part.spatial.as_ref())?),
+            ("logits", join(&|part| part.logits.as_ref())?),
+        ];
+        let mut tensors = Vec::new();
+        for (name, tensor) in joined {
+            let Some(tensor) = tensor else { continue };
+            let finite = tensor.f_isfinite()?.f_sum(tch::Kind::Int64)?.int64_value(&[]) as usize;
+            if finite < tensor.numel() {
+                return Err(Error::NonFinite { what: "features", count: tensor.numel() - finite });
+            }
+            tensors.push((name.to_owned(), tensor));
+        }
+        let source = TchSource::new(tensors)?;
+        debug_assert!(!source.infos().is_empty());
+        Ok(write_safetensors(&self.path(chunk), &source, &Default::default())?)
+    }
+}

@@ -1,0 +1,193 @@
+//! Samples against a reference.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use tch::Tensor;
+
+use crate::{
+    Blocks, Error, Estimate, FeatureSet, FrechetReference, Gaussian, InceptionScore, KidOptions, Moments, Statistics,
+    kernel_distance, precision_recall,
+};
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Metric {
+    /// Fréchet distance of pooled features (Heusel et al. 2017).
+    Fid,
+    /// Fréchet distance of spatial features (Nash et al. 2021).
+    Sfid,
+    /// Inception score (Salimans et al. 2016).
+    InceptionScore,
+    /// Precision and recall (Kynkäänniemi et al. 2019).
+    PrecisionRecall,
+    /// Kernel distance (Bińkowski et al. 2018).
+    Kid,
+}
+
+/// What samples are compared with: features of pictures, statistics, or both, as Dhariwal & Nichol's references have them (the
+/// statistics are then of more pictures than there are beside them).
+#[derive(Debug)]
+pub struct Reference {
+    features: Option<FeatureSet>,
+    statistics: Option<Statistics>,
+}
+
+impl Reference {
+    /// A reference of pictures' features.
+    pub fn of_features(features: FeatureSet) -> Self {
+        Self { features: Some(features), statistics: None }
+    }
+
+    /// A reference of statistics, and features where there are some.
+    pub fn of_statistics(statistics: Statistics, features: Option<FeatureSet>) -> Self {
+        Self { features, statistics: Some(statistics) }
+    }
+
+    fn features(&self, metric: &'static str) -> Result<&FeatureSet, Error> {
+        self.features.as_ref().ok_or(Error::NeedsPictures { metric })
+    }
+}
+
+/// What was measured; what was not asked for is left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Measured {
+    /// Fréchet distance of pooled features.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fid: Option<Estimate>,
+    /// Fréchet distance of spatial features.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sfid: Option<Estimate>,
+    /// Inception score.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inception_score: Option<Estimate>,
+    /// Precision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Estimate>,
+    /// Recall.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recall: Option<Estimate>,
+    /// Kernel distance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kid: Option<Estimate>,
+}
+
+/// Measures `metrics` of `samples` against `reference`. `seed` decides which samples are left out together for intervals, and
+/// KID's subsets.
+///
+/// # Errors
+/// [`Error::TooFew`], [`Error::Width`], [`Error::NeedsPictures`] and [`Error::NeedsFeatures`] for what the reference or the
+/// network lacks.
+pub fn evaluate(
+    samples: &FeatureSet,
+    reference: &Reference,
+    metrics: &BTreeSet<Metric>,
+    seed: u64,
+) -> Result<Measured, Error> {
+    let mut measured = Measured::default();
+    let blocks = Blocks::new(samples.len(), seed);
+    let asked = |metric| metrics.contains(&metric);
+    if asked(Metric::Fid) {
+        let statistics = reference.statistics.as_ref().map(|statistics| &statistics.pooled);
+        measured.fid = Some(frechet(samples, reference, statistics, Layer::Pooled, &blocks)?);
+    }
+    if asked(Metric::Sfid) {
+        let statistics = match &reference.statistics {
+            Some(statistics) => Some(
+                statistics.spatial.as_ref().ok_or(Error::NeedsFeatures { metric: "sFID", what: "mu_s and sigma_s" })?,
+            ),
+            None => None,
+        };
+        measured.sfid = Some(frechet(samples, reference, statistics, Layer::Spatial, &blocks)?);
+    }
+    if asked(Metric::InceptionScore) {
+        let mut score = InceptionScore::new(InceptionScore::SPLIT);
+        for chunk in 0..samples.chunks() {
+            let logits = samples.read_chunk(chunk)?.logits;
+            score.push(
+                &logits.ok_or(Error::NeedsFeatures { metric: "the Inception score", what: "logits" })?,
+                &blocks,
+            )?;
+        }
+        measured.inception_score = Some(score.estimate()?);
+    }
+    if asked(Metric::PrecisionRecall) {
+        let found = precision_recall(&samples.pooled()?, &reference.features("precision and recall")?.pooled()?)?;
+        (measured.precision, measured.recall) = (Some(found.precision), Some(found.recall));
+    }
+    if asked(Metric::Kid) {
+        let options = KidOptions { seed, ..KidOptions::default() };
+        let reference = reference.features("KID")?.pooled()?;
+        measured.kid = Some(kernel_distance(&samples.pooled()?, &reference, options)?);
+    }
+    Ok(measured)
+}
+
+/// Mean and covariance of the features of pictures: what a reference's file holds.
+///
+/// # Errors
+/// [`Error::TooFew`], whatever reading meets.
+pub fn statistics_of(features: &FeatureSet) -> Result<Statistics, Error> {
+    let spatial = features.widths().spatial.map(|_| gaussian_of(features, Layer::Spatial)).transpose()?;
+    Ok(Statistics { pooled: gaussian_of(features, Layer::Pooled)?, spatial })
+}
+
+#[derive(Clone, Copy)]
+enum Layer {
+    Pooled,
+    Spatial,
+}
+
+fn width_of(features: &FeatureSet, layer: Layer) -> Result<usize, Error> {
+    match layer {
+        Layer::Pooled => Ok(features.widths().pooled),
+        Layer::Spatial => {
+            let what = "spatial features, which only Inception has";
+            features.widths().spatial.ok_or(Error::NeedsFeatures { metric: "sFID", what })
+        }
+    }
+}
+
+fn layer_of(features: &FeatureSet, chunk: usize, layer: Layer) -> Result<Tensor, Error> {
+    let chunk = features.read_chunk(chunk)?;
+    match layer {
+        Layer::Pooled => Ok(chunk.pooled),
+        Layer::Spatial => chunk.spatial.ok_or(Error::NeedsFeatures { metric: "sFID", what: "spatial features" }),
+    }
+}
+
+fn gaussian_of(features: &FeatureSet, layer: Layer) -> Result<Gaussian, Error> {
+    let mut moments = Moments::new(width_of(features, layer)?)?;
+    for chunk in 0..features.chunks() {
+        moments.push(&layer_of(features, chunk, layer)?)?;
+    }
+    moments.gaussian()
+}
+
+fn frechet(
+    samples: &FeatureSet,
+    reference: &Reference,
+    statistics: Option<&Gaussian>,
+    layer: Layer,
+    blocks: &Blocks,
+) -> Result<Estimate, Error> {
+    let to = match statistics {
+        Some(statistics) => Gaussian::new(statistics.mean().copy(), statistics.covariance().copy())?,
+        None => gaussian_of(reference.features("FID")?, layer)?,
+    };
+    let width = width_of(samples, layer)?;
+    if to.width() != width {
+        return Err(Error::Width { samples: width, reference: to.width() });
+    }
+    let mut parts: Vec<Moments> = (0..Blocks::COUNT).map(|_| Moments::new(width)).collect::<Result<_, _>>()?;
+    let mut at = 0;
+    for chunk in 0..samples.chunks() {
+        let features = layer_of(samples, chunk, layer)?;
+        let count = features.size().first().copied().unwrap_or(0) as usize;
+        for (part, rows) in parts.iter_mut().zip(blocks.rows(at, count)) {
+            part.push(&features.f_index_select(0, &rows)?)?;
+        }
+        at += count;
+    }
+    FrechetReference::new(to)?.estimate(&parts)
+}

@@ -1,0 +1,213 @@
+//! NumPy archives: zip files of arrays, mapped where they are stored, unpacked into memory or past it where they are deflated.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use flate2::read::DeflateDecoder;
+use memmap2::Mmap;
+use tch::Tensor;
+
+use super::npy::{Element, Header};
+use crate::Error;
+
+/// Enough of a member to hold its header.
+const HEAD: usize = 1 << 16;
+/// The most that a deflated array of numbers may unpack to, in memory.
+const MOST_UNPACKED: u64 = 1 << 32;
+
+/// An archive of arrays, opened.
+///
+/// The file must not be shortened while it is open.
+#[derive(Debug)]
+pub(crate) struct Npz {
+    path: PathBuf,
+    map: Mmap,
+    members: BTreeMap<String, Member>,
+}
+
+#[derive(Debug, Clone)]
+struct Member {
+    deflated: bool,
+    /// Where its bytes are in the file.
+    start: usize,
+    len: usize,
+    /// Bytes once unpacked.
+    size: u64,
+}
+
+impl Npz {
+    /// Maps the file and reads its directory.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for what is no archive, [`Error::Io`].
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let bad = |problem: &str| bad(path, problem.to_owned());
+        if file.metadata().map_err(Error::io("open", path))?.len() == 0 {
+            return Err(bad("it is empty"));
+        }
+        // SAFETY: the map is read as plain bytes only; that nobody shortens the file meanwhile is this type's condition.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
+        let members = directory(&map).ok_or_else(|| bad("it is no zip archive, or its end is missing"))?;
+        Ok(Self { path: path.to_owned(), map, members })
+    }
+
+    /// Whether there is an array of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
+    /// What there is.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.members.keys().map(String::as_str)
+    }
+
+    fn member(&self, name: &str) -> Result<(&Member, &[u8]), Error> {
+        let names = || self.names().collect::<Vec<_>>().join(", ");
+        let member = self.members.get(name);
+        let member = member.ok_or_else(|| bad(&self.path, format!("it has no array {name}, but {}", names())))?;
+        let bytes = self.map.get(member.start..member.start + member.len);
+        Ok((member, bytes.ok_or_else(|| bad(&self.path, format!("{name} is cut short")))?))
+    }
+
+    /// What the array `name` is.
+    pub(crate) fn header(&self, name: &str) -> Result<Header, Error> {
+        let (member, bytes) = self.member(name)?;
+        let mut head = Vec::new();
+        let head = if member.deflated {
+            let read = DeflateDecoder::new(bytes).take(HEAD as u64).read_to_end(&mut head);
+            read.map_err(Error::io("unpack", &self.path))?;
+            &head[..]
+        } else {
+            &bytes[..bytes.len().min(HEAD)]
+        };
+        let header = Header::parse(head).map_err(|problem| bad(&self.path, format!("{name}: {problem}")))?;
+        let expected = header.byte_len().and_then(|bytes| bytes.checked_add(header.values));
+        if expected.map(|bytes| bytes as u64) != Some(member.size) {
+            return Err(bad(
+                &self.path,
+                format!("{name} has {} bytes, which its shape {:?} does not explain", member.size, header.shape),
+            ));
+        }
+        Ok(header)
+    }
+
+    /// The mapped values of `name`; none if it is deflated.
+    pub(crate) fn mapped(&self, name: &str) -> Result<Option<&[u8]>, Error> {
+        let header = self.header(name)?;
+        let (member, bytes) = self.member(name)?;
+        Ok(if member.deflated { None } else { bytes.get(header.values..) })
+    }
+
+    /// The values of `name`, from the first on.
+    pub(crate) fn reader(&self, name: &str) -> Result<Box<dyn Read + Send + '_>, Error> {
+        let header = self.header(name)?;
+        let (member, bytes) = self.member(name)?;
+        let mut reader: Box<dyn Read + Send> =
+            if member.deflated { Box::new(DeflateDecoder::new(bytes)) } else { Box::new(bytes) };
+        let mut skipped = vec![0; header.values];
+        reader.read_exact(&mut skipped).map_err(Error::io("unpack", &self.path))?;
+        Ok(reader)
+    }
+
+    /// An array of numbers, as f64.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where there is none, or it is too large for an array of statistics.
+    pub(crate) fn numbers(&self, name: &str) -> Result<Tensor, Error> {
+        let header = self.header(name)?;
+        let len = header.byte_len().unwrap_or(usize::MAX);
+        if len as u64 > MOST_UNPACKED {
+            return Err(bad(&self.path, format!("{name} of shape {:?} is too large for statistics", header.shape)));
+        }
+        let mut bytes = vec![0; len];
+        self.reader(name)?.read_exact(&mut bytes).map_err(Error::io("read", &self.path))?;
+        let values: Vec<f64> = match header.element {
+            Element::U8 => bytes.iter().map(|&byte| f64::from(byte)).collect(),
+            Element::F32 => bytes.as_chunks().0.iter().map(|&b| f64::from(f32::from_le_bytes(b))).collect(),
+            Element::F64 => bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b)).collect(),
+            Element::I32 => bytes.as_chunks().0.iter().map(|&b| f64::from(i32::from_le_bytes(b))).collect(),
+            Element::I64 => bytes.as_chunks().0.iter().map(|&b| i64::from_le_bytes(b) as f64).collect(),
+        };
+        let shape: Vec<i64> = header.shape.iter().map(|&extent| extent as i64).collect();
+        Ok(Tensor::from_slice(&values).f_view(shape.as_slice())?)
+    }
+}
+
+pub(super) fn bad(path: &Path, problem: String) -> Error {
+    let help = "give an npz with arr_0, uint8 (N, H, W, 3), or with mu and sigma";
+    Error::Input { path: path.to_owned(), problem, help }
+}
+
+/// The members by name without `.npy`, from the directory at the end of a zip file; zip64 included. None if it is none.
+fn directory(zip: &[u8]) -> Option<BTreeMap<String, Member>> {
+    // The end record is at the very end, but for a comment of up to 64 KiB.
+    let least = zip.len().saturating_sub(22 + 0xffff);
+    let end = (least..zip.len().checked_sub(21)?).rev().find(|&at| zip[at..].starts_with(b"PK\x05\x06"))?;
+    let (mut count, mut at) = (u64::from(u16_at(zip, end + 10)?), u64::from(u32_at(zip, end + 16)?));
+    let locator = end.checked_sub(20);
+    if let Some(locator) = locator.filter(|&locator| zip[locator..].starts_with(b"PK\x06\x07")) {
+        let record = usize::try_from(u64_at(zip, locator + 8)?).ok()?;
+        zip.get(record..)?.starts_with(b"PK\x06\x06").then_some(())?;
+        (count, at) = (u64_at(zip, record.checked_add(32)?)?, u64_at(zip, record.checked_add(48)?)?);
+    }
+    let mut at = usize::try_from(at).ok()?;
+    let mut members = BTreeMap::new();
+    for _ in 0..count {
+        zip.get(at..)?.starts_with(b"PK\x01\x02").then_some(())?;
+        let field16 = |offset: usize| u16_at(zip, at + offset).map(usize::from);
+        let (method, name_len, extra_len, comment_len) = (field16(10)?, field16(28)?, field16(30)?, field16(32)?);
+        let name = String::from_utf8_lossy(zip.get(at + 46..at + 46 + name_len)?).into_owned();
+        let extra = zip.get(at + 46 + name_len..at + 46 + name_len + extra_len)?;
+        let mut wide = wide_fields(extra);
+        let mut field = |offset: usize| match u32_at(zip, at + offset)? {
+            u32::MAX => wide.next(),
+            value => Some(u64::from(value)),
+        };
+        // In this order in the extra field: size, compressed size, offset.
+        let (size, len, local) = (field(24)?, field(20)?, field(42)?);
+        let (len, local) = (usize::try_from(len).ok()?, usize::try_from(local).ok()?);
+        zip.get(local..)?.starts_with(b"PK\x03\x04").then_some(())?;
+        let start = local + 30 + usize::from(u16_at(zip, local + 26)?) + usize::from(u16_at(zip, local + 28)?);
+        let encrypted = field16(8)? & 1 == 1;
+        if !encrypted && matches!(method, 0 | 8) && start.checked_add(len)? <= zip.len() {
+            let name = name.strip_suffix(".npy").map_or(name.clone(), str::to_owned);
+            members.insert(name, Member { deflated: method == 8, start, len, size });
+        }
+        at = at.checked_add(46 + name_len + extra_len + comment_len)?;
+    }
+    Some(members)
+}
+
+/// The 64-bit numbers of the zip64 field.
+fn wide_fields(mut extra: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    let mut found: &[u8] = &[];
+    while let [a, b, c, d, rest @ ..] = extra {
+        let len = usize::from(u16::from_le_bytes([*c, *d])).min(rest.len());
+        if u16::from_le_bytes([*a, *b]) == 1 {
+            found = &rest[..len];
+        }
+        extra = &rest[len..];
+    }
+    found.as_chunks::<8>().0.iter().map(|&bytes| u64::from_le_bytes(bytes))
+}
+
+fn bytes_at<const N: usize>(zip: &[u8], at: usize) -> Option<[u8; N]> {
+    zip.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
+fn u16_at(zip: &[u8], at: usize) -> Option<u16> {
+    bytes_at(zip, at).map(u16::from_le_bytes)
+}
+
+fn u32_at(zip: &[u8], at: usize) -> Option<u32> {
+    bytes_at(zip, at).map(u32::from_le_bytes)
+}
+
+fn u64_at(zip: &[u8], at: usize) -> Option<u64> {
+    bytes_at(zip, at).map(u64::from_le_bytes)
+}

@@ -1,0 +1,90 @@
+//! How far a number would move with other samples.
+
+use serde::Serialize;
+
+use super::Blocks;
+
+/// Student's t for 95 % and nine degrees of freedom, one fewer than there are blocks.
+const STUDENT_T: f64 = 2.262_157_162_740_992;
+/// The standard normal's quantile for 95 %.
+const NORMAL: f64 = 1.959_963_984_540_054;
+
+/// A number and its 95 % confidence interval over the draw of the samples.
+///
+/// The reference is held fixed, and so is the bias that FID and the Inception score have with few samples: intervals say how well
+/// a number repeats with as many other samples, not how far it is from what infinitely many would give.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Estimate {
+    /// The number.
+    pub value: f64,
+    /// Where the interval begins.
+    pub low: f64,
+    /// Where it ends.
+    pub high: f64,
+    /// Where the interval comes from.
+    pub method: IntervalMethod,
+}
+
+/// How an interval was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IntervalMethod {
+    /// Leaving out one of ten random blocks of samples at a time; Student's t (Shao & Wu 1989).
+    BlockJackknife,
+    /// Wilson 1927, of a fraction: the neighbourhoods are held fixed.
+    Wilson,
+}
+
+impl Estimate {
+    /// `value`, and what comes out when each block is left out. `least` bounds the interval from below.
+    pub(crate) fn jackknife(value: f64, without: [f64; Blocks::COUNT], least: f64) -> Self {
+        let count = Blocks::COUNT as f64;
+        let mean = without.iter().sum::<f64>() / count;
+        let squares: f64 = without.iter().map(|value| (value - mean).powi(2)).sum();
+        let half = STUDENT_T * ((count - 1.0) / count * squares).sqrt();
+        Self { value, low: (value - half).max(least), high: value + half, method: IntervalMethod::BlockJackknife }
+    }
+
+    /// The fraction `hits` / `count`, of at least one.
+    pub(crate) fn fraction(hits: usize, count: usize) -> Self {
+        let (n, p) = (count as f64, hits as f64 / count as f64);
+        let z2 = NORMAL * NORMAL;
+        let centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
+        let half = NORMAL / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
+        // Rounding must not put a fraction of 0 or 1 outside its own interval.
+        let (low, high) = ((centre - half).clamp(0.0, p), (centre + half).clamp(p, 1.0));
+        Self { value: p, low, high, method: IntervalMethod::Wilson }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_jackknife_of_a_mean_is_its_standard_error() {
+        // Ten blocks of one value each: the mean's standard error is s / √10.
+        let values = [3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0, 5.0, 3.0];
+        let sum: f64 = values.iter().sum();
+        let estimate = Estimate::jackknife(sum / 10.0, values.map(|value| (sum - value) / 9.0), 0.0);
+        let variance: f64 = values.iter().map(|value| (value - sum / 10.0).powi(2)).sum::<f64>() / 9.0;
+        let half = STUDENT_T * (variance / 10.0).sqrt();
+        assert!((estimate.high - estimate.value - half).abs() < 1e-12);
+        assert!((estimate.value - estimate.low - half).abs() < 1e-12);
+    }
+
+    #[track_caller]
+    fn check(hits: usize, count: usize, low: f64, high: f64) {
+        let estimate = Estimate::fraction(hits, count);
+        assert!((estimate.low - low).abs() < 5e-4 && (estimate.high - high).abs() < 5e-4, "{estimate:?}");
+    }
+
+    /// From Newcombe 1998, table I (method 3).
+    #[test]
+    fn wilsons_intervals_are_the_published_ones() {
+        check(81, 263, 0.2553, 0.3662);
+        check(15, 148, 0.0624, 0.1605);
+        check(0, 20, 0.0, 0.1611);
+        check(1, 29, 0.0061, 0.1718);
+    }
+}

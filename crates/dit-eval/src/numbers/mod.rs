@@ -1,0 +1,43 @@
+//! From features to numbers: all in f64, on the CPU.
+
+mod blocks;
+mod frechet;
+mod interval;
+mod kernel;
+mod manifold;
+mod moments;
+mod score;
+
+pub use blocks::Blocks;
+pub use frechet::{FrechetReference, Gaussian};
+pub use interval::{Estimate, IntervalMethod};
+pub use kernel::{KidOptions, kernel_distance};
+pub use manifold::{PrecisionRecall, precision_recall};
+pub use moments::Moments;
+pub use score::InceptionScore;
+
+use tch::{Kind, Tensor};
+
+use crate::Error;
+
+/// `x` as f64 (N, D), all finite.
+fn checked(what: &'static str, x: &Tensor) -> Result<Tensor, Error> {
+    let size = x.size();
+    let &[_, _] = &size[..] else {
+        return Err(Error::TensorShape { what, actual: size, expected: "(N, D)" });
+    };
+    let x = x.f_to_kind(Kind::Double)?;
+    let finite = x.f_isfinite()?.f_sum(Kind::Int64)?.int64_value(&[]);
+    let bad = x.numel() as i64 - finite;
+    if bad > 0 {
+        return Err(Error::NonFinite { what, count: bad as usize });
+    }
+    Ok(x)
+}
+
+/// The two (N, D) have one D.
+fn same_width(samples: &Tensor, reference: &Tensor) -> Result<(), Error> {
+    let width = |x: &Tensor| x.size().get(1).copied().unwrap_or(0) as usize;
+    let (samples, reference) = (width(samples), width(reference));
+    if samples == reference { Ok(()) } else { Err(Error::Width { samples, reference }) }
+}
