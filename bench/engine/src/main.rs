@@ -54,13 +54,15 @@ struct ServeArgs {
 enum Precision {
     Fp32,
     Bf16,
+    /// The large Linears in int8, all else in bf16.
+    Int8,
 }
 
 impl Precision {
     fn kind(self) -> Kind {
         match self {
             Self::Fp32 => Kind::Float,
-            Self::Bf16 => Kind::BFloat16,
+            Self::Bf16 | Self::Int8 => Kind::BFloat16,
         }
     }
 }
@@ -89,6 +91,7 @@ fn main() -> Result<()> {
                 Task::Sample(task) => {
                     serve::run(device, || Ok(Box::new(sample::Guided::load(&case, task, device, precision)?)))
                 }
+                Task::Decode if precision == Precision::Int8 => bail!("int8 is for sampling"),
                 Task::Decode => serve::run(device, || Ok(Box::new(decode::Decoder::load(&case, device, precision)?))),
                 Task::Train(task) => training::serve(&case, task, device, precision),
             }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use dit_diffusion::{ClassConditional, ClassifierFree, Denoiser, GuidedChannels, Timestep};
-use dit_model::Dit;
+use dit_model::{Dit, Kernels};
 use dit_weights::{Checkpoint, OpenOptions};
 use tch::{Device, Kind, Tensor};
 
@@ -22,7 +22,11 @@ pub struct Guided {
 impl Guided {
     pub fn load(case: &Case, task: &SampleTask, device: Device, precision: Precision) -> Result<Self> {
         let checkpoint = Checkpoint::open(&case.weights, &OpenOptions::default())?;
-        let dit = Dit::load(&checkpoint, device, precision.kind())?;
+        let kernels = match precision {
+            Precision::Fp32 | Precision::Bf16 => Kernels::Fused,
+            Precision::Int8 => Kernels::Int8,
+        };
+        let dit = Dit::load_with(&checkpoint, device, precision.kind(), kernels)?;
         let mut inputs = case.inputs(device)?;
         let (x, labels) = (take(&mut inputs, "x")?, take(&mut inputs, "labels")?);
         let t = Timestep(take(&mut inputs, "t")?.int64_value(&[0]) as u32);

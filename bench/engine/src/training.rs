@@ -35,6 +35,7 @@ pub fn serve(case: &Case, task: &TrainTask, device: Device, precision: Precision
     let precision = match precision {
         Precision::Fp32 => "fp32",
         Precision::Bf16 => "bf16",
+        Precision::Int8 => bail!("int8 is for sampling"),
     };
     let start = Instant::now();
     let recipe = format!(
