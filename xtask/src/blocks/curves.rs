@@ -5,36 +5,29 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// A run's validation losses and its speed.
+/// A run's validation losses.
 pub struct Curve {
     /// Step, and the loss of the averaged weights on held-out records.
     pub validation: Vec<(u64, f64)>,
-    /// The median of the windows' speeds.
-    pub images_per_second: f64,
 }
 
 impl Curve {
     /// Reads `log.jsonl` of the run.
     pub fn read(run: &Path) -> Result<Self> {
         let path = run.join("log.jsonl");
-        let text = fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}: run `cargo xtask blocks` without --report-only", path.display()))?;
-        let (mut validation, mut speeds) = (Vec::new(), Vec::new());
+        let text = fs::read_to_string(&path).with_context(|| {
+            format!("cannot read {}: run `cargo xtask blocks` without --report-only", path.display())
+        })?;
+        let mut validation = Vec::new();
         for line in text.lines() {
             let line: Value = serde_json::from_str(line).with_context(|| format!("{}: {line}", path.display()))?;
-            match line["event"].as_str() {
-                Some("validation") => {
-                    let (step, loss) = (line["step"].as_u64(), line["ema"]["loss"].as_f64());
-                    validation.extend(step.zip(loss));
-                }
-                Some("train") => speeds.extend(line["images_per_second"].as_f64()),
-                _ => {}
+            if line["event"] == "validation" {
+                let (step, loss) = (line["step"].as_u64(), line["ema"]["loss"].as_f64());
+                validation.extend(step.zip(loss));
             }
         }
         ensure!(!validation.is_empty(), "{} has no validation loss", path.display());
-        speeds.sort_by(f64::total_cmp);
-        let images_per_second = speeds.get(speeds.len() / 2).copied().unwrap_or(f64::NAN);
-        Ok(Self { validation, images_per_second })
+        Ok(Self { validation })
     }
 
     /// The last loss.
