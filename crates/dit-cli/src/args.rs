@@ -151,7 +151,7 @@ pub struct SampleArgs {
     pub noise: Option<PathBuf>,
     /// Arithmetic of the transformer and the VAE [default: fp32]
     #[arg(long)]
-    pub precision: Option<PrecisionArg>,
+    pub precision: Option<SamplePrecisionArg>,
     /// auto, cpu, cuda or cuda:N [default: auto]
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
@@ -235,6 +235,18 @@ pub enum SamplerArg {
     Heun,
     /// Euler-ancestral: adds noise
     EulerAncestral,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SamplePrecisionArg {
+    /// bf16 where the machine has instructions for it, else fp32
+    Auto,
+    /// The reference
+    Fp32,
+    /// bfloat16
+    Bf16,
+    /// The transformer's large Linears in 8 bits, all else bf16; needs AVX-512 VNNI
+    Int8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -44,7 +44,7 @@ pub use dit::Dit;
 pub use dit_config::{
     BlockDesign, ConfigError, DitConfig, DitSpec, LatentSize, Numerics, Sigma, Size, StandardModel, TensorSpec,
 };
-pub use dit_ops::Kernels;
+pub use dit_ops::{Cpu, Kernels};
 pub use error::ModelError;
 pub use final_layer::FinalLayer;
 pub use init::Initialization;

@@ -15,7 +15,7 @@ enum Form {
     /// The same tensors, computed with by oneDNN.
     Pointwise { weight: Tensor, bias: Option<Tensor>, pointwise: Pointwise },
     /// By the kernels of this crate.
-    Packed(PackedLinear),
+    Packed(Box<PackedLinear>),
 }
 
 impl Linear {
@@ -44,7 +44,7 @@ impl Linear {
             Kernels::Int8 => PackedLinear::quantize(weight, bias),
         };
         if let Some(packed) = packed {
-            self.form = Form::Packed(packed);
+            self.form = Form::Packed(Box::new(packed));
         } else if let Some(pointwise) = Pointwise::get().filter(|_| Pointwise::accepts(weight)) {
             let (weight, bias) = (weight.detach(), bias.map(Tensor::detach));
             self.form = Form::Pointwise { weight, bias, pointwise };

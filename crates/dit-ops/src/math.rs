@@ -25,7 +25,7 @@ pub(crate) fn exp(x: f32) -> f32 {
 /// GELU in its tanh form: x·½·(1 + tanh(√(2/π)·(x + 0.044715·x³))), as x·σ(2u).
 #[inline(always)]
 pub(crate) fn gelu_tanh(x: f32) -> f32 {
-    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    const TWICE_SQRT_2_OVER_PI: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::SQRT_2;
     let u = TWICE_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
     x / (1.0 + exp(-u))
 }

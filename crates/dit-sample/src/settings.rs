@@ -1,7 +1,8 @@
 use std::fmt;
 
+use dit_model::{Cpu, Kernels};
 use serde::{Deserialize, Serialize};
-use tch::Kind;
+use tch::{Device, Kind};
 
 use crate::{CfgChannels, Guidance, Interpolation, Start};
 
@@ -82,6 +83,8 @@ pub enum Precision {
     Fp32,
     /// bfloat16 weights and activations.
     Bf16,
+    /// bfloat16, but the transformer's large Linears in 8-bit integers. CPUs only.
+    Int8,
 }
 
 impl Precision {
@@ -89,15 +92,38 @@ impl Precision {
     pub fn kind(self) -> Kind {
         match self {
             Self::Fp32 => Kind::Float,
-            Self::Bf16 => Kind::BFloat16,
+            Self::Bf16 | Self::Int8 => Kind::BFloat16,
         }
     }
 
-    /// Bytes of one element.
+    /// The kernels that compute it.
+    pub fn kernels(self) -> Kernels {
+        match self {
+            Self::Fp32 | Self::Bf16 => Kernels::Fused,
+            Self::Int8 => Kernels::Int8,
+        }
+    }
+
+    /// The fastest that `device` computes faithfully: bf16 on a GPU, and on a CPU that multiplies it in hardware (AVX-512 BF16,
+    /// AMX, Arm's bf16 instructions); else fp32, as bf16 without such instructions is slower than fp32. Never int8, whose
+    /// pictures differ a little from fp32's.
+    pub fn auto(device: Device) -> Self {
+        if device.is_cuda() || Cpu::detect().bf16 { Self::Bf16 } else { Self::Fp32 }
+    }
+
+    /// Whether `device` has instructions for it. (bf16 is computed everywhere, on old CPUs slowly.)
+    pub fn is_supported(self, device: Device) -> bool {
+        match self {
+            Self::Fp32 | Self::Bf16 => true,
+            Self::Int8 => device == Device::Cpu && Cpu::detect().avx512_vnni,
+        }
+    }
+
+    /// Bytes of one activation, and of one weight at most.
     pub fn bytes(self) -> u64 {
         match self {
             Self::Fp32 => 4,
-            Self::Bf16 => 2,
+            Self::Bf16 | Self::Int8 => 2,
         }
     }
 
@@ -106,6 +132,7 @@ impl Precision {
         match self {
             Self::Fp32 => "fp32",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
         }
     }
 }

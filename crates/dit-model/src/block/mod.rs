@@ -32,7 +32,7 @@ pub enum Block {
     /// See [`InContextBlock`].
     InContext(InContextBlock),
     /// See [`CrossAttentionBlock`].
-    CrossAttention(CrossAttentionBlock),
+    CrossAttention(Box<CrossAttentionBlock>),
     /// See [`AdaLnBlock`].
     AdaLn(AdaLnBlock),
     /// See [`AdaLnZeroBlock`].
@@ -43,7 +43,7 @@ impl Block {
     pub(crate) fn new(scope: &Scope, config: &DitConfig) -> Self {
         match config.block {
             BlockDesign::InContext => Self::InContext(InContextBlock::new(scope, config)),
-            BlockDesign::CrossAttention => Self::CrossAttention(CrossAttentionBlock::new(scope, config)),
+            BlockDesign::CrossAttention => Self::CrossAttention(Box::new(CrossAttentionBlock::new(scope, config))),
             BlockDesign::AdaLn => Self::AdaLn(AdaLnBlock::new(scope, config)),
             BlockDesign::AdaLnZero => Self::AdaLnZero(AdaLnZeroBlock::new(scope, config)),
         }

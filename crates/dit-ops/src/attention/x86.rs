@@ -212,9 +212,9 @@ macro_rules! attend {
                             let query = job.sample * tokens + first + row;
                             let column = first_lane * 16;
                             let count = width.min(head - column);
+                            let start = (query * heads + job.number) * head + column;
                             // SAFETY: this query's results of this head are this task's own.
-                            let results =
-                                unsafe { job.result.slice((query * heads + job.number) * head + column, count) };
+                            let results = unsafe { job.result.slice(start, count) };
                             let factor = 1.0 / totals[row];
                             for (result, &sum) in results.iter_mut().zip(&sums[(row - first_row) * width..]) {
                                 *result = <$element>::from_f32(f32::from_bits(sum) * factor);

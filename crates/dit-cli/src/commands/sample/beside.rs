@@ -8,7 +8,7 @@ use dit_classifier::{About, Classifier};
 use dit_data::{Limits, adm_crop, decode};
 use dit_image::Picture;
 use dit_model::Dit;
-use dit_sample::{Pipeline, Source};
+use dit_sample::{Pipeline, Precision, Source};
 use dit_weights::{Checkpoint, sha256_of};
 use tch::Device;
 
@@ -69,10 +69,11 @@ impl Beside {
     }
 
     /// The pipeline with all of it.
-    pub fn join(self, pipeline: Pipeline, device: Device, kind: tch::Kind) -> Result<Pipeline> {
+    pub fn join(self, pipeline: Pipeline, device: Device, precision: Precision) -> Result<Pipeline> {
         let mut pipeline = pipeline;
         if let Some((checkpoint, _)) = &self.weaker {
-            pipeline = pipeline.with_weaker(Dit::load(checkpoint, device, kind)?)?;
+            pipeline =
+                pipeline.with_weaker(Dit::load_with(checkpoint, device, precision.kind(), precision.kernels())?)?;
         }
         if let Some((path, classifier)) = self.classifier {
             // It was opened on the CPU, where it can be checked before anything large is loaded.

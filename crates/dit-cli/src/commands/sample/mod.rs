@@ -20,8 +20,8 @@ use dit_config::DitConfig;
 use dit_diffusion::{Noise, ReplayedNoise, SeededNoise};
 use dit_model::Dit;
 use dit_sample::{
-    CfgChannels, Kept, OutputPaths, Outputs, Pipeline, Plan, Provenance, Settings, SharedOutputs, Source, Timings,
-    batch_size_that_fits,
+    CfgChannels, Kept, OutputPaths, Outputs, Pipeline, Plan, Precision, Provenance, Settings, SharedOutputs, Source,
+    Timings, batch_size_that_fits,
 };
 use dit_vae::AutoencoderKl;
 use dit_weights::{Checkpoint, SafetensorsFile, TensorSource, VaeCheckpoint, sha256_of, to_tensor};
@@ -29,7 +29,7 @@ use tch::Device;
 
 use self::{beside::Beside, request::Request, summary::Summary};
 use crate::{
-    args::SampleArgs,
+    args::{SampleArgs, SamplePrecisionArg},
     interrupt::OnInterrupt,
     machine,
     open::{Library, Located, told},
@@ -57,7 +57,10 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     let downsampling = files.vae.as_ref().map_or(8, |(vae, _)| vae.config().downsampling());
     request.check_image_size(config, downsampling)?;
     let names = ClassNames::of_checkpoint(files.checkpoint.class_names(), config.num_classes)?;
-    let settings = request.settings(config, &names)?;
+    let settings = request.settings(config, &names, device)?;
+    if args.precision == Some(SamplePrecisionArg::Auto) {
+        say(format_args!("precision: {}, the fastest faithful one here", settings.precision.name()));
+    }
     say_translation(args, &settings, config);
     let batch_size = request.batch_size.unwrap_or_else(|| {
         let memory = machine::memory_for_batches(device);
@@ -89,8 +92,8 @@ pub fn run(args: &SampleArgs) -> Result<()> {
         batch_size,
     };
     request.check_sources(&provenance)?;
-    let pipeline = files.load(device, plan.settings().precision.kind())?;
-    let pipeline = beside.join(pipeline, device, plan.settings().precision.kind())?;
+    let pipeline = files.load(device, plan.settings().precision)?;
+    let pipeline = beside.join(pipeline, device, plan.settings().precision)?;
     let seconds_load = start.elapsed().as_secs_f64();
     tracing::info!(seconds = seconds_load, precision = plan.settings().precision.name(), "weights are loaded");
     say_replaced(&request.outputs);
@@ -214,9 +217,10 @@ impl Files {
         self.vae.as_ref().map(source).transpose()
     }
 
-    fn load(&self, device: Device, kind: tch::Kind) -> Result<Pipeline> {
+    fn load(&self, device: Device, precision: Precision) -> Result<Pipeline> {
+        let kind = precision.kind();
         let vae = self.vae.as_ref().map(|(vae, _)| AutoencoderKl::load(vae, device, kind)).transpose()?;
-        Ok(Pipeline::new(Dit::load(&self.checkpoint, device, kind)?, vae)?)
+        Ok(Pipeline::new(Dit::load_with(&self.checkpoint, device, kind, precision.kernels())?, vae)?)
     }
 }
 

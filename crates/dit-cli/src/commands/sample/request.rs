@@ -12,7 +12,9 @@ use dit_sample::{
 };
 
 use super::options::Options;
-use crate::args::{GuidedChannelsArg, LabelsArg, PrecisionArg, SampleArgs, SamplerArg};
+use tch::Device;
+
+use crate::args::{GuidedChannelsArg, LabelsArg, SampleArgs, SamplePrecisionArg, SamplerArg};
 
 /// The classes that the original's script samples.
 const ORIGINAL_CLASSES: [u32; 8] = [207, 360, 387, 974, 88, 979, 417, 279];
@@ -47,7 +49,8 @@ pub struct Request {
     cfg_channels: Option<CfgChannels>,
     /// The options beyond the plain scale.
     options: Options,
-    precision: Precision,
+    /// `None` is the fastest faithful one of the device.
+    precision: Option<Precision>,
     /// The recipe that is repeated.
     recipe: Option<Recipe>,
     /// Which of the recipe's files the user replaced: their hashes need not be the recipe's.
@@ -131,14 +134,13 @@ impl Request {
                 })
                 .or(settings.map(|settings| settings.cfg_channels)),
             options,
-            precision: args
-                .precision
-                .map(|precision| match precision {
-                    PrecisionArg::Fp32 => Precision::Fp32,
-                    PrecisionArg::Bf16 => Precision::Bf16,
-                })
-                .or(settings.map(|settings| settings.precision))
-                .unwrap_or(Precision::Fp32),
+            precision: match args.precision {
+                Some(SamplePrecisionArg::Auto) => None,
+                Some(SamplePrecisionArg::Fp32) => Some(Precision::Fp32),
+                Some(SamplePrecisionArg::Bf16) => Some(Precision::Bf16),
+                Some(SamplePrecisionArg::Int8) => Some(Precision::Int8),
+                None => Some(settings.map_or(Precision::Fp32, |settings| settings.precision)),
+            },
             replaced: Replaced {
                 checkpoint: args.ckpt.is_some(),
                 vae: args.vae.is_some(),
@@ -194,7 +196,11 @@ impl Request {
     }
 
     /// The settings, with the defaults that depend on the model.
-    pub fn settings(&self, config: &DitConfig, names: &ClassNames) -> Result<Settings> {
+    pub fn settings(&self, config: &DitConfig, names: &ClassNames, device: Device) -> Result<Settings> {
+        let precision = self.precision.unwrap_or_else(|| Precision::auto(device));
+        if !precision.is_supported(device) {
+            bail!("--precision int8: needs a CPU with AVX-512 VNNI\n  help: pass --precision auto");
+        }
         let guided = config.null_class().is_some() && self.options.autoguidance_scale.is_none();
         let default_scale = if guided { DEFAULT_CFG_SCALE } else { 1.0 };
         let settings = Settings {
@@ -203,7 +209,7 @@ impl Request {
             cfg_scale: self.cfg_scale.unwrap_or(default_scale),
             cfg_channels: self.cfg_channels.unwrap_or(CfgChannels::default_for(config.in_channels)),
             seed: self.seed,
-            precision: self.precision,
+            precision,
             guidance: self.options.guidance(names)?,
             start: self.options.start(names)?,
             interpolate: self.options.interpolation(names)?,
