@@ -112,7 +112,7 @@ pub fn evaluate(
         measured.inception_score = Some(score.estimate()?);
     }
     if asked(Metric::PrecisionRecall) {
-        let found = precision_recall(&samples.pooled()?, &reference.features("precision and recall")?.pooled()?)?;
+        let found = precision_recall(&samples.pooled()?, &reference.features("precision and recall")?.pooled()?, seed)?;
         (measured.precision, measured.recall) = (Some(found.precision), Some(found.recall));
     }
     if asked(Metric::Kid) {

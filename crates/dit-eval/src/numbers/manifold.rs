@@ -1,10 +1,15 @@
 //! Precision and recall. Kynkäänniemi et al. 2019, equation 1.
 
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
 use tch::{Kind, Tensor};
 
+use super::blocks::choose;
 use super::{Estimate, checked, same_width};
 use crate::Error;
 
+/// Pictures of the reference that are taken, at most: the cost is their number times that of the samples.
+const MOST_REFERENCE: usize = 10_000;
 /// A point's neighbourhood reaches to its third neighbour.
 const NEIGHBOUR: i64 = 3;
 /// Rows and columns of a distance matrix that are in memory at once.
@@ -22,12 +27,19 @@ pub struct PrecisionRecall {
 
 /// Precision and recall of `samples` (N, D) against `reference` (M, D), with neighbourhoods up to the third neighbour.
 ///
+/// Of a reference of more than 10,000, as many are chosen by `seed`: the published numbers are against 10,000.
+///
 /// Time grows with (N + M)² · D; memory does not grow with N · M.
 ///
 /// # Errors
 /// [`Error::TooFew`] for fewer than four on either side, [`Error::Width`], [`Error::NonFinite`].
-pub fn precision_recall(samples: &Tensor, reference: &Tensor) -> Result<PrecisionRecall, Error> {
-    let (x, y) = (checked("features", samples)?, checked("reference features", reference)?);
+pub fn precision_recall(samples: &Tensor, reference: &Tensor, seed: u64) -> Result<PrecisionRecall, Error> {
+    let (x, mut y) = (checked("features", samples)?, checked("reference features", reference)?);
+    let count = y.size()[0] as usize;
+    if count > MOST_REFERENCE {
+        let chosen = choose(count, MOST_REFERENCE, &mut ChaCha8Rng::seed_from_u64(seed));
+        y = y.f_index_select(0, &Tensor::from_slice(&chosen))?;
+    }
     same_width(&x, &y)?;
     let needed = NEIGHBOUR as usize + 1;
     for (what, side) in [("samples for precision and recall", &x), ("reference samples for precision and recall", &y)] {
@@ -95,7 +107,7 @@ mod tests {
 
     #[track_caller]
     fn check(samples: &[f64], reference: &[f64], precision: f64, recall: f64) {
-        let found = precision_recall(&line(samples), &line(reference)).unwrap();
+        let found = precision_recall(&line(samples), &line(reference), 0).unwrap();
         assert_eq!((found.precision.value, found.recall.value), (precision, recall));
     }
 
@@ -123,7 +135,7 @@ mod tests {
 
     #[test]
     fn too_few_are_refused() {
-        let result = precision_recall(&line(&[1.0, 2.0, 3.0]), &line(&[1.0, 2.0, 3.0, 4.0]));
+        let result = precision_recall(&line(&[1.0, 2.0, 3.0]), &line(&[1.0, 2.0, 3.0, 4.0]), 0);
         assert!(matches!(result, Err(Error::TooFew { found: 3, needed: 4, .. })));
     }
 }

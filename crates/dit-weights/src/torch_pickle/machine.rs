@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use super::global::{Global, Known};
 use super::input::Input;
+use super::legacy::StorageSizes;
 use super::opcode::Opcode;
 use super::rebuild::{self, Storages};
 use super::value::{DictNode, Id, Node, Values};
@@ -25,22 +26,31 @@ pub(super) struct Fault {
 
 /// Runs the pickle `input`; `storages` tells where the tensors' bytes are. Returns all values and which of them is the result.
 pub(super) fn unpickle(input: &[u8], storages: &Storages<'_>) -> Result<(Values, Id), Fault> {
-    let mut machine = Machine {
-        input: Input::new(input),
-        stack: Vec::new(),
-        marks: Vec::new(),
-        memo: HashMap::new(),
-        values: Values::new(),
-        storages,
-    };
-    loop {
-        let offset = machine.input.offset();
-        match machine.step() {
-            Ok(None) => {}
-            Ok(Some(root)) => return Ok((machine.values, root)),
-            Err(problem) => return Err(Fault { offset, problem }),
-        }
-    }
+    unpickle_first(input, storages).map(|(values, root, _)| (values, root))
+}
+
+/// As [`unpickle`], of an input that goes on after the pickle: also returns the pickle's length.
+pub(super) fn unpickle_first(input: &[u8], storages: &Storages<'_>) -> Result<(Values, Id, usize), Fault> {
+    let mut machine = Machine::new(input, Persistent::Found(storages));
+    let root = machine.run()?;
+    Ok((machine.values, root, machine.input.offset()))
+}
+
+/// Runs a pickle only to learn which storages it refers to, and how long it is.
+pub(super) fn storage_sizes(input: &[u8]) -> Result<(StorageSizes, usize), Fault> {
+    let mut sizes = StorageSizes::new();
+    let mut machine = Machine::new(input, Persistent::Noted(&mut sizes));
+    machine.run()?;
+    let length = machine.input.offset();
+    Ok((sizes, length))
+}
+
+/// What is done about a reference to a storage.
+enum Persistent<'a> {
+    /// It is looked up here.
+    Found(&'a Storages<'a>),
+    /// It is noted here; its tensors are opaque.
+    Noted(&'a mut StorageSizes),
 }
 
 struct Machine<'a> {
@@ -50,10 +60,27 @@ struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
     values: Values,
-    storages: &'a Storages<'a>,
+    persistent: Persistent<'a>,
 }
 
 impl<'a> Machine<'a> {
+    fn new(input: &'a [u8], persistent: Persistent<'a>) -> Self {
+        let (input, values) = (Input::new(input), Values::new());
+        Self { input, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), values, persistent }
+    }
+
+    /// Executes up to the end of the pickle.
+    fn run(&mut self) -> Result<Id, Fault> {
+        loop {
+            let offset = self.input.offset();
+            match self.step() {
+                Ok(None) => {}
+                Ok(Some(root)) => return Ok(root),
+                Err(problem) => return Err(Fault { offset, problem }),
+            }
+        }
+    }
+
     /// Executes one instruction. `Some` is the pickle's result: the machine is done.
     fn step(&mut self) -> Result<Option<Id>, String> {
         let first = self.input.offset() == 0;
@@ -234,7 +261,13 @@ impl<'a> Machine<'a> {
             }
             Opcode::BinPersId => {
                 let pid = self.pop()?;
-                let made = rebuild::persistent(&mut self.values, pid, self.storages)?;
+                let made = match &mut self.persistent {
+                    Persistent::Found(storages) => rebuild::persistent(&mut self.values, pid, storages)?,
+                    Persistent::Noted(sizes) => {
+                        rebuild::note_storage(&self.values, pid, sizes)?;
+                        self.values.push_opaque(pid, pid)?
+                    }
+                };
                 self.stack.push(made);
             }
             Opcode::Reduce | Opcode::NewObj => {

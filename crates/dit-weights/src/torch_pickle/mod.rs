@@ -1,13 +1,14 @@
 //! Reads what Python's `torch.save` writes, without Python and without executing anything of it.
 //!
 //! Such a file is a zip archive: `PREFIX/data.pkl` is a pickle that describes Python objects, `PREFIX/data/KEY` are the
-//! tensors' bytes. The pickle is a program for a small stack machine; in Python it may call any function there is. Here
+//! tensors' bytes; before PyTorch 1.6 it was a row of pickles with the bytes behind them. The pickle is a program for a small stack machine; in Python it may call any function there is. Here
 //! it runs on a machine that builds data only ([`Value`]): the few calls that make tensors and dictionaries are
 //! acted out, whatever else would be called becomes an opaque value. Every length, offset, stride and count is bounded.
 
 mod archive;
 mod global;
 mod input;
+mod legacy;
 mod machine;
 mod opcode;
 mod rebuild;
@@ -107,7 +108,7 @@ impl TorchFile {
     ///
     /// # Errors
     /// Each says what the file is instead and what to do: empty, a web page, a git-lfs pointer, cut short, corrupt,
-    /// compressed, written by a PyTorch before 1.6, a TorchScript archive, a pickle without tensors' storages, …
+    /// compressed, a TorchScript archive, a pickle without tensors' storages, …
     pub fn open(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).map_err(Error::io("open", path))?;
         let metadata = file.metadata().map_err(Error::io("open", path))?;
@@ -154,6 +155,10 @@ impl TorchFile {
     }
 
     fn parse(path: PathBuf, bytes: Bytes) -> Result<Self, Error> {
+        if bytes.starts_with(legacy::MAGIC) {
+            let (values, root) = legacy::read(&bytes).map_err(|fault| pickle_error(&path, fault))?;
+            return Ok(Self::new(path, bytes, values, root));
+        }
         refuse_other_formats(&path, &bytes)?;
         let unreadable = |problem| Error::Archive { path: path.clone(), problem };
         let archive = Archive::parse(&bytes).map_err(unreadable)?;
@@ -202,9 +207,12 @@ impl TorchFile {
     }
 }
 
+fn pickle_error(path: &Path, fault: machine::Fault) -> Error {
+    Error::Pickle { path: path.into(), offset: fault.offset, problem: fault.problem }
+}
+
 fn unpickle(path: &Path, pickle: &[u8], storages: &HashMap<&str, Range<usize>>) -> Result<(Values, Id), Error> {
-    let fault =
-        |fault: machine::Fault| Error::Pickle { path: path.into(), offset: fault.offset, problem: fault.problem };
+    let fault = |fault| pickle_error(path, fault);
     if pickle.len() > MAX_PICKLE_BYTES {
         let problem = format!("{} bytes are too many for a description of tensors", pickle.len());
         return Err(fault(machine::Fault { offset: 0, problem }));
@@ -214,8 +222,6 @@ fn unpickle(path: &Path, pickle: &[u8], storages: &HashMap<&str, Range<usize>>) 
 
 /// Tells files of other kinds apart by how they start.
 fn refuse_other_formats(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    /// Protocol 2, then the integer 0x1950a86a20f9469cfc6c.
-    const BEFORE_1_6: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
     let not_torch = |what, help| Error::NotTorch { path: path.into(), what, help };
     if bytes.is_empty() {
         return Err(Error::EmptyFile { path: path.into() });
@@ -231,10 +237,6 @@ fn refuse_other_formats(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         return Err(Error::WebPage { path: path.into() });
     }
     Err(match bytes {
-        _ if bytes.starts_with(BEFORE_1_6) => not_torch(
-            "it was written by a PyTorch before 1.6, or with _use_new_zipfile_serialization=False",
-            "in Python: torch.save(torch.load(FILE, map_location='cpu'), NEW_FILE)",
-        ),
         [0x80, 2..=5, ..] => not_torch(
             "it is a plain Python pickle",
             "if it holds tensors, load it in Python and save their dictionary with torch.save",

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::global::Known;
+use super::legacy::StorageSizes;
 use super::tensor::StridedTensor;
 use super::value::{DictNode, Id, Node, StorageNode, Values};
 use crate::Dtype;
@@ -14,8 +15,13 @@ pub(super) type Storages<'a> = HashMap<&'a str, Range<usize>>;
 /// The object behind a persistent id. PyTorch has one kind: `("storage", class, key, device, number of elements)`.
 /// Any other is opaque.
 pub(super) fn persistent(values: &mut Values, pid: Id, storages: &Storages<'_>) -> Result<Id, String> {
-    let Some(&[tag, class, key, _device, numel]) = values.sequence(pid) else {
-        return values.push_opaque(pid, pid);
+    // Before PyTorch 1.6 a sixth value followed: of which storage this one was a view. There were none but in the oldest files.
+    let (tag, class, key, numel) = match values.sequence(pid) {
+        Some(&[tag, class, key, _device, numel]) => (tag, class, key, numel),
+        Some(&[tag, class, key, _device, numel, view]) if matches!(values.node(view), Node::None) => {
+            (tag, class, key, numel)
+        }
+        _ => return values.push_opaque(pid, pid),
     };
     if !matches!(values.node(tag), Node::Str(tag) if &**tag == "storage") {
         return values.push_opaque(pid, pid);
@@ -39,6 +45,16 @@ pub(super) fn persistent(values: &mut Values, pid: Id, storages: &Storages<'_>) 
         ));
     }
     values.push(Node::Storage(StorageNode { dtype, bytes }))
+}
+
+/// Notes the key, element size and number of elements that a persistent id names, where it is a storage's.
+pub(super) fn note_storage(values: &Values, pid: Id, sizes: &mut StorageSizes) -> Result<(), String> {
+    let Some(&[_tag, class, key, _device, numel, ..]) = values.sequence(pid) else { return Ok(()) };
+    let (Node::Global(class), Node::Str(key)) = (values.node(class), values.node(key)) else { return Ok(()) };
+    if let Some(Known::Storage(dtype)) = class.known {
+        sizes.insert(key.clone(), (dtype.size(), index(values, numel, "a storage's size")?));
+    }
+    Ok(())
 }
 
 /// The result of calling `callable`: what the allow-list says of it, else opaque.

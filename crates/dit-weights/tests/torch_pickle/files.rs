@@ -27,6 +27,31 @@ fn plain_dictionaries_of_every_protocol_and_dtype() {
 }
 
 #[test]
+fn files_from_before_the_zip_format() {
+    let [old, new] = ["before-1.6.pt", "protocol-2.pt"].map(|name| read_all(&open(name).state_dict("").unwrap()));
+    assert!(!old.is_empty());
+    assert_eq!(old, new);
+}
+
+#[test]
+fn files_from_before_the_zip_format_are_bounded_by_their_bytes() {
+    let whole = std::fs::read(torch_fixture("before-1.6.pt")).unwrap();
+    for length in 0..whole.len() {
+        assert!(TorchFile::from_bytes("cut.pt", whole[..length].to_vec()).is_err(), "{length} of {}", whole.len());
+    }
+    for at in 0..whole.len() {
+        let mut tampered = whole.clone();
+        tampered[at] ^= 0x81;
+        // Whatever it says: it does not panic, and reads nothing from outside.
+        if let Ok(file) = TorchFile::from_bytes("tampered.pt", tampered)
+            && let Ok(dict) = file.state_dict("")
+        {
+            dict.infos().keys().for_each(|name| drop(dict.read(name)));
+        }
+    }
+}
+
+#[test]
 fn views_are_laid_out_row_major() {
     check("views.pt", "");
 }

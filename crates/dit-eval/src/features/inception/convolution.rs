@@ -3,6 +3,7 @@
 use dit_weights::TensorSource;
 use tch::{Device, Kind, Tensor};
 
+use super::pointwise;
 use crate::Error;
 use crate::features::read_to;
 
@@ -64,7 +65,11 @@ impl Convolution {
 
     /// relu(conv(x)): (N, inputs, H, W) → (N, outputs, H′, W′).
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        Ok(self.linear(x)?.f_relu_()?)
+        let Self { weight, bias, stride, padding } = self;
+        match pointwise::convolution_relu(x, weight, bias, *stride, *padding)? {
+            Some(y) => Ok(y),
+            None => Ok(self.linear(x)?.f_relu_()?),
+        }
     }
 
     /// conv(x), without the ReLU.

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod convolution;
+mod pointwise;
 mod resize;
 
 use std::{collections::BTreeMap, path::Path};
