@@ -206,6 +206,12 @@ pub fn pairs(scale: Scale) -> Vec<Pair> {
     cases.iter().flat_map(of_case).collect()
 }
 
+/// Where a pair of this name stands among all; those of earlier versions come last.
+pub fn position(name: &str) -> usize {
+    let names = [Scale::Cpu, Scale::Cuda, Scale::Quick].into_iter().flat_map(pairs).map(|pair| pair.name());
+    names.enumerate().find(|(_, known)| known == name).map_or(usize::MAX, |(position, _)| position)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,6 +242,8 @@ mod tests {
         let names: Vec<String> = check(Scale::Cpu).iter().map(Pair::name).collect();
         assert!(names.contains(&"xl2-256/bf16/compile-bf16".to_owned()), "{names:?}");
         assert!(names.contains(&"xl2-256/int8/ours-bf16".to_owned()), "{names:?}");
+        assert!(position("xl2-256/fp32/eager-fp32") < position("xl2-256/int8/ours-bf16"));
+        assert!(position("train-s2/bf16/compile-bf16") < position("from an earlier version"));
         assert!(check(Scale::Cuda).iter().all(Pair::runs_on_cuda));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::cases;
 use super::machine::Machine;
 use super::record::{Figures, NO_REFERENCE, PairRecord, Record};
 use super::statistics::Summary;
@@ -22,7 +23,8 @@ pub fn table(records: &[Record]) -> String {
         text.push_str(&describe(machine));
         text.push_str("\n\n");
     }
-    let pairs: Vec<&PairRecord> = records.iter().filter_map(as_pair).collect();
+    let mut pairs: Vec<&PairRecord> = records.iter().filter_map(as_pair).collect();
+    pairs.sort_by_cached_key(|pair| cases::position(&pair.name));
     if !pairs.is_empty() {
         pairs_table(&mut text, &pairs);
     }
@@ -97,7 +99,8 @@ fn pairs_table(text: &mut String, pairs: &[&PairRecord]) {
     }
     text.push_str(
         "\nTimes are medians (quartiles) of steps; ratios, medians (quartiles) over rounds of the peer's time over ours. \
-         Differences are |result − reference| / |reference|, the reference being PyTorch's fp32.\n\n",
+         Differences are ‖result − reference‖ / ‖reference‖, the reference being PyTorch's fp32. A `+` after a commit: there \
+         were changes beside it.\n\n",
     );
 }
 
@@ -125,7 +128,7 @@ fn ratio(ratio: Summary) -> String {
 fn verdict(pair: &PairRecord) -> &'static str {
     match pair.target {
         Some(target) if pair.ratio.median >= target => ", met",
-        Some(_) => ", missed",
+        Some(_) => ", **missed**",
         None => "",
     }
 }
@@ -211,7 +214,7 @@ mod tests {
             &["Example 1, 2 cores, 24 GB", "| DiT-XL/2 | bf16 | 0.50 s (0.50–0.50) | 600 (80 % of 750) |"],
         );
         check(pair(1.2, 0.0), &["1.20× (1.20–1.20) | 1.15×, met | 1.5e-2, 1.5e-2 |"]);
-        check(pair(1.1, 0.3), &["1.15×, missed", "others took 30 % of the machine"]);
+        check(pair(1.1, 0.3), &["1.15×, **missed**", "others took 30 % of the machine"]);
         let mut wrong = pair(1.2, 0.0);
         wrong.ours.difference = None;
         check(wrong, &["**not comparable**"]);
