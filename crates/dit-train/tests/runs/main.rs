@@ -1,0 +1,7 @@
+//! Whole runs on small latents: what is continued, what the recipe's options do, what goes wrong and what becomes of it.
+
+mod going_on;
+mod guarded;
+mod options;
+mod refused;
+mod support;

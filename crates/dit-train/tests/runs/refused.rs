@@ -1,0 +1,139 @@
+//! What cannot be begun or continued, and why.
+
+use std::{fs, path::Path};
+
+use dit_train::{Run, StopRequest, TrainError, Unobserved};
+use tch::Device;
+
+use crate::support::{Latents, Place, Seen, recipe};
+
+#[test]
+fn one_process_a_folder() {
+    let place = Place::new(Latents::Varied);
+    let recipe = recipe(&["train.checkpoint_every=2"]);
+    let mut first = place.start(&recipe, "run").unwrap();
+    assert!(matches!(place.start(&recipe, "run"), Err(TrainError::Locked { .. })));
+    first.train(&mut Unobserved, &StopRequest::new()).unwrap();
+    assert!(matches!(place.resume(&recipe, "run"), Err(TrainError::Locked { .. })));
+    drop(first);
+    assert!(place.resume(&recipe, "run").is_ok());
+    assert!(matches!(place.start(&recipe, "run"), Err(TrainError::Exists { .. })));
+}
+
+/// A run that was trained, then continued with other keys: the error's text, or none.
+#[track_caller]
+fn check_changed(keys: &[&str], says: Option<&str>) {
+    let place = Place::new(Latents::Varied);
+    place.train(&recipe(&[]), "run");
+    match (place.resume(&recipe(keys), "run"), says) {
+        (Ok(_), None) => {}
+        (Err(error @ TrainError::Recipe { .. }), Some(says)) => assert!(error.to_string().contains(says), "{error}"),
+        (other, _) => panic!("{keys:?}: {:?}", other.map(|run| run.step())),
+    }
+}
+
+#[test]
+fn a_changed_recipe_is_refused_where_it_would_be_another_run() {
+    check_changed(&["optim.lr=2e-3"], Some("optim.lr: 0.001 in the run, 0.002 now"));
+    check_changed(&["train.seed=1"], Some("train.seed: 0 in the run, 1 now"));
+    check_changed(&["model.hidden=32"], Some("model.hidden: 16 in the run, 32 now"));
+    check_changed(&["ema.decays=[0.5, 0.9]"], Some("ema.decays: [0.5] in the run, [0.5, 0.9] now"));
+    check_changed(&["train.steps=30", "train.keep_last=1", "train.log_every=7", "samples.count=1"], None);
+}
+
+#[test]
+fn other_latents_are_refused() {
+    let place = Place::new(Latents::Varied);
+    place.train(&recipe(&[]), "run");
+    let other = Latents::Constant.write(place.folder.path());
+    let result = Run::resume(&recipe(&[]), &other, &place.run_folder("run"), Device::Cpu);
+    assert!(matches!(result, Err(TrainError::Unfit { .. })), "{result:?}");
+}
+
+/// Continuing after a change to the newest checkpoint's folder.
+#[track_caller]
+fn check_damaged(change: impl FnOnce(&Path), says: &str) {
+    let place = Place::new(Latents::Varied);
+    place.train(&recipe(&["train.checkpoint_every=6"]), "run");
+    change(&place.run_folder("run").join("checkpoints/step-00000012"));
+    let error = place.resume(&recipe(&["train.checkpoint_every=6"]), "run").unwrap_err();
+    assert!(matches!(error, TrainError::Damaged { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(says) && text.contains("step-00000012") && text.contains("help:"), "{text}");
+    // As the help says.
+    fs::remove_dir_all(place.run_folder("run").join("checkpoints/step-00000012")).unwrap();
+    assert_eq!(place.resume(&recipe(&["train.checkpoint_every=6"]), "run").unwrap().step(), 6);
+}
+
+#[test]
+fn damaged_checkpoints_are_refused_by_name() {
+    let flip = |file: &'static str| {
+        move |folder: &Path| {
+            let mut bytes = fs::read(folder.join(file)).unwrap();
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            fs::write(folder.join(file), bytes).unwrap();
+        }
+    };
+    check_damaged(flip("model.safetensors"), "model.safetensors has changed");
+    check_damaged(flip("optimizer.safetensors"), "optimizer.safetensors has changed");
+    check_damaged(|folder| fs::remove_file(folder.join("ema-0.5.safetensors")).unwrap(), "ema-0.5.safetensors");
+    check_damaged(|folder| fs::write(folder.join("state.json"), "{").unwrap(), "state.json");
+    check_damaged(|folder| fs::remove_file(folder.join("state.json")).unwrap(), "state.json");
+}
+
+#[test]
+fn a_state_of_a_later_version_is_said_to_be_one() {
+    let place = Place::new(Latents::Varied);
+    place.train(&recipe(&[]), "run");
+    let path = place.run_folder("run").join("checkpoints/step-00000012/state.json");
+    fs::write(&path, fs::read_to_string(&path).unwrap().replacen("\"format\": 1", "\"format\": 2", 1)).unwrap();
+    let error = place.resume(&recipe(&[]), "run").unwrap_err();
+    assert!(matches!(error, TrainError::Format { found: 2, expected: 1, .. }), "{error}");
+}
+
+#[test]
+fn nothing_is_not_continued() {
+    let place = Place::new(Latents::Varied);
+    assert!(matches!(place.resume(&recipe(&[]), "nowhere"), Err(TrainError::NoRun { .. })));
+    assert!(!place.run_folder("nowhere").exists());
+    fs::create_dir(place.run_folder("empty")).unwrap();
+    assert!(matches!(place.resume(&recipe(&[]), "empty"), Err(TrainError::NoRun { .. })));
+}
+
+#[test]
+fn batches_larger_than_the_data_are_refused_before_anything_is_made() {
+    let place = Place::new(Latents::Varied);
+    assert!(matches!(place.start(&recipe(&["train.batch_size=97"]), "run"), Err(TrainError::Data(_))));
+    assert!(!place.run_folder("run").exists());
+}
+
+/// A full disk: a small file system of its own, which only root can make.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_costs_checkpoints_but_not_the_run() {
+    use std::process::Command;
+
+    let place = Place::new(Latents::Varied);
+    let folder = place.run_folder("run");
+    fs::create_dir(&folder).unwrap();
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(&folder).output();
+    if !mount.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: a small file system can be mounted only by root");
+        return;
+    }
+    let recipe = recipe(&["train.steps=12", "train.checkpoint_every=2", "train.keep_last=9"]);
+    let mut seen = Seen::default();
+    let result = place.start(&recipe, "run").unwrap().train(&mut seen, &StopRequest::new());
+    let newest = place.resume(&recipe, "run").map(|run| run.step());
+    let left = fs::read_dir(folder.join("checkpoints")).unwrap().count();
+    assert!(Command::new("umount").arg(&folder).status().unwrap().success());
+
+    assert_eq!(seen.steps.len(), 12, "training went on");
+    assert!(!seen.written.is_empty() && !seen.failed.is_empty(), "{seen:?}");
+    assert!(seen.failed.iter().all(|(_, disk_full)| *disk_full), "{:?}", seen.failed);
+    assert_eq!(newest.unwrap(), *seen.written.last().unwrap(), "the last one written is intact");
+    assert_eq!(left, seen.written.len(), "no half of a checkpoint is left");
+    // The last one has nothing after it to make up for it.
+    assert!(result.unwrap_err().is_disk_full());
+}
