@@ -1,3 +1,4 @@
+use dit_config::{Predict, Process, SigmaKind};
 use tch::Tensor;
 
 use crate::{Coefficients, Error, Result};
@@ -95,6 +96,22 @@ impl Prediction {
 impl Parameterization {
     /// Noise and learned range: every released DiT.
     pub const DIT: Self = Self { mean: MeanTarget::Epsilon, variance: Variance::LearnedRange };
+
+    /// That of a described process.
+    pub fn of(process: &Process) -> Self {
+        Self {
+            mean: match process.predict {
+                Predict::Epsilon => MeanTarget::Epsilon,
+                Predict::X0 => MeanTarget::X0,
+                Predict::V => MeanTarget::V,
+            },
+            variance: match process.sigma {
+                SigmaKind::Learned => Variance::LearnedRange,
+                SigmaKind::FixedSmall => Variance::FixedSmall,
+                SigmaKind::FixedLarge => Variance::FixedLarge,
+            },
+        }
+    }
 
     /// The channels a network must give for latents of `channels`.
     pub fn output_channels(self, channels: i64) -> i64 {

@@ -110,7 +110,6 @@ impl Sampler<'_> {
     }
 
     /// The next state, and the estimate of x₀ that led there.
-
     fn advance(
         &self,
         denoiser: &dyn Denoiser,

@@ -1,3 +1,5 @@
+use dit_config::{NoiseScheduleKind, Process};
+
 use crate::{Error, Result, SampleSchedule, Spacing, Timestep};
 
 /// The most training steps a schedule may have; a bound on memory, far above any use.
@@ -14,6 +16,17 @@ pub struct NoiseSchedule {
 }
 
 impl NoiseSchedule {
+    /// The schedule of a described process.
+    ///
+    /// # Errors
+    /// For numbers of steps that its kind cannot have.
+    pub fn of(process: &Process) -> Result<Self> {
+        match process.schedule {
+            NoiseScheduleKind::Linear => Self::linear(process.steps),
+            NoiseScheduleKind::Cosine => Self::cosine(process.steps),
+        }
+    }
+
     /// The linear schedule of Ho et al. 2020, from 10⁻⁴ to 0.02 at 1000 steps, scaled by 1000/T for other lengths. DiT's own.
     ///
     /// # Errors

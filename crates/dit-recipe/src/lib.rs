@@ -28,6 +28,7 @@ mod section;
 mod sections;
 mod values;
 
+pub use dit_config::{NoiseScheduleKind, Predict, SigmaKind};
 pub use error::{Error, Place, Problem};
 pub use plan::{Memory, Plan};
 pub use recipe::{DataShape, Difference, Recipe};
@@ -36,6 +37,6 @@ pub use sections::{
     TrainSection, ValidationSection,
 };
 pub use values::{
-    ClipNorm, Every, Flip, HeldOut, LogitNormal, Loss, LrSchedule, ModelName, NoiseScheduleKind, NonFinitePolicy,
-    Posterior, Precision, Predict, SigmaKind, Timesteps, Weighting,
+    ClipNorm, Every, Flip, HeldOut, LogitNormal, Loss, LrSchedule, ModelName, NonFinitePolicy, Posterior, Precision,
+    Timesteps, Weighting,
 };

@@ -100,7 +100,7 @@ impl Plan {
         }
     }
 
-    /// The most images per second that a device of so many multiply-accumulates per second trains.
+    /// Images per second of a device that keeps up so many multiply-accumulates per second.
     pub fn images_per_second(&self, macs_per_second: f64) -> f64 {
         macs_per_second / self.training_macs.max(1) as f64
     }

@@ -1,16 +1,12 @@
 use std::{collections::BTreeSet, ops::Deref};
 
-use dit_config::{DitConfig, DitSpec, LatentSize, Numerics, Sigma, Size, StandardModel};
+use dit_config::{DitConfig, DitSpec, LatentSize, Numerics, Sigma, SigmaKind, Size, StandardModel};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use crate::{
-    Error, Place, Problem, Sections, check,
-    section::Change,
-    values::{ModelName, SigmaKind},
-};
+use crate::{Error, Place, Problem, Sections, check, section::Change, values::ModelName};
 
 /// A recipe that can be followed: complete, and checked. Read its values as fields (it dereferences to [`Sections`]).
 ///

@@ -2,13 +2,13 @@
 
 use std::num::NonZeroU64;
 
-use dit_config::{BlockDesign, LatentSize};
+use dit_config::{BlockDesign, LatentSize, NoiseScheduleKind, Predict, Process, SigmaKind};
 
 use crate::{
     section::sections,
     values::{
-        ClipNorm, Every, Flip, HeldOut, Loss, LrSchedule, ModelName, NoiseScheduleKind, NonFinitePolicy, Posterior,
-        Precision, Predict, SigmaKind, Timesteps, Weighting,
+        ClipNorm, Every, Flip, HeldOut, Loss, LrSchedule, ModelName, NonFinitePolicy, Posterior, Precision, Timesteps,
+        Weighting,
     },
 };
 
@@ -143,5 +143,13 @@ sections! {
     [guardian] GuardianSection {
         /// When a loss or gradient is no number: `stop`, `skip` or `roll-back`.
         Free on_non_finite: NonFinitePolicy = NonFinitePolicy::Stop;
+    }
+}
+
+impl DiffusionSection {
+    /// What a network of this recipe must be sampled with.
+    pub fn process(&self) -> Process {
+        let Self { schedule, steps, predict, sigma, .. } = *self;
+        Process { schedule, steps, predict, sigma }
     }
 }

@@ -39,34 +39,6 @@ macro_rules! words {
 }
 
 words! {
-    /// The forward process.
-    NoiseScheduleKind {
-        /// Betas from 1e-4 to 0.02 (Ho et al. 2020).
-        Linear,
-        /// ᾱ follows a squared cosine (Nichol & Dhariwal 2021).
-        Cosine,
-    }
-
-    /// What the network estimates.
-    Predict {
-        /// The noise.
-        Epsilon,
-        /// The clean latent.
-        X0,
-        /// The velocity √ᾱ ε − √(1 − ᾱ) x₀ (Salimans & Ho 2022).
-        V,
-    }
-
-    /// Where the reverse process' variance comes from.
-    SigmaKind {
-        /// The network interpolates between the two bounds (Nichol & Dhariwal 2021, eq. 15).
-        Learned,
-        /// The posterior's.
-        FixedSmall,
-        /// Beta.
-        FixedLarge,
-    }
-
     /// What is minimised.
     Loss {
         /// Squared error, plus the variational bound where the variance is learned.

@@ -1,15 +1,12 @@
 use std::ops::Range;
 
-use dit_config::{DitConfig, Sigma};
+use dit_config::{DitConfig, Process, Sigma};
 use dit_diffusion::{
-    Ddim, Ddpm, DpmPlusPlus, Draw, EulerAncestral, GuidanceScale, Heun, LatentShape, MeanTarget, Noise, NoiseSchedule,
-    Parameterization, SampleSchedule, SdeDpmPlusPlus, Solver, Spacing, UniPc, Variance,
+    Ddim, Ddpm, DpmPlusPlus, Draw, EulerAncestral, GuidanceScale, Heun, LatentShape, Noise, NoiseSchedule,
+    Parameterization, SampleSchedule, SdeDpmPlusPlus, Solver, Spacing, UniPc,
 };
 
 use crate::{Error, Interpolation, SamplerKind, Settings, Start};
-
-/// Training steps of every published DiT.
-const TRAIN_STEPS: usize = 1000;
 
 /// More images than anybody samples in one run; every count and index below fits easily.
 pub const MOST_IMAGES: usize = 100_000_000;
@@ -20,8 +17,8 @@ pub const MOST_IMAGES: usize = 100_000_000;
 #[derive(Debug)]
 pub struct Plan {
     settings: Settings,
+    process: Process,
     schedule: SampleSchedule,
-    parameterization: Parameterization,
     first_image: u64,
     classes: Vec<u32>,
     batch_size: usize,
@@ -72,7 +69,8 @@ impl Plan {
             return Err(Error::NoNullClass);
         }
         let spacing: Spacing = settings.steps.parse()?;
-        let training = NoiseSchedule::linear(TRAIN_STEPS)?;
+        let process = process(config, &settings)?;
+        let training = NoiseSchedule::of(&process)?;
         let whole = training.respaced(&spacing)?;
         let walked = settings.start.steps(whole.num_steps())?;
         let schedule = whole.least_noisy(walked)?;
@@ -82,12 +80,7 @@ impl Plan {
         };
         let scale = settings.guidance.scale(settings.cfg_scale, &training)?;
         check_options(config, &settings, classes.len())?;
-        let variance = match config.sigma {
-            Sigma::Learned => Variance::LearnedRange,
-            Sigma::Fixed => Variance::FixedLarge,
-        };
-        let parameterization = Parameterization { mean: MeanTarget::Epsilon, variance };
-        let plan = Self { settings, schedule, parameterization, first_image, classes, batch_size, scale, inversion };
+        let plan = Self { settings, process, schedule, first_image, classes, batch_size, scale, inversion };
         plan.solver()?;
         Ok(plan)
     }
@@ -112,9 +105,26 @@ impl Plan {
         self.inversion.as_ref()
     }
 
+    /// The diffusion process that is sampled.
+    pub fn process(&self) -> Process {
+        self.process
+    }
+
     /// How the network's output is read.
     pub fn parameterization(&self) -> Parameterization {
-        self.parameterization
+        Parameterization::of(&self.process)
+    }
+
+    /// Whether a weaker checkpoint of process `weaker` can guide: its outputs are mixed with the network's.
+    ///
+    /// # Errors
+    /// [`Error::Companion`] for another process.
+    pub fn check_weaker(&self, weaker: &Process) -> Result<(), Error> {
+        if *weaker == self.process {
+            return Ok(());
+        }
+        let problem = format!("it was trained on another process, {weaker}; the checkpoint on {}", self.process);
+        Err(Error::Companion { which: "weaker checkpoint", problem })
     }
 
     /// A fresh solver for one batch.
@@ -170,6 +180,27 @@ impl Plan {
             classes: classes.to_vec(),
         })
     }
+}
+
+/// The process that the settings say, else the original's.
+fn process(config: &DitConfig, settings: &Settings) -> Result<Process, Error> {
+    let original = Process::original(config.sigma);
+    let process = settings.process.unwrap_or(original);
+    let incompatible = |what: String, help: &str| Err(Error::Incompatible { what, help: help.to_owned() });
+    if process.output() != config.sigma {
+        let network = match config.sigma {
+            Sigma::Learned => "learns its variance",
+            Sigma::Fixed => "has no outputs for a variance",
+        };
+        let help = "take the process from the checkpoint that is sampled from";
+        return incompatible(format!("the process is {process}, but the network {network}"), help);
+    }
+    // Classifiers are trained on the original's noise.
+    if settings.guidance.classifier_scale.is_some() && !process.noises_as(&original) {
+        let what = format!("classifiers know latents noised as the original noises them, the checkpoint {process}");
+        return incompatible(what, "leave --classifier out");
+    }
+    Ok(process)
 }
 
 /// What does not depend on the schedule.

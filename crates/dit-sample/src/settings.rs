@@ -1,5 +1,6 @@
 use std::fmt;
 
+use dit_config::Process;
 use dit_model::{Cpu, Kernels};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
@@ -42,6 +43,13 @@ impl SamplerKind {
             Self::Ddpm | Self::Ddim { .. } | Self::EulerAncestral => "250",
             Self::DpmPlusPlus2M | Self::DpmPlusPlus3M | Self::DpmPlusPlus2MSde | Self::UniPc | Self::Heun => "lambda20",
         }
+    }
+
+    /// [`default_steps`](Self::default_steps), or all where a process has fewer.
+    pub fn default_steps_of(self, process: &Process) -> &'static str {
+        let steps = self.default_steps();
+        let count = steps.trim_start_matches("lambda").parse::<usize>().unwrap_or(0);
+        if count > process.steps { "all" } else { steps }
     }
 }
 
@@ -153,6 +161,9 @@ pub struct Settings {
     pub seed: u64,
     /// Arithmetic of the networks.
     pub precision: Precision,
+    /// The diffusion process that the checkpoint was trained on; none stands for the original's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
     /// What guides beside the plain scale.
     #[serde(default, skip_serializing_if = "Guidance::is_default")]
     pub guidance: Guidance,
@@ -182,6 +193,7 @@ impl Default for Settings {
             cfg_channels: CfgChannels::Three,
             seed: 0,
             precision: Precision::Fp32,
+            process: None,
             guidance: Guidance::default(),
             start: Start::Noise,
             interpolate: None,

@@ -29,6 +29,5 @@ pub use event::{
     Event, Losses, Observer, ObserverError, Remedy, StepReport, Unobserved, ValidationReport, WindowReport,
 };
 pub use guardian::{NonFiniteReport, Stage};
-pub use objective::{noise_schedule, parameterization};
 pub use run::{Outcome, Run};
 pub use stop::StopRequest;

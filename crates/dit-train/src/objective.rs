@@ -2,9 +2,8 @@
 
 use dit_diffusion::{
     LossKind, LossTerms, MeanTarget, NoiseSchedule, NoisedBatch, Objective, Parameterization, Spacing, StepTables,
-    Variance,
 };
-use dit_recipe::{DiffusionSection, Loss, NoiseScheduleKind, Predict, SigmaKind, Weighting};
+use dit_recipe::{DiffusionSection, Loss, Weighting};
 use tch::{Device, Kind, Tensor};
 
 use crate::TrainError;
@@ -20,8 +19,9 @@ pub(crate) struct TrainingObjective {
 
 impl TrainingObjective {
     pub(crate) fn new(section: &DiffusionSection, device: Device) -> Result<Self, TrainError> {
-        let schedule = noise_schedule(section)?;
-        let parameterization = parameterization(section);
+        let process = section.process();
+        let schedule = NoiseSchedule::of(&process)?;
+        let parameterization = Parameterization::of(&process);
         let kind = match section.loss {
             Loss::Mse => LossKind::Mse,
             Loss::RescaledMse => LossKind::RescaledMse,
@@ -70,33 +70,6 @@ impl TrainingObjective {
             (None, _) => total,
         };
         Ok(LossTerms { mse, vlb, total })
-    }
-}
-
-/// The forward process of a recipe.
-///
-/// # Errors
-/// [`TrainError::Diffusion`] where it has too few steps.
-pub fn noise_schedule(section: &DiffusionSection) -> Result<NoiseSchedule, TrainError> {
-    Ok(match section.schedule {
-        NoiseScheduleKind::Linear => NoiseSchedule::linear(section.steps)?,
-        NoiseScheduleKind::Cosine => NoiseSchedule::cosine(section.steps)?,
-    })
-}
-
-/// How the output of a recipe's network is to be read.
-pub fn parameterization(section: &DiffusionSection) -> Parameterization {
-    Parameterization {
-        mean: match section.predict {
-            Predict::Epsilon => MeanTarget::Epsilon,
-            Predict::X0 => MeanTarget::X0,
-            Predict::V => MeanTarget::V,
-        },
-        variance: match section.sigma {
-            SigmaKind::Learned => Variance::LearnedRange,
-            SigmaKind::FixedSmall => Variance::FixedSmall,
-            SigmaKind::FixedLarge => Variance::FixedLarge,
-        },
     }
 }
 

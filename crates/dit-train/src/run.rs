@@ -297,7 +297,12 @@ impl Run {
     fn metadata(&self) -> Metadata {
         let names = &self.data.class_names;
         let class_names = (names.len() == self.data.config.num_classes).then(|| names.clone());
-        Metadata { config: Some(ModelConfig::Dit(self.data.config.clone())), class_names, ..Metadata::default() }
+        Metadata {
+            config: Some(ModelConfig::Dit(self.data.config.clone())),
+            process: Some(self.recipe.diffusion.process()),
+            class_names,
+            ..Metadata::default()
+        }
     }
 
     /// Weights, averages, moments and step of the newest checkpoint.

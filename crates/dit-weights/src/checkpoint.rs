@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dit_config::{DitConfig, LatentSize, Numerics, StandardModel};
+use dit_config::{DitConfig, LatentSize, Numerics, Process, StandardModel};
 
 use crate::{
     Error, Layout, Metadata, Mismatch, ModelConfig, TensorInfo, TensorSource, TensorView, WeightsKind,
@@ -15,6 +15,7 @@ use crate::{
     hints::{Hints, agree},
     infer::{infer_config, looks_like},
     layout::{MappedSource, canonical_dit},
+    metadata::PROCESS,
     weights::{Weights, open_weights},
 };
 
@@ -119,6 +120,7 @@ impl Checkpoint {
             metadata.class_names = folder::class_names(&located.folder);
         }
         check_class_names(&located.weights, &metadata, &config)?;
+        check_process(&located.weights, &metadata, &config)?;
         metadata.config = Some(ModelConfig::Dit(config.clone()));
         Ok(Self { tensors, config, metadata, layout, files: Files::new(located.weights) })
     }
@@ -126,6 +128,11 @@ impl Checkpoint {
     /// The model's configuration.
     pub fn config(&self) -> &DitConfig {
         &self.config
+    }
+
+    /// The diffusion process to sample with: what the file says, else the original's.
+    pub fn process(&self) -> Process {
+        self.metadata.process.unwrap_or(Process::original(self.config.sigma))
     }
 
     /// What the file says about itself. Its configuration is always there: [`config`](Self::config).
@@ -222,4 +229,16 @@ fn check_class_names(files: &[PathBuf], metadata: &Metadata, config: &DitConfig)
         key: "dit.classes",
         problem: format!("{named} names for {} classes", config.num_classes),
     })
+}
+
+/// A variance is learned by a network that has outputs for it.
+fn check_process(files: &[PathBuf], metadata: &Metadata, config: &DitConfig) -> Result<(), Error> {
+    match metadata.process {
+        Some(process) if process.output() != config.sigma => Err(Error::Metadata {
+            path: files.first().cloned().unwrap_or_default(),
+            key: PROCESS,
+            problem: format!("sigma is {:?}, but the network's is {:?}", process.sigma, config.sigma),
+        }),
+        _ => Ok(()),
+    }
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dit_config::{DitConfig, TensorSpec, VaeSpec};
+use dit_config::{DitConfig, Process, TensorSpec, VaeSpec};
 
 use dit_files::{AtomicFile, AtomicFolder};
 
@@ -52,6 +52,8 @@ pub struct Converted {
     pub from: Layout,
     /// The layout written.
     pub to: Layout,
+    /// The diffusion process that a transformer was trained on.
+    pub process: Option<Process>,
     /// The files written.
     pub files: Vec<PathBuf>,
     /// Bytes of values written.
@@ -107,7 +109,11 @@ pub fn convert(
         }
         Format::Folder => write_folder(output, tensors, &metadata, &network.config(), &mut report)?,
     };
-    Ok(Converted { config: network.config(), from: network.source_layout(), to, files, bytes: total })
+    let process = match &network {
+        Network::Dit(dit) => Some(dit.process()),
+        Network::Vae(_) => None,
+    };
+    Ok(Converted { config: network.config(), from: network.source_layout(), to, process, files, bytes: total })
 }
 
 /// The kinds of output, told by its name.
@@ -170,6 +176,10 @@ fn layout(network: &Network, output: &Path, format: Format, asked: Option<Layout
         (Network::Vae(_), _, Format::Torch) => Err(unwritable(
             "a .pt file has no place for the VAE's configuration".to_owned(),
             "name a .safetensors file or a folder",
+        )),
+        (Network::Dit(dit), Layout::Original, Format::Torch) if !dit.process().is_original() => Err(unwritable(
+            format!("a .pt file cannot say how it was trained ({}); it would be sampled wrongly", dit.process()),
+            "name a .safetensors file",
         )),
         (_, Layout::Original, Format::Folder) => {
             Err(unwritable("a folder holds diffusers' layout".to_owned(), "name a .safetensors or .pt file"))

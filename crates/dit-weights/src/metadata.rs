@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, path::Path, str::FromStr};
 
-use dit_config::{DitConfig, DitSpec, VaeConfig, VaeSpec};
+use dit_config::{DitConfig, DitSpec, Process, VaeConfig, VaeSpec};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -14,6 +14,8 @@ const FORMAT: u32 = 1;
 const FORMAT_KEY: &str = "dit.format";
 const KIND: &str = "dit.kind";
 const CONFIG: &str = "dit.config";
+/// The diffusion process; absent, it is the original's.
+pub(crate) const PROCESS: &str = "dit.process";
 const CLASSES: &str = "dit.classes";
 const ORIGIN_NAME: &str = "dit.origin.name";
 const ORIGIN_SHA256: &str = "dit.origin.sha256";
@@ -70,6 +72,8 @@ pub struct Origin {
 pub struct Metadata {
     /// The network's configuration.
     pub config: Option<ModelConfig>,
+    /// The diffusion process that a transformer was trained on; without, the original's.
+    pub process: Option<Process>,
     /// A name for each class.
     pub class_names: Option<Vec<String>>,
     /// Where the weights came from.
@@ -101,6 +105,9 @@ impl Metadata {
                 put(CONFIG, json!(VaeSpec::from(config.clone())).to_string());
             }
             None => {}
+        }
+        if let Some(process) = &self.process {
+            put(PROCESS, json!(process).to_string());
         }
         if let Some(names) = &self.class_names {
             put(CLASSES, json!(names).to_string());
@@ -146,6 +153,7 @@ impl Metadata {
         };
         Ok(Self {
             config,
+            process: reader.json(PROCESS)?,
             class_names: reader.json(CLASSES)?,
             origin: reader
                 .take(ORIGIN_NAME)
@@ -196,11 +204,14 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use dit_config::Sigma;
+
     use super::*;
 
     fn full() -> Metadata {
         Metadata {
             config: Some(ModelConfig::Dit("DiT-S/8".parse().unwrap())),
+            process: Some(Process { steps: 500, ..Process::original(Sigma::Learned) }),
             class_names: Some(vec!["tench".to_owned(), "goldfish, \"Carassius\"".to_owned()]),
             origin: Some(Origin { name: "a.pt".to_owned(), sha256: "00ff".to_owned() }),
             weights: Some(WeightsKind::Ema),
@@ -237,6 +248,12 @@ mod tests {
         check_refused(CONFIG, "{", "EOF");
         check_refused(CONFIG, "{}", "missing field");
         check_refused(CLASSES, "{}", "sequence");
+        let process = |schedule: &str, steps: &str| {
+            format!(r#"{{"schedule": "{schedule}", "steps": {steps}, "predict": "v", "sigma": "learned"}}"#)
+        };
+        check_refused(PROCESS, &process("sigmoid", "1000"), "unknown variant `sigmoid`, expected `linear` or `cosine`");
+        check_refused(PROCESS, &process("linear", "-1"), "-1");
+        check_refused(PROCESS, "{}", "missing field");
         check_refused(WEIGHTS, "best", "expected ema or raw");
         check_refused(STEP, "-1", "whole number");
         let mut spec = DitSpec::from("DiT-S/8".parse::<DitConfig>().unwrap());

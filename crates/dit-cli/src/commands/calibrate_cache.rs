@@ -57,6 +57,7 @@ pub fn run(args: &CalibrateCacheArgs) -> Result<()> {
         cfg_scale: if config.null_class().is_some() { args.cfg_scale } else { 1.0 },
         cfg_channels: CfgChannels::default_for(config.in_channels),
         seed: args.seed,
+        process: Some(checkpoint.process()),
         ..Settings::default()
     };
     let pipeline = Pipeline::new(Dit::load(&checkpoint, device, Element::Float)?, None)?;

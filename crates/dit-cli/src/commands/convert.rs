@@ -77,6 +77,12 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
             config.heads
         ));
     }
+    if let (Some(process), Layout::Diffusers) = (done.process.filter(|process| !process.is_original()), done.to) {
+        say(format_args!(
+            "note: the weights' metadata says that they were trained on a {process}; diffusers does not read that: give its \
+             scheduler the same"
+        ));
+    }
     for file in &done.files {
         say(format_args!("wrote {}", file.display()));
     }

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use dit_config::{DitSpec, VaeSpec};
+use dit_config::{DitSpec, Process, VaeSpec};
 use dit_sample::{Precision, bytes_per_picture};
 use dit_weights::{Checkpoint, Error, Metadata, Network, OpenOptions, TensorSource, VaeCheckpoint, find_non_finite};
 use serde::Serialize;
@@ -26,6 +26,8 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     macs: Option<u64>,
     config: serde_json::Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<Process>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<Memory>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,6 +101,7 @@ fn report_dit(checkpoint: &Checkpoint) -> Result<Report> {
         parameters: config.parameters(),
         macs: Some(config.macs()),
         config: serde_json::to_value(DitSpec::from(config.clone()))?,
+        process: Some(checkpoint.process()),
         memory: Some(memory),
         classes: checkpoint.class_names().map(<[String]>::to_vec),
         ..common(checkpoint, checkpoint.metadata())?
@@ -135,6 +138,7 @@ fn common(source: &dyn TensorSource, metadata: &Metadata) -> Result<Report> {
         parameters: 0,
         macs: None,
         config: serde_json::Value::Null,
+        process: None,
         memory: None,
         classes: None,
         weights: metadata.weights.map(|kind| kind.to_string()),
@@ -178,6 +182,9 @@ fn text(report: &Report) -> String {
         for (key, value) in object {
             line(if object.keys().next() == Some(key) { "config" } else { "" }, format!("{key} = {value}"));
         }
+    }
+    if let Some(process) = &report.process {
+        line("process", process.to_string());
     }
     if let Some(weights) = &report.weights {
         line("weights", weights.clone());

@@ -6,7 +6,7 @@ use std::{
 
 use dit_diffusion::{
     BatchNoise, ClassConditional, ClassifierFree, ClipX0, Denoiser, DenoiserError, DpmPlusPlus, GuidedChannels,
-    LatentShape, Parameterization, SampleSchedule, Sampler, SeededNoise, Timestep, from_fn,
+    LatentShape, NoiseSchedule, Parameterization, SampleSchedule, Sampler, SeededNoise, Timestep, from_fn,
 };
 use dit_image::{Caption, Picture, grid, write_png};
 use dit_model::Dit;
@@ -14,7 +14,7 @@ use dit_recipe::{Recipe, SamplesSection};
 use dit_vae::{AutoencoderKl, LatentCodec, Latents};
 use tch::{Kind, Tensor};
 
-use crate::{Event, Observer, ObserverError, TrainError, noise_schedule, parameterization};
+use crate::{Event, Observer, ObserverError, TrainError};
 
 /// Samples that are computed at once.
 const BATCH: usize = 16;
@@ -42,8 +42,9 @@ impl SampleGrids {
     /// If the schedule has not as many steps as are to be sampled in.
     pub fn new(run: &Path, recipe: &Recipe, vae: AutoencoderKl) -> Result<Self, TrainError> {
         let request = recipe.samples.clone();
-        let schedule = noise_schedule(&recipe.diffusion)?.respaced(&format!("lambda{}", request.steps).parse()?)?;
-        let parameterization = parameterization(&recipe.diffusion);
+        let process = recipe.diffusion.process();
+        let schedule = NoiseSchedule::of(&process)?.respaced(&format!("lambda{}", request.steps).parse()?)?;
+        let parameterization = Parameterization::of(&process);
         Ok(Self { run: run.to_owned(), request, schedule, parameterization, vae })
     }
 

@@ -8,7 +8,7 @@ use dit_classifier::{About, Classifier};
 use dit_data::{Limits, adm_crop, decode};
 use dit_image::Picture;
 use dit_model::Dit;
-use dit_sample::{Pipeline, Precision, Source};
+use dit_sample::{Pipeline, Plan, Precision, Source};
 use dit_weights::{Checkpoint, sha256_of};
 use tch::Device;
 
@@ -26,12 +26,13 @@ pub struct Beside {
 }
 
 impl Beside {
-    pub fn open(request: &Request, files: &Files) -> Result<Self> {
+    pub fn open(request: &Request, files: &Files, plan: &Plan) -> Result<Self> {
         let weaker = match &request.weaker {
             Some(text) => {
                 let at =
                     Library::discover()?.locate(text, Kind::Dit).with_context(|| request.hint("--autoguidance"))?;
                 let checkpoint = Checkpoint::open(&at.path, &at.options).context("--autoguidance")?;
+                plan.check_weaker(&checkpoint.process())?;
                 Some((checkpoint, at))
             }
             None => None,

@@ -57,7 +57,7 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     let downsampling = files.vae.as_ref().map_or(8, |(vae, _)| vae.config().downsampling());
     request.check_image_size(config, downsampling)?;
     let names = ClassNames::of_checkpoint(files.checkpoint.class_names(), config.num_classes)?;
-    let settings = request.settings(config, &names, device)?;
+    let settings = request.settings(config, &files.checkpoint.process(), &names, device)?;
     if args.precision == Some(SamplePrecisionArg::Auto) {
         say(format_args!("precision: {}, the fastest faithful one here", settings.precision.name()));
     }
@@ -73,7 +73,7 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     let (noise, noise_source) = open_noise(&request)?;
     plan.check_noise(config, &*noise)?;
     let picture_size = files.picture_size();
-    let beside = Beside::open(&request, &files)?;
+    let beside = Beside::open(&request, &files, &plan)?;
     request.outputs.check(&plan, picture_size, request.shows, &files.inputs(&request))?;
 
     let provenance = Provenance {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use dit_classes::ClassNames;
-use dit_config::DitConfig;
+use dit_config::{DitConfig, Process};
 use dit_image::read_recipe;
 use dit_sample::{
     CfgChannels, Interpolation, LabelPolicy, MOST_IMAGES, OpenedAs, OutputPaths, Precision, Provenance, Recipe,
@@ -196,7 +196,13 @@ impl Request {
     }
 
     /// The settings, with the defaults that depend on the model.
-    pub fn settings(&self, config: &DitConfig, names: &ClassNames, device: Device) -> Result<Settings> {
+    pub fn settings(
+        &self,
+        config: &DitConfig,
+        process: &Process,
+        names: &ClassNames,
+        device: Device,
+    ) -> Result<Settings> {
         let precision = self.precision.unwrap_or_else(|| Precision::auto(device));
         if !precision.is_supported(device) {
             bail!("--precision int8: needs a CPU with AVX-512 VNNI\n  help: pass --precision auto");
@@ -205,11 +211,12 @@ impl Request {
         let default_scale = if guided { DEFAULT_CFG_SCALE } else { 1.0 };
         let settings = Settings {
             sampler: self.sampler,
-            steps: self.steps.clone().unwrap_or_else(|| self.sampler.default_steps().to_owned()),
+            steps: self.steps.clone().unwrap_or_else(|| self.sampler.default_steps_of(process).to_owned()),
             cfg_scale: self.cfg_scale.unwrap_or(default_scale),
             cfg_channels: self.cfg_channels.unwrap_or(CfgChannels::default_for(config.in_channels)),
             seed: self.seed,
             precision,
+            process: (!process.is_original()).then_some(*process),
             guidance: self.options.guidance(names)?,
             start: self.options.start(names)?,
             interpolate: self.options.interpolation(names)?,

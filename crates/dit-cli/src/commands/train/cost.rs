@@ -43,10 +43,12 @@ pub fn say_plan(recipe: &Recipe, config: &DitConfig, records: u64, device: Devic
     let speed = plan.images_per_second(linear_speed(recipe, config, device));
     let epochs = plan.images as f64 / records.max(1) as f64;
     say(format_args!(
-        "{} steps of {} images, {epochs:.1} times the data; at most {speed:.1} images/s, as fast as Linears run here: {} or more",
+        "{} steps of {} images, {epochs:.1} times the data; about {speed:.1} images/s and {}, estimated from one Linear timed for {} s just \
+         now: other work on this machine moves it",
         recipe.train.steps,
         recipe.train.batch_size,
         duration(plan.images as f64 / speed.max(1e-9)),
+        MEASURE.as_secs_f64(),
     ));
     let expected = expected_loss(config);
     if !expected.is_empty() {
