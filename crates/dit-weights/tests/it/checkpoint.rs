@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::common::{fixture, tiny, weights_of, with_heads};
-use dit_config::{BlockDesign, DitConfig, DitSpec, LatentSize, Sigma, StandardModel, VaeConfig};
+use dit_config::{BlockDesign, DitConfig, DitSpec, LatentSize, Process, Sigma, StandardModel, VaeConfig};
 use dit_weights::{
     CastSource, Checkpoint, Dtype, Error, Layout, MemorySource, Metadata, ModelConfig, OpenOptions, SafetensorsFile,
     TensorSource, TensorView, TorchFile, VaeCheckpoint, WeightsKind, find_non_finite, position_table, torch_save,
@@ -283,6 +283,7 @@ fn metadata_says_all_and_an_option_may_not_contradict_it() {
     let checkpoint = Checkpoint::open(&path, &OpenOptions::default()).unwrap();
     assert_eq!(checkpoint.config(), &config);
     assert_eq!(checkpoint.metadata(), &metadata);
+    assert_eq!(checkpoint.process(), Process::original(config.sigma));
     assert_eq!(checkpoint.class_names(), Some(&names[..]));
     assert_eq!(checkpoint.sha256().unwrap(), dit_weights::sha256_of(&[&path]).unwrap());
 
@@ -298,6 +299,11 @@ fn metadata_says_all_and_an_option_may_not_contradict_it() {
     }
     let error = Checkpoint::open(&path, &OpenOptions { weights: Some(WeightsKind::Ema), ..default() }).unwrap_err();
     assert!(error.to_string().contains("has no ema weights: it says that its weights are raw"), "{error}");
+
+    let wrong = Metadata { process: Some(Process::original(Sigma::Fixed)), ..metadata.clone() };
+    write_safetensors(&path, &weights_of(&config), &wrong.to_map()).unwrap();
+    let error = Checkpoint::open(&path, &default()).unwrap_err().to_string();
+    assert!(error.contains("dit.process") && error.contains("sigma"), "{error}");
 
     let wrong = Metadata { class_names: Some(names[1..].to_vec()), ..metadata };
     write_safetensors(&path, &weights_of(&config), &wrong.to_map()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use dit_config::{BlockDesign, LatentSize, Numerics};
+use dit_config::{BlockDesign, LatentSize, NoiseScheduleKind, Numerics, Predict, Process};
 use dit_weights::{
     Checkpoint, ConvertOptions, Converted, Dtype, Error, Layout, MemorySource, Metadata, ModelConfig, Network, Origin,
     Progress, SafetensorsFile, TensorSource, TensorView, VaeCheckpoint, convert, sha256_of, write_safetensors,
@@ -281,4 +281,34 @@ fn what_an_output_cannot_hold_is_refused() {
     write_safetensors(&at("in.safetensors"), &source, &metadata.to_map()).unwrap();
     check_unwritable(&at("in.safetensors"), &at("x"), None, "its position table is not the one");
     assert_eq!(listing(folder.path()), ["in.safetensors", "out.safetensors"]);
+}
+
+#[test]
+fn the_process_is_kept_where_it_can_be_and_nowhere_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let config = tiny(BlockDesign::AdaLnZero).with(|spec| spec.latent = LatentSize::square(4)).unwrap();
+    let weights = &weights_of(&config);
+    let original = Process::original(config.sigma);
+    let cosine = Process { schedule: NoiseScheduleKind::Cosine, steps: 500, predict: Predict::V, ..original };
+    for process in [original, cosine] {
+        let config = Some(ModelConfig::Dit(config.clone()));
+        let metadata = Metadata { config, process: Some(process), ..Metadata::default() };
+        write_safetensors(&at("in.safetensors"), &weights, &metadata.to_map()).unwrap();
+        let plain = ConvertOptions::default();
+        for (from, to) in [("in.safetensors", "a.safetensors"), ("a.safetensors", "hub"), ("hub", "b.safetensors")] {
+            let converted = run(&at(from), &at(to), &plain).unwrap();
+            assert_eq!(converted.process, Some(process));
+            assert_eq!(Checkpoint::open(at(to), &Default::default()).unwrap().process(), process, "{to}");
+        }
+        match run(&at("a.safetensors"), &at("c.pt"), &plain) {
+            Ok(_) => assert!(process.is_original()),
+            Err(error) => {
+                assert_eq!(process, cosine);
+                let text = error.to_string();
+                assert!(text.contains("cosine schedule of 500 steps") && text.contains(".safetensors"), "{text}");
+            }
+        }
+        fs::remove_dir_all(at("hub")).unwrap();
+    }
 }
