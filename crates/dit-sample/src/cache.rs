@@ -89,8 +89,9 @@ impl<'a> BlockCache<'a> {
         let change = change.view([-1, self.images]); // (1 or 2, N)
         let worst = change.amax([0_i64].as_slice(), true).expand_as(&change).reshape([-1]); // (M,)
         let worst = Vec::<f64>::try_from(worst.to_kind(Kind::Double)).unwrap_or_default();
-        // Negated, so that NaN is stale.
-        (0..).zip(worst).filter(|&(_, change)| !(change < self.factor)).map(|(row, _)| row).collect()
+        // NaN is stale.
+        let is_stale = |change: f64| change.is_nan() || change >= self.factor;
+        (0..).zip(worst).filter(|&(_, change)| is_stale(change)).map(|(row, _)| row).collect()
     }
 
     fn count(&self, rows: i64, stale: i64) {
@@ -122,6 +123,14 @@ mod tests {
         (store, dit)
     }
 
+    /// Latents that grow step by step, each image at its speed.
+    fn states(speeds: &[f64], step: usize) -> Tensor {
+        let base = (Tensor::arange(64 * 16, (Kind::Float, Device::Cpu)) * 0.7).sin().view([1, 4, 16, 16]);
+        let base = base.upsample_nearest2d([32, 32], None, None);
+        let speeds = Tensor::from_slice(speeds).to_kind(Kind::Float).view([-1, 1, 1, 1]);
+        base * (speeds * step as f64 + 1.0)
+    }
+
     /// Tokens through cached blocks over a few slowly changing states, and what was counted.
     fn walk(factor: f64, speeds: &[f64]) -> (Vec<Tensor>, CacheReport) {
         let (_store, dit) = dit();
@@ -131,13 +140,7 @@ mod tests {
         let labels = Tensor::zeros([n as i64], (Kind::Int64, Device::Cpu));
         let t = Tensor::full([n as i64], 500, (Kind::Int64, Device::Cpu));
         let c = dit.condition(&t, &labels);
-        let base = (Tensor::arange(64 * 16, (Kind::Float, Device::Cpu)) * 0.7).sin().view([1, 4, 16, 16]);
-        let base = base.upsample_nearest2d([32, 32], None, None);
-        let speeds = Tensor::from_slice(speeds).to_kind(Kind::Float).view([-1, 1, 1, 1]);
-        let tokens = (0..6).map(|step| {
-            let x = &base * (&speeds * f64::from(step) + 1.0);
-            cache.forward(dit.blocks(), dit.embed(&x, &c), &c)
-        });
+        let tokens = (0..6).map(|step| cache.forward(dit.blocks(), dit.embed(&states(speeds, step), &c), &c));
         (tokens.collect(), report.get())
     }
 
@@ -150,9 +153,13 @@ mod tests {
         let (cached, report) = walk(0.0, &[0.0, 0.02]);
         let (_store, dit) = dit();
         assert_eq!((report.computed, report.reused), (12, 0));
-        let (plain, _) = walk(f64::NAN, &[0.0, 0.02]);
-        assert_eq!(cached, plain);
-        assert!(dit.blocks().len() == 3);
+        let labels = Tensor::zeros([2], (Kind::Int64, Device::Cpu));
+        let c = dit.condition(&Tensor::full([2], 500, (Kind::Int64, Device::Cpu)), &labels);
+        for (step, cached) in cached.iter().enumerate() {
+            let tokens = dit.embed(&states(&[0.0, 0.02], step), &c);
+            let plain = dit.blocks().iter().fold(tokens, |tokens, block| block.forward(&tokens, &c));
+            assert_eq!(*cached, plain, "step {step}");
+        }
     }
 
     #[test]
