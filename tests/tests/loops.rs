@@ -4,7 +4,7 @@ use std::{env, ops::ControlFlow, path::Path};
 
 use dit_diffusion::ReplayedNoise;
 use dit_model::Dit;
-use dit_sample::{CfgChannels, Pipeline, Plan, Precision, SamplerKind, Settings};
+use dit_sample::{CfgChannels, Pipeline, Plan, SamplerKind, Settings};
 use dit_tests::{fixture, read_tensor, relative_error, root, succeed_in};
 use dit_vae::{AutoencoderKl, LatentCodec, Latents};
 use dit_weights::{Checkpoint, OpenOptions, VaeCheckpoint};
@@ -25,8 +25,7 @@ fn settings(sampler: SamplerKind, steps: &str) -> Settings {
         steps: steps.to_owned(),
         cfg_scale: 3.0,
         cfg_channels: CfgChannels::Three,
-        seed: 0,
-        precision: Precision::Fp32,
+        ..Settings::default()
     }
 }
 

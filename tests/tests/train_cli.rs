@@ -4,14 +4,22 @@ use std::{
     collections::BTreeMap,
     fs,
     io::BufWriter,
+    ops::ControlFlow,
     path::Path,
     process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use dit_tests::{Ran, dit_cli, fail_in, succeed_in};
+use dit_diffusion::{
+    BatchNoise, ClipX0, Ddpm, LatentShape, MeanTarget, NoiseSchedule, Parameterization, Sampler, SeededNoise, Variance,
+    from_fn,
+};
+use dit_model::Dit;
+use dit_tests::{Ran, dit_cli, fail_in, read_tensor, relative_error, succeed_in};
+use dit_weights::{Checkpoint, OpenOptions};
 use serde_json::Value;
+use tch::{Device, Kind, Tensor};
 
 /// xorshift64*, Vigna 2016.
 struct Random(u64);
@@ -331,4 +339,93 @@ fn a_run_is_sampled_inspected_and_converted() {
     let hub = values("hub/diffusion_pytorch_model.safetensors", "transformer_blocks.0.ff.net.0.proj.weight");
     assert_eq!(hub, values(average, name));
     succeed_in(at, &["inspect", "original.pt", "--num-heads", "2"]);
+}
+
+/// Latents of both classes by DDPM in 25 steps, without guidance, from the parts of the libraries.
+fn walked(checkpoint: &Path, schedule: &NoiseSchedule, parameterization: Parameterization) -> Tensor {
+    let _no_grad = tch::no_grad_guard();
+    let checkpoint = Checkpoint::open(checkpoint, &OpenOptions::default()).unwrap();
+    let dit = Dit::load(&checkpoint, Device::Cpu, Kind::Float).unwrap();
+    let latent = dit.config().latent;
+    let shape = LatentShape {
+        channels: dit.config().in_channels as u32,
+        height: latent.height as u32,
+        width: latent.width as u32,
+    };
+    let source = SeededNoise::new(3);
+    let noise = BatchNoise::new(&source, &[0, 1]);
+    let labels = Tensor::from_slice(&[0_i64, 1]);
+    let denoiser = from_fn(|x: &Tensor, t| {
+        Ok(dit.forward(x, &Tensor::full([2], i64::from(t.0), (Kind::Int64, Device::Cpu)), &labels))
+    });
+    let steps = schedule.respaced(&"25".parse().unwrap()).unwrap();
+    let sampler = Sampler { schedule: &steps, parameterization, clip: ClipX0::No };
+    let start = noise.initial(shape, Device::Cpu).unwrap();
+    sampler.run(&denoiser, &mut Ddpm, noise, &start, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+#[test]
+fn a_run_is_sampled_by_the_process_that_it_was_trained_on() {
+    let folder = workplace();
+    let at = folder.path();
+    let process =
+        ["diffusion.schedule=cosine", "diffusion.steps=50", "diffusion.predict=v", "diffusion.sigma=fixed-small"];
+    let settings = ["train.steps=20", "optim.lr=0.01", "ema.decays=[0.5]"];
+    let set: Vec<&str> = settings.iter().flat_map(|text| ["--set", text]).collect();
+    succeed_in(at, &begin(&[&set[..], &["--out", "plain"]].concat()));
+    let other: Vec<&str> = process.iter().flat_map(|text| ["--set", text]).collect();
+    succeed_in(at, &begin(&[&set[..], &other, &["--out", "run"]].concat()));
+
+    let common = ["--sampler", "ddpm", "--cfg-scale", "1", "--seed", "3", "--threads", "1", "--device", "cpu"];
+    let common = [&common[..], &["--class", "cats,dogs"]].concat();
+    let latents = |from: &str| {
+        let to = "latents.safetensors";
+        let args = ["sample", "--ckpt", from, "--vae", "none", "--steps", "25", "--latents", to];
+        succeed_in(at, &[&args[..], &common].concat());
+        read_tensor(&at.join(to), "latents")
+    };
+    let cosine = NoiseSchedule::cosine(50).unwrap();
+    let v = Parameterization { mean: MeanTarget::V, variance: Variance::FixedSmall };
+    let linear = NoiseSchedule::linear(1000).unwrap();
+    let weights = at.join("run/checkpoints/step-00000020/ema-0.5.safetensors");
+    let found = latents("run");
+    let error = relative_error(&found, &walked(&weights, &cosine, v));
+    assert!(error < 1e-5, "{error}");
+    // Every part of the process counts.
+    let wrong = [
+        (&linear, v),
+        (&cosine, Parameterization { mean: MeanTarget::Epsilon, ..v }),
+        (&cosine, Parameterization { variance: Variance::FixedLarge, ..v }),
+    ];
+    for (schedule, parameterization) in wrong {
+        let error = relative_error(&found, &walked(&weights, schedule, parameterization));
+        assert!(error > 0.05, "{parameterization:?}: {error}");
+    }
+    let plain = at.join("plain/checkpoints/step-00000020/ema-0.5.safetensors");
+    let error = relative_error(&latents("plain"), &walked(&plain, &linear, Parameterization::DIT));
+    assert!(error < 1e-5, "{error}");
+
+    // It is shown, kept by conversion, and said in the picture.
+    let words = "cosine schedule of 50 steps, predicts v, sigma fixed-small";
+    let shown = succeed_in(at, &["inspect", "run"]).stdout;
+    assert!(shown.contains(words), "{shown}");
+    for to in ["kept.safetensors", "hub"] {
+        let said = succeed_in(at, &["convert", "run", to, "--ema"]).stderr;
+        assert_eq!(said.contains(words), to == "hub", "{said}");
+        assert_eq!(latents(to), found, "{to}");
+    }
+    fail_in(at, &["convert", "run", "lost.pt", "--ema"], &[words, ".safetensors"]);
+    let summary = succeed_in(at, &[&["sample", "--ckpt", "run", "--json", "--out", "a.png"], &common[..]].concat());
+    let summary: Value = serde_json::from_str(&summary.stdout).unwrap();
+    assert_eq!(summary["settings"]["process"]["predict"], "v");
+    assert_eq!(summary["steps"], 50, "all of the process's steps, as there are not 250");
+    succeed_in(at, &["sample", "--from-png", "a.png", "--out", "b.png"]);
+    assert_eq!(fs::read(at.join("a.png")).unwrap(), fs::read(at.join("b.png")).unwrap());
+
+    let fail = |more: &[&str], expected: &[&str]| {
+        fail_in(at, &[&["sample", "--ckpt", "run"], more, &common[..]].concat(), expected);
+    };
+    fail(&["--steps", "51"], &["51", "50"]);
+    fail(&["--autoguidance", "plain", "--autoguidance-scale", "2"], &["another process", "predicts epsilon", words]);
+    fail(&["--classifier", "none", "--classifier-scale", "2"], &["leave --classifier out"]);
 }
