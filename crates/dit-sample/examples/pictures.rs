@@ -6,7 +6,7 @@ use std::{env, ops::ControlFlow};
 use dit_diffusion::SeededNoise;
 use dit_image::{GRID_COLUMNS, grid, write_png};
 use dit_model::Dit;
-use dit_sample::{CfgChannels, Pipeline, Plan, Precision, SamplerKind, Settings};
+use dit_sample::{CfgChannels, Pipeline, Plan, SamplerKind, Settings};
 use dit_vae::AutoencoderKl;
 use dit_weights::{Checkpoint, OpenOptions, VaeCheckpoint};
 use tch::{Device, Kind};
@@ -14,7 +14,8 @@ use tch::{Device, Kind};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = env::args_os().skip(1);
     let (Some(dit), Some(vae)) = (args.next(), args.next()) else { return Err("usage: pictures DIT VAE".into()) };
-    let dit = Dit::load(&Checkpoint::open(dit, &OpenOptions::default())?, Device::Cpu, Kind::Float)?;
+    let checkpoint = Checkpoint::open(dit, &OpenOptions::default())?;
+    let dit = Dit::load(&checkpoint, Device::Cpu, Kind::Float)?;
     let vae = AutoencoderKl::load(&VaeCheckpoint::open(vae)?, Device::Cpu, Kind::Float)?;
     let config = dit.config().clone();
     let pipeline = Pipeline::new(dit, Some(vae))?;
@@ -24,8 +25,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         steps: "lambda20".to_owned(),
         cfg_scale: 4.0,
         cfg_channels: CfgChannels::default_for(config.in_channels),
-        seed: 0,
-        precision: Precision::Fp32,
+        process: Some(checkpoint.process()),
+        ..Settings::default()
     };
     let noise = SeededNoise::new(settings.seed);
     let plan = Plan::new(&config, settings, 0, vec![0, 1, 2, 3], 4)?;

@@ -1,9 +1,10 @@
 //! What a request may be, and what a recipe must say; no network is loaded.
 
-use dit_config::DitConfig;
+use dit_config::{DitConfig, NoiseScheduleKind, Predict, Process, Sigma, SigmaKind};
 use dit_diffusion::{ReplayedNoise, SeededNoise};
 use dit_sample::{
-    CfgChannels, OpenedAs, OutputPaths, Plan, Precision, Provenance, Recipe, SamplerKind, Settings, Shows, Source,
+    CfgChannels, Guidance, LabelPolicy, OpenedAs, OutputPaths, Plan, Provenance, Recipe, SamplerKind, Settings, Shows,
+    Source,
 };
 
 fn settings() -> Settings {
@@ -13,7 +14,7 @@ fn settings() -> Settings {
         cfg_scale: 2.5,
         cfg_channels: CfgChannels::Three,
         seed: 7,
-        precision: Precision::Fp32,
+        ..Settings::default()
     }
 }
 
@@ -30,6 +31,10 @@ fn recipe(shows: Shows) -> Recipe {
         vae: Some(source("vae")),
         settings: settings(),
         noise: None,
+        weaker: None,
+        classifier: None,
+        init: None,
+        labels: LabelPolicy::Balanced,
         device: "cpu".to_owned(),
         threads: 2,
         batch_size: 3,
@@ -62,6 +67,11 @@ fn recipes_that_contradict_themselves_are_refused() {
     check_recipe_refused(r#""shows":"grid""#, r#""shows":{"first":0}"#, "not among its own");
     check_recipe_refused(r#""first_image":6"#, r#""first_image":18446744073709551615"#, "not among its own");
     check_recipe_refused(r#""classes":[1,2,3]"#, r#""classes":[]"#, "no classes");
+    check_recipe_refused(
+        r#""settings":{"#,
+        r#""settings":{"process":{"schedule":"sigmoid"},"#,
+        "unknown variant `sigmoid`",
+    );
     check_recipe_refused(r#""batch_size":3"#, r#""batch_size":0"#, "batch size");
     check_recipe_refused(r#""threads":2"#, r#""treads":2"#, "treads");
     assert!(Recipe::from_json("not json").is_err());
@@ -86,6 +96,50 @@ fn requests_are_checked_against_the_model() {
     let error = Plan::new(&unconditional, settings(), 0, vec![1], 1).unwrap_err().to_string();
     assert!(error.contains("--cfg-scale 1"), "{error}");
     assert!(Plan::new(&config(), settings(), u64::MAX, vec![1], 1).is_err());
+}
+
+#[test]
+fn another_process_is_walked_in_its_own_steps() {
+    let original = Process::original(Sigma::Learned);
+    let cosine = Process { schedule: NoiseScheduleKind::Cosine, steps: 100, predict: Predict::V, ..original };
+    let plan = |steps: &str, process| {
+        let settings = Settings { steps: steps.to_owned(), process, ..settings() };
+        Plan::new(&config(), settings, 0, vec![1], 1)
+    };
+    assert_eq!(plan("all", None).unwrap().schedule().num_steps(), 1000);
+    assert_eq!(plan("all", Some(cosine)).unwrap().schedule().num_steps(), 100);
+    assert_eq!(plan("100", Some(cosine)).unwrap().process(), cosine);
+    let error = plan("101", Some(cosine)).unwrap_err().to_string();
+    assert!(error.contains("100"), "{error}");
+    assert!(plan("1", Some(Process { steps: 0, ..original })).is_err());
+    assert_eq!(SamplerKind::Ddpm.default_steps_of(&cosine), "all");
+    assert_eq!(SamplerKind::Heun.default_steps_of(&cosine), "lambda20");
+    assert_eq!(SamplerKind::Ddpm.default_steps_of(&original), "250");
+
+    // The walks are the same where nothing is said and where the original's process is.
+    let levels = |process| {
+        let plan = plan("10", process).unwrap();
+        plan.schedule().steps().iter().map(|step| step.alpha_bar()).collect::<Vec<f64>>()
+    };
+    assert_eq!(levels(None), levels(Some(original)));
+    assert_ne!(levels(None), levels(Some(Process { schedule: NoiseScheduleKind::Cosine, ..original })));
+}
+
+#[test]
+fn what_was_trained_on_another_process_does_not_guide() {
+    let original = Process::original(Sigma::Learned);
+    let cosine = Process { schedule: NoiseScheduleKind::Cosine, ..original };
+    let fixed = Process { sigma: SigmaKind::FixedSmall, ..original };
+    check_plan_refused(|settings| settings.process = Some(fixed), vec![1], "learns its variance");
+    let towards = Guidance { classifier_scale: Some(2.0), ..Guidance::default() };
+    let classified = |process| Settings { process: Some(process), guidance: towards.clone(), ..settings() };
+    check_plan_refused(|settings| *settings = classified(cosine), vec![1], "--classifier");
+    // What a network estimates is nothing to a classifier of noised latents.
+    let v = Process { predict: Predict::V, ..original };
+    let plan = Plan::new(&config(), classified(v), 0, vec![1], 1).unwrap();
+    plan.check_weaker(&v).unwrap();
+    let error = plan.check_weaker(&original).unwrap_err().to_string();
+    assert!(error.contains("predicts epsilon") && error.contains("predicts v"), "{error}");
 }
 
 #[test]
