@@ -144,7 +144,7 @@ mod tests {
         // Two splits of one class each are no variety; three splits of 2, 2 and 1 classes.
         check(&[[0; 20], [1; 20]].concat(), 20, 1.0);
         check(&[0, 1].repeat(16), 12, 2.0);
-        check(&[vec![0, 1].repeat(20), vec![2; 20]].concat(), 20, (2.0 + 2.0 + 1.0) / 3.0);
+        check(&[[0, 1].repeat(20), vec![2; 20]].concat(), 20, (2.0 + 2.0 + 1.0) / 3.0);
     }
 
     #[test]
