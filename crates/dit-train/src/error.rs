@@ -88,19 +88,19 @@ pub enum TrainError {
     Write(#[from] dit_files::WriteError),
     /// A file of tensors could not be read or written.
     #[error(transparent)]
-    Tensors(#[from] dit_weights::Error),
+    Tensors(Box<dit_weights::Error>),
     /// The recipe makes no sense, or not with these data.
     #[error(transparent)]
     NotARecipe(#[from] dit_recipe::Error),
     /// The latents cannot be used.
     #[error(transparent)]
-    Data(#[from] dit_data::Error),
+    Data(Box<dit_data::Error>),
     /// The diffusion process refused.
     #[error(transparent)]
     Diffusion(#[from] dit_diffusion::Error),
     /// The model cannot be made.
     #[error(transparent)]
-    Model(#[from] dit_model::ModelError),
+    Model(Box<dit_model::ModelError>),
     /// The configuration of the model makes no sense.
     #[error(transparent)]
     Config(#[from] dit_model::ConfigError),
@@ -133,8 +133,29 @@ impl TrainError {
     pub fn is_disk_full(&self) -> bool {
         let full = |error: &dit_files::WriteError| matches!(error, dit_files::WriteError::DiskFull { .. });
         match self {
-            Self::Write(error) | Self::Tensors(dit_weights::Error::Write(error)) => full(error),
+            Self::Write(error) => full(error),
+            Self::Tensors(error) => matches!(&**error, dit_weights::Error::Write(error) if full(error)),
             _ => false,
         }
+    }
+}
+
+// Boxed: the largest of them would make every result of this crate as large as itself.
+
+impl From<dit_weights::Error> for TrainError {
+    fn from(error: dit_weights::Error) -> Self {
+        Self::Tensors(Box::new(error))
+    }
+}
+
+impl From<dit_data::Error> for TrainError {
+    fn from(error: dit_data::Error) -> Self {
+        Self::Data(Box::new(error))
+    }
+}
+
+impl From<dit_model::ModelError> for TrainError {
+    fn from(error: dit_model::ModelError) -> Self {
+        Self::Model(Box::new(error))
     }
 }

@@ -198,10 +198,10 @@ impl Run {
             let report = self.report(&samples, lr, grad_norm, data.batch.labels.len(), last.elapsed());
             tell(observer, &Event::Step(&report))?;
             window.add(&report, &samples);
-            if self.step.is_multiple_of(self.recipe.train.log_every.get()) || self.step == steps {
-                if let Some(report) = window.close() {
-                    tell(observer, &Event::Window(&report))?;
-                }
+            if (self.step.is_multiple_of(self.recipe.train.log_every.get()) || self.step == steps)
+                && let Some(report) = window.close()
+            {
+                tell(observer, &Event::Window(&report))?;
             }
             if self.recipe.validation.every.is_due(self.step)
                 && let Some(validation) = &self.validation

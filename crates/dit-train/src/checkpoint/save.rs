@@ -36,7 +36,7 @@ pub(crate) fn save(trainer: &Trainer, mut state: State, metadata: &Metadata, pat
 fn in_place(error: Error, from: &Path, to: &Path) -> TrainError {
     match error {
         Error::Write(error) => TrainError::Write(error.moved(from, to)),
-        other => TrainError::Tensors(other),
+        other => other.into(),
     }
 }
 
