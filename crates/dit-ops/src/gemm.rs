@@ -138,10 +138,13 @@ pub(crate) fn multiply(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>
     }
 
     let panels = right.columns.div_ceil(WIDTH);
+    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
     let chunk = rows_of_a_task(rows, panels);
     parallel::for_each(rows.div_ceil(chunk) * panels, &|task| {
         let (part, panel) = (task / panels, task % panels);
-        let place = Place { panel, first: part * chunk, end: rows.min((part + 1) * chunk) };
+        let first = part * chunk;
+        let next = (panel + threads < panels).then_some(panel + threads);
+        let place = Place { panel, first, end: rows.min(first + chunk), next };
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the CPU has the instructions and the sizes fit, as asserted above; tasks are different panels or rows, so each
         // writes to results of its own.
@@ -166,6 +169,8 @@ struct Place {
     panel: usize,
     first: usize,
     end: usize,
+    /// The panel that this thread is likely to take afterwards.
+    next: Option<usize>,
 }
 
 impl Epilogue<'_> {

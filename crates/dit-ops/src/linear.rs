@@ -98,9 +98,35 @@ impl Linear {
 }
 
 fn plain(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Activation) -> Tensor {
-    let y = x.linear(weight, bias);
+    let y = match needs_gradient(&[x, weight]) && suits_convolution(x) {
+        true => as_convolution(x, weight, bias),
+        false => x.linear(weight, bias),
+    };
     match activation {
         Activation::Identity => y,
         Activation::GeluTanh => y.gelu("tanh"),
     }
+}
+
+/// Fewest rows for which [`as_convolution`] is taken: below, setting a convolution up would show.
+const CONVOLUTION_ROWS: i64 = 256;
+
+/// Whether `x` is a batch of sequences large enough for [`as_convolution`], and libtorch has oneDNN (its Linears come with its
+/// convolutions).
+fn suits_convolution(x: &Tensor) -> bool {
+    let rows: i64 = x.size().iter().rev().skip(1).product();
+    x.dim() == 3 && rows >= CONVOLUTION_ROWS && x.is_contiguous() && Pointwise::accepts(x) && Pointwise::get().is_some()
+}
+
+/// A Linear as the convolution of one pixel that it is, over a picture with a row of T pixels: oneDNN computes it, and both of
+/// its gradients, at twice the rate of libtorch's fp32 Linear on CPUs that are not Intel's, and somewhat faster in bf16.
+///
+/// # Shapes
+/// `x` (N, T, inputs), contiguous → (N, T, outputs).
+fn as_convolution(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let pixels = x.transpose(1, 2).unsqueeze(2); // (N, inputs, 1, T), channels last in memory
+    let kernel = weight.unsqueeze(-1).unsqueeze(-1); // (outputs, inputs, 1, 1)
+    let (stride, padding, dilation, groups) = (1, 0, 1, 1);
+    let y = pixels.conv2d(&kernel, bias, stride, padding, dilation, groups); // (N, outputs, 1, T)
+    y.squeeze_dim(2).transpose(1, 2) // (N, T, outputs)
 }

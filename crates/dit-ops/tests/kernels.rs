@@ -162,6 +162,38 @@ fn gradients_of_the_input_pass_a_packed_linear() {
     }
 }
 
+/// A Linear in training against float64: its result, and the gradients of input, weight and bias.
+#[track_caller]
+fn check_training(kind: Kind, shape: [i64; 3], outputs: i64) {
+    let [_, _, inputs] = shape;
+    let rounded = |shape: &[i64], seed| normal(shape, seed).to_kind(kind);
+    let leaf = |tensor: &Tensor, kind| tensor.to_kind(kind).detach().set_requires_grad(true);
+    let (x, weight, bias) = (rounded(&shape, 1), rounded(&[outputs, inputs], 2), rounded(&[outputs], 3));
+    let cotangent = rounded(&[shape[0], shape[1], outputs], 4);
+    let results = |kind: Kind| {
+        let (x, weight, bias) = (leaf(&x, kind), leaf(&weight, kind), leaf(&bias, kind));
+        let y = Linear::new(weight.shallow_clone(), Some(bias.shallow_clone())).forward(&x);
+        (&y * cotangent.to_kind(kind)).sum(kind).backward();
+        [y.detach(), x.grad(), weight.grad(), bias.grad()]
+    };
+    let what = ["result", "gradient of x", "gradient of the weight", "gradient of the bias"];
+    for ((found, expected), what) in results(kind).iter().zip(results(Kind::Double)).zip(what) {
+        let error = error(found, &expected);
+        assert!(error < tolerance(kind), "{kind:?} {shape:?} → {outputs}, {what}: {error:.1e}");
+        assert_eq!(found.kind(), kind);
+    }
+}
+
+#[test]
+fn linears_in_training() {
+    for kind in KINDS {
+        // Few rows; as a convolution; odd sizes; a sequence of one.
+        for (shape, outputs) in [([2, 3, 8], 12), ([4, 64, 48], 96), ([3, 101, 33], 7), ([300, 1, 16], 16)] {
+            check_training(kind, shape, outputs);
+        }
+    }
+}
+
 #[track_caller]
 fn check_modulate(kind: Kind, samples: i64, tokens: i64, width: i64) {
     let x = (normal(&[samples, tokens, width], 1) * 3.0 + 1.0).to_kind(kind);

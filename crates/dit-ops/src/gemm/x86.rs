@@ -1,5 +1,7 @@
 //! One panel of a product, with AVX-512.
 
+use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+
 use super::{Epilogue, Left, Output, Panels, Place, ROWS, WIDTH, Words};
 use crate::{
     element::Element,
@@ -41,10 +43,17 @@ macro_rules! multiply_panel {
             let panel = right.lines[place.panel * depth * LANES..][..depth * LANES].as_ptr();
             let column = place.panel * WIDTH;
             let width = WIDTH.min(right.columns - column);
+            let next = place.next.map(|next| &right.lines[next * depth * LANES..][..depth * LANES]);
+            let mut upcoming =
+                next.unwrap_or(&[]).chunks((depth * LANES).div_ceil((place.end - place.first).div_ceil(ROWS)));
             let mut sums = [[0; WIDTH]; ROWS];
             let mut first = place.first;
             while first < place.end {
                 let rows = ROWS.min(place.end - first);
+                // Weights come from memory once a product: what the next panel needs is fetched while this one computes.
+                for line in upcoming.next().unwrap_or(&[]) {
+                    _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast());
+                }
                 // Rows past the end repeat the last one, and are not stored.
                 let starts: [*const u32; ROWS] =
                     std::array::from_fn(|row| left.words[(first + row.min(rows - 1)) * left.stride..].as_ptr());
