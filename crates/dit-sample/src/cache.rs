@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn images_that_stand_still_are_reused_and_others_computed_whatever_the_batch() {
         let (_, report) = walk(0.05, &[0.0, 0.5]);
-        assert!(report.reused >= 5 && report.computed >= 1 + 3, "{report:?}");
+        assert!(report.reused >= 5 && report.computed > 3, "{report:?}");
         let (both, _) = walk(0.05, &[0.02, 0.5]);
         let (one, alone) = walk(0.05, &[0.02]);
         assert!(alone.reused > 0 && alone.computed > 1, "{alone:?}");

@@ -1,6 +1,10 @@
 //! `dit-cli train-classifier`.
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context, Result, bail};
 use dit_classifier::{Bucket, ClassifierSpec, Training, TrainingOptions, accuracy};
@@ -117,7 +121,7 @@ pub fn run(args: &TrainClassifierArgs) -> Result<()> {
 }
 
 /// All steps that are left, the state written now and then.
-fn train(args: &TrainClassifierArgs, training: &mut Training, state: &PathBuf) -> Result<()> {
+fn train(args: &TrainClassifierArgs, training: &mut Training, state: &Path) -> Result<()> {
     let bar = bar("{msg} {wide_bar} step {pos}/{len} {rate} steps/s {eta} left");
     bar.set_length(args.steps);
     let (mut loss, mut right, mut count) = (0.0, 0.0, 0_u64);

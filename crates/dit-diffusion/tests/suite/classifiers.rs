@@ -173,6 +173,24 @@ fn ddpm_moves_its_mean_and_other_solvers_their_score() {
     }
 }
 
+#[test]
+fn wrappers_hand_on_the_gradient_within() {
+    let denoiser = from_fn(|x, _| Ok(x.shallow_clone()));
+    let x = Tensor::from_slice(&[0.1_f32, -0.4, 0.7, 2.0]).view([1, 1, 2, 2]);
+    let classifier = || from_log_prob(|x: &Tensor, _| Ok(x.sin().sum_dim_intlist([1, 2, 3].as_slice(), false, None)));
+    let strong = || ClassifierGuided::new(&denoiser, classifier(), 2.0).unwrap();
+    let weak = ClassifierGuided::new(&denoiser, classifier(), 50.0).unwrap();
+    let expected = 2.0 * x.cos();
+    let check = |what: &str, denoiser: &dyn Denoiser| {
+        let gradient = denoiser.log_prob_gradient(&x, Timestep(3)).unwrap();
+        close(what, &gradient.unwrap_or_else(|| panic!("{what}: lost")), &expected, 1e-6);
+    };
+    check("a reference", &&strong());
+    check("a box", &Box::new(strong()));
+    let auto = ClassifierFree::new(Autoguidance::new(strong(), weak), 3.0, GuidedChannels::All).unwrap();
+    check("autoguidance, of the strong network alone", &auto);
+}
+
 /// A gradient that is no network's.
 struct Canned(Tensor);
 
