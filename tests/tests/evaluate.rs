@@ -1,0 +1,196 @@
+//! `dit-cli evaluate` and `train-features` as their users run them.
+
+use std::{
+    fs,
+    io::BufWriter,
+    path::{Path, PathBuf},
+};
+
+use dit_image::{NpzWriter, Picture};
+use dit_tests::{dit_cli, fail_in, root, succeed_in};
+use serde_json::Value;
+
+const SIDE: u32 = 32;
+
+/// Simple shapes in noise: `seed` and `level` make one set differ from another.
+fn picture(index: u64, level: u64) -> Vec<u8> {
+    let mut state = (index + 1) * 0x9E37_79B9 + level;
+    (0..SIDE * SIDE)
+        .flat_map(|place| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let (row, column) = (u64::from(place / SIDE), u64::from(place % SIDE));
+            let inside = (row + index % 5).abs_diff(16) < 9 && column.abs_diff(16) < 4 + index % 7;
+            [(if inside { 200 } else { 0 } + state % (level + 1)).min(255) as u8; 3]
+        })
+        .collect()
+}
+
+fn npz(folder: &Path, name: &str, count: u64, level: u64) -> String {
+    let mut writer = NpzWriter::create(&folder.join(name), count, SIDE, SIDE).unwrap();
+    for index in 0..count {
+        writer.push(&Picture::from_rgb(picture(index, level), SIDE, SIDE).unwrap()).unwrap();
+    }
+    writer.finish().unwrap();
+    name.to_owned()
+}
+
+fn png(path: &Path, side: u32, pixels: &[u8]) {
+    let mut encoder = png::Encoder::new(BufWriter::new(fs::File::create(path).unwrap()), side, side);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header().unwrap().write_image_data(pixels).unwrap();
+}
+
+/// The same pictures as [`npz`], as files.
+fn pngs(folder: &Path, name: &str, count: u64, level: u64) -> PathBuf {
+    let out = folder.join(name);
+    fs::create_dir_all(&out).unwrap();
+    (0..count).for_each(|index| png(&out.join(format!("{index:06}.png")), SIDE, &picture(index, level)));
+    out
+}
+
+fn evaluate(folder: &Path, more: &[&str]) -> Value {
+    let ran = succeed_in(folder, &[&["evaluate", "--features", "demo", "--json"], more].concat());
+    serde_json::from_str(&ran.stdout).unwrap()
+}
+
+fn value(record: &Value, metric: &str) -> f64 {
+    record["metrics"][metric]["value"].as_f64().unwrap_or_else(|| panic!("no {metric} in {record}"))
+}
+
+#[test]
+fn a_set_against_itself_and_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (npz(folder.path(), "a.npz", 150, 30), npz(folder.path(), "b.npz", 140, 120));
+    let same = evaluate(folder.path(), &[&a, &a]);
+    assert!(value(&same, "fid") < 1e-6, "{same}");
+    assert_eq!((value(&same, "precision"), value(&same, "recall")), (1.0, 1.0));
+    let other = evaluate(folder.path(), &[&a, &b]);
+    assert!(value(&other, "fid") > 1.0);
+    assert!(value(&other, "kid") > value(&same, "kid"));
+    for metric in ["fid", "inception_score", "precision", "recall", "kid"] {
+        let estimate = &other["metrics"][metric];
+        let number = |key: &str| estimate[key].as_f64().unwrap();
+        assert!(number("low") <= number("value") && number("value") <= number("high"), "{metric}: {estimate}");
+    }
+    assert_eq!(other["samples"]["count"], 150);
+    assert_eq!(other["reference"]["count"], 140);
+    assert_eq!(other["features"]["name"], "demo");
+    assert_eq!(other["samples"]["label_policy"], "unknown");
+    assert_eq!(other["warnings"].as_array().unwrap().len(), 2, "{other}");
+    // Nothing but times and memory differs when it is run again.
+    let mut again = evaluate(folder.path(), &[&a, &b]);
+    for key in ["seconds_features", "seconds_total", "peak_rss_bytes"] {
+        again[key] = other[key].clone();
+    }
+    assert_eq!(again, other);
+}
+
+#[test]
+fn every_form_of_the_same_pictures_gives_the_same_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, reference) = (npz(folder.path(), "a.npz", 40, 30), npz(folder.path(), "b.npz", 45, 90));
+    pngs(folder.path(), "flat", 40, 30);
+    pngs(folder.path(), "classes/one", 40, 30);
+    let expected = evaluate(folder.path(), &[&a, &reference]);
+    for form in ["flat", "classes"] {
+        let found = evaluate(folder.path(), &[form, &reference]);
+        assert_eq!(found["metrics"], expected["metrics"], "{form}");
+    }
+    let found = evaluate(folder.path(), &["classes", &reference]);
+    assert_eq!(found["samples"]["label_policy"], "balanced: 1 classes of 40");
+}
+
+#[test]
+fn statistics_are_made_and_compared_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (npz(folder.path(), "a.npz", 150, 30), npz(folder.path(), "b.npz", 140, 120));
+    let args = ["evaluate", "--features", "demo", "--stats", &b, "--out", "stats.npz"];
+    succeed_in(folder.path(), &args);
+    let direct = evaluate(folder.path(), &[&a, &b, "--metrics", "fid"]);
+    let through = evaluate(folder.path(), &[&a, "stats.npz"]);
+    assert!((value(&direct, "fid") - value(&through, "fid")).abs() < 1e-9 * value(&direct, "fid"));
+    assert!(through["metrics"].get("kid").is_none() && through["metrics"].get("precision").is_none());
+    fail_in(
+        folder.path(),
+        &["evaluate", &a, "stats.npz", "--features", "demo", "--metrics", "kid"],
+        &["KID needs the reference's pictures", "help:"],
+    );
+    fail_in(folder.path(), &["evaluate", "stats.npz", &a, "--features", "demo"], &["the samples must be pictures"]);
+}
+
+#[test]
+fn an_interrupted_run_continues() {
+    let folder = tempfile::tempdir().unwrap();
+    // Two chunks of features.
+    let (a, b) = (npz(folder.path(), "a.npz", 1100, 30), npz(folder.path(), "b.npz", 60, 90));
+    let expected = evaluate(folder.path(), &[&a, &b, "--metrics", "fid"]);
+    let caches: Vec<_> = fs::read_dir(folder.path().join("a.npz.features")).unwrap().collect();
+    let [Ok(cache)] = &caches[..] else { panic!("{caches:?}") };
+    // Killed before the second chunk, and while the first was damaged.
+    fs::remove_file(cache.path().join("000001.safetensors")).unwrap();
+    fs::write(cache.path().join("000000.safetensors"), b"half").unwrap();
+    let found = evaluate(folder.path(), &[&a, &b, "--metrics", "fid"]);
+    assert_eq!(found["metrics"], expected["metrics"]);
+    // Other pictures under the same name do not get these features.
+    npz(folder.path(), "a.npz", 1100, 60);
+    assert_ne!(evaluate(folder.path(), &[&a, &b, "--metrics", "fid"])["metrics"], expected["metrics"]);
+}
+
+#[test]
+fn what_cannot_be_compared_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let a = npz(here, "a.npz", 40, 30);
+    npz(here, "one.npz", 1, 30);
+    let mixed = pngs(here, "mixed", 3, 30);
+    png(&mixed.join("000002.png"), 16, &[7; 16 * 16 * 3]);
+    fs::create_dir(here.join("small")).unwrap();
+    png(&here.join("small/1.png"), 16, &[7; 16 * 16 * 3]);
+    fs::write(here.join("text.npz"), "no archive").unwrap();
+    fs::write(here.join("damaged.png"), "x").unwrap();
+    for (args, expected) in [
+        (vec!["missing.npz", &a], vec!["missing.npz"]),
+        (vec![&a, "text.npz"], vec!["text.npz", "zip"]),
+        (vec!["small", &a], vec!["16 x 16", "32 x 32", "--image-size"]),
+        (vec!["mixed", &a], vec!["000002.png is 16 x 16", "--image-size"]),
+        (vec!["one.npz", &a, "--metrics", "fid"], vec!["1 samples are too few"]),
+        (vec![&a, &a, "--metrics", "sfid"], vec!["sFID needs spatial features"]),
+        (vec![&a, &a, "--crop", "pad"], vec!["--crop needs --image-size"]),
+        (vec![&a, &a, "--image-size", "64"], vec!["not 64 x 64"]),
+        (vec![&a], vec!["REFERENCE"]),
+        (vec![], vec!["SAMPLES"]),
+    ] {
+        fail_in(here, &[&["evaluate", "--features", "demo"][..], &args].concat(), &expected);
+    }
+    // The weights that are not there.
+    let weights = here.join("weights");
+    fs::create_dir(&weights).unwrap();
+    let output =
+        dit_cli().env("DIT_WEIGHTS_DIR", &weights).current_dir(here).args(["evaluate", &a, &a]).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("cargo xtask fetch-weights inception-fid"), "{message}");
+}
+
+#[test]
+fn features_are_trained_and_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = fs::read_to_string(root().join("configs/features.toml")).unwrap();
+    let quick = recipe.replace("epochs = 12", "epochs = 2").replace("batch_size = 128", "batch_size = 8");
+    assert_ne!(quick, recipe);
+    fs::write(folder.path().join("quick.toml"), quick).unwrap();
+    // Two classes that differ plainly.
+    for (class, level) in [("dark", 5), ("noisy", 200)] {
+        for split in ["train", "test"] {
+            pngs(folder.path(), &format!("{split}/{class}"), 40, level);
+        }
+    }
+    let args =
+        ["--data", "train", "--test", "test", "--config", "quick.toml", "--out", "f.safetensors", "--threads", "1"];
+    let ran = succeed_in(folder.path(), &[&["train-features"][..], &args].concat());
+    assert!(ran.stderr.contains("100.00 % of the test set right"), "{}", ran.stderr);
+    let a = npz(folder.path(), "a.npz", 30, 30);
+    let ran = succeed_in(folder.path(), &["evaluate", &a, &a, "--features", "f.safetensors", "--metrics", "fid"]);
+    assert!(ran.stdout.contains("FID") && ran.stdout.contains("demo (128 wide"), "{}", ran.stdout);
+}
