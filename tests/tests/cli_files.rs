@@ -18,12 +18,12 @@ fn inspect_names_what_a_file_is() {
     assert_eq!(demo["classes"][1], "Trouser");
     assert!(demo["macs"].as_u64().unwrap() > 0);
     assert_eq!(inspect(folder.path(), "vae-fashion-demo")["kind"], "VAE");
-    let small = fixture("dit-learned-sigma/model.pt");
+    let small = fixture("dit-fixed-sigma/model.pt");
     fail_in(folder.path(), &["inspect", small.to_str().unwrap()], &["heads", "--num-heads"]);
     let partly = run_in(folder.path(), &["inspect", small.to_str().unwrap()]).stdout;
     assert!(partly.contains("heads ?") && partly.contains("parameters"), "{partly}");
-    let text = succeed_in(folder.path(), &["inspect", small.to_str().unwrap(), "--num-heads", "4"]).stdout;
-    assert!(text.contains("DiT(hidden 48, depth 3, heads 4)/2") && text.contains("original"), "{text}");
+    let text = succeed_in(folder.path(), &["inspect", small.to_str().unwrap(), "--num-heads", "2"]).stdout;
+    assert!(text.contains("DiT(hidden 32, depth 2, heads 2)/4") && text.contains("original"), "{text}");
     let diffusers = fixture("dit-diffusers");
     assert_eq!(inspect(folder.path(), diffusers.to_str().unwrap())["layout"], "diffusers");
 }
@@ -62,7 +62,7 @@ fn damaged_and_hostile_checkpoints_are_refused_by_name() {
     fs::write(path("page.pt"), b"<!DOCTYPE html><html><body>404</body></html>").unwrap();
     fs::write(path("noise.pt"), (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>())
         .unwrap();
-    let zip = fs::read(fixture("dit-learned-sigma/model.pt")).unwrap();
+    let zip = fs::read(fixture("dit-fixed-sigma/model.pt")).unwrap();
     fs::write(path("short.pt"), &zip[..zip.len() - 1000]).unwrap();
     for (file, expected) in [
         ("short.safetensors", "short.safetensors"),

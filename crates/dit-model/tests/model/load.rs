@@ -13,9 +13,10 @@ fn open(path: &str) -> Checkpoint {
 
 #[test]
 fn a_pickle_and_safetensors_give_the_same_model() {
-    let io = read("dit-learned-sigma/io.safetensors");
+    let io = read("dit-fixed-sigma/io.safetensors");
+    let options = OpenOptions { heads: Some(2), num_classes: Some(7), ..Default::default() };
     for file in ["model.pt", "model.safetensors"] {
-        let checkpoint = open(&format!("dit-learned-sigma/{file}"));
+        let checkpoint = Checkpoint::open(fixture("dit-fixed-sigma").join(file), &options).unwrap();
         let dit = Dit::load(&checkpoint, Device::Cpu, Kind::Float).unwrap();
         let output = dit.try_forward(&io["x"], &io["t"], &io["y"]).unwrap();
         check_close(file, &output, &io["output"], 2e-5);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use crate::common::{fixture, tiny, weights_of, with_heads};
+use crate::common::{fixed_sigma_options, fixture, tiny, weights_of, with_heads};
 use dit_config::{BlockDesign, DitConfig, DitSpec, LatentSize, Process, Sigma, StandardModel, VaeConfig};
 use dit_weights::{
     CastSource, Checkpoint, Dtype, Error, Layout, MemorySource, Metadata, ModelConfig, OpenOptions, SafetensorsFile,
@@ -59,10 +59,9 @@ fn check(name: &str, options: &OpenOptions, expected: &DitConfig, layout: Layout
 
 #[test]
 fn the_fixtures_open_as_what_they_are() {
-    let fixed = OpenOptions { num_classes: Some(7), ..with_heads(2) };
+    check("dit-learned-sigma/model.safetensors", &with_heads(4), &learned_sigma(), Layout::Original);
     for format in ["pt", "safetensors"] {
-        check(&format!("dit-learned-sigma/model.{format}"), &with_heads(4), &learned_sigma(), Layout::Original);
-        check(&format!("dit-fixed-sigma/model.{format}"), &fixed, &fixed_sigma(), Layout::Original);
+        check(&format!("dit-fixed-sigma/model.{format}"), &fixed_sigma_options(), &fixed_sigma(), Layout::Original);
     }
     let diffusers = learned_sigma()
         .with(|spec| {
@@ -78,13 +77,10 @@ fn the_fixtures_open_as_what_they_are() {
 
 #[test]
 fn pickle_and_safetensors_hold_the_same_values() {
-    for (folder, heads) in [("dit-learned-sigma", 4), ("dit-fixed-sigma", 2)] {
-        let options = OpenOptions { num_classes: (heads == 2).then_some(7), ..with_heads(heads) };
-        let open = |file: &str| Checkpoint::open(fixture(folder).join(file), &options).unwrap();
-        let (pickle, safetensors) = (open("model.pt"), open("model.safetensors"));
-        for name in pickle.infos().keys() {
-            assert_eq!(pickle.read(name).unwrap(), safetensors.read(name).unwrap(), "{folder}: {name}");
-        }
+    let open = |file: &str| Checkpoint::open(fixture("dit-fixed-sigma").join(file), &fixed_sigma_options()).unwrap();
+    let (pickle, safetensors) = (open("model.pt"), open("model.safetensors"));
+    for name in pickle.infos().keys() {
+        assert_eq!(pickle.read(name).unwrap(), safetensors.read(name).unwrap(), "{name}");
     }
 }
 
@@ -388,11 +384,12 @@ fn the_format_is_told_by_content_not_by_name() {
         to
     };
     for path in [
-        copy("dit-learned-sigma/model.pt", "a.safetensors"),
-        copy("dit-learned-sigma/model.safetensors", "b.pt"),
-        copy("dit-learned-sigma/model.safetensors", "c"),
+        copy("dit-fixed-sigma/model.pt", "a.safetensors"),
+        copy("dit-fixed-sigma/model.safetensors", "b.pt"),
+        copy("dit-fixed-sigma/model.safetensors", "c"),
     ] {
-        assert_eq!(Checkpoint::open(&path, &with_heads(4)).unwrap().config(), &learned_sigma(), "{}", path.display());
+        let checkpoint = Checkpoint::open(&path, &fixed_sigma_options()).unwrap();
+        assert_eq!(checkpoint.config(), &fixed_sigma(), "{}", path.display());
     }
 }
 

@@ -14,6 +14,11 @@ pub fn with_heads(heads: usize) -> OpenOptions {
     OpenOptions { heads: Some(heads), ..OpenOptions::default() }
 }
 
+/// What the file `dit-fixed-sigma` does not say itself: its heads, and that its last class is no null class.
+pub fn fixed_sigma_options() -> OpenOptions {
+    OpenOptions { num_classes: Some(7), ..with_heads(2) }
+}
+
 /// A small DiT of any design.
 pub fn tiny(block: BlockDesign) -> DitConfig {
     DitConfig::new(DitSpec {

@@ -9,7 +9,7 @@ use dit_weights::{
 };
 use half::{bf16, f16};
 
-use crate::common::{fixture, tiny, weights_of, with_heads};
+use crate::common::{fixed_sigma_options, fixture, tiny, weights_of, with_heads};
 
 fn heads(heads: usize) -> ConvertOptions {
     ConvertOptions { open: with_heads(heads), ..ConvertOptions::default() }
@@ -37,10 +37,14 @@ fn listing(folder: &Path) -> Vec<String> {
 
 #[test]
 fn to_diffusers_and_back_gives_the_same_bytes() {
-    for input in ["dit-learned-sigma/model.pt", "dit-learned-sigma/model.safetensors"] {
+    let safetensors = fixture("dit-learned-sigma/model.safetensors");
+    let inputs = tempfile::tempdir().unwrap();
+    let pickle = inputs.path().join("model.pt");
+    run(&safetensors, &pickle, &heads(4)).unwrap();
+    for input in [&pickle, &safetensors] {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let first = run(&fixture(input), &at("first.safetensors"), &heads(4)).unwrap();
+        let first = run(input, &at("first.safetensors"), &heads(4)).unwrap();
         assert_eq!((first.from, first.to), (Layout::Original, Layout::Original));
         // From here on the file says everything itself.
         let plain = ConvertOptions::default();
@@ -52,7 +56,7 @@ fn to_diffusers_and_back_gives_the_same_bytes() {
         assert_eq!(fs::read(at("first.safetensors")).unwrap(), fs::read(at("back.safetensors")).unwrap());
 
         run(&at("back.safetensors"), &at("plain.pt"), &plain).unwrap();
-        let source = Checkpoint::open(fixture(input), &with_heads(4)).unwrap();
+        let source = Checkpoint::open(&safetensors, &with_heads(4)).unwrap();
         let plain = Checkpoint::open(at("plain.pt"), &with_heads(4)).unwrap();
         check_same_tensors(&source, &plain);
         assert_eq!(listing(folder.path()), ["back.safetensors", "exported", "first.safetensors", "plain.pt"]);
@@ -97,12 +101,13 @@ fn the_exported_epsilon_follows_the_arithmetic() {
 fn what_is_written_says_where_it_came_from() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out.safetensors");
-    let input = fixture("dit-learned-sigma/model.pt");
-    let names: Vec<String> = (0..10).map(|i| format!("class {i}")).collect();
+    let input = fixture("dit-fixed-sigma/model.pt");
+    let names: Vec<String> = (0..7).map(|i| format!("class {i}")).collect();
+    let open = ConvertOptions { open: fixed_sigma_options(), ..ConvertOptions::default() };
     let options = ConvertOptions {
         class_names: Some(names.clone()),
         metadata: BTreeMap::from([("license".to_owned(), "MIT".to_owned())]),
-        ..heads(4)
+        ..open.clone()
     };
     let mut steps = Vec::new();
     let converted = convert(&input, &output, &options, &mut |progress| steps.push(progress)).unwrap();
@@ -119,9 +124,9 @@ fn what_is_written_says_where_it_came_from() {
     assert!(steps.is_sorted_by_key(|step| step.written));
     assert_eq!(steps.len(), written.infos().len());
 
-    let wrong = ConvertOptions { class_names: Some(vec!["one".to_owned()]), ..heads(4) };
+    let wrong = ConvertOptions { class_names: Some(vec!["one".to_owned()]), ..open };
     let error = run(&input, &folder.path().join("x.safetensors"), &wrong).unwrap_err();
-    assert!(error.to_string().contains("1 class names for 10 classes"), "{error}");
+    assert!(error.to_string().contains("1 class names for 7 classes"), "{error}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use dit_weights::{
 };
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
-use crate::common::{fixture, with_heads};
+use crate::common::{fixed_sigma_options, fixture};
 
 /// A store with a variable of `kind` for each tensor of `source`.
 fn store_for(source: &dyn TensorSource, kind: Kind) -> VarStore {
@@ -26,7 +26,7 @@ fn values(vs: &VarStore, name: &str) -> Vec<f32> {
 
 #[test]
 fn every_element_type_loads_into_every_other() {
-    let checkpoint = Checkpoint::open(fixture("dit-learned-sigma/model.pt"), &with_heads(4)).unwrap();
+    let checkpoint = Checkpoint::open(fixture("dit-fixed-sigma/model.pt"), &fixed_sigma_options()).unwrap();
     for from in [Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F64] {
         let source = CastSource::new(&checkpoint, from);
         for (to, kind) in [(Dtype::F32, Kind::Float), (Dtype::BF16, Kind::BFloat16), (Dtype::F16, Kind::Half)] {

@@ -99,13 +99,11 @@ fn one_dictionary_under_two_names() {
 }
 
 #[test]
-fn checkpoints_in_the_originals_layout() {
-    for folder in ["dit-fixed-sigma", "dit-learned-sigma"] {
-        let folder = fixtures().join(folder);
-        let expected = read_safetensors(&folder.join("model.safetensors"), "");
-        let file = TorchFile::open(&folder.join("model.pt")).unwrap();
-        assert_eq!(read_all(&file.state_dict("").unwrap()), expected);
-    }
+fn a_checkpoint_in_the_originals_layout() {
+    let folder = fixtures().join("dit-fixed-sigma");
+    let expected = read_safetensors(&folder.join("model.safetensors"), "");
+    let file = TorchFile::open(&folder.join("model.pt")).unwrap();
+    assert_eq!(read_all(&file.state_dict("").unwrap()), expected);
 }
 
 #[test]
