@@ -4,8 +4,11 @@ mod bench;
 mod blocks;
 mod demo;
 mod fetch_weights;
+mod fid_curves;
 mod fuzz;
 mod libtorch;
+mod measured;
+mod page;
 mod test;
 mod train_demo;
 mod training;
@@ -42,6 +45,7 @@ enum Command {
     Bench(bench::Args),
     TrainDemo(train_demo::Args),
     Blocks(blocks::Args),
+    FidCurves(fid_curves::Args),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&workspace, args),
         Command::TrainDemo(args) => train_demo::run(&workspace, args),
         Command::Blocks(args) => blocks::run(&workspace, args),
+        Command::FidCurves(args) => fid_curves::run(&workspace, args),
     });
     match outcome {
         Ok(code) => code,

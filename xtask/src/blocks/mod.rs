@@ -1,6 +1,7 @@
 //! `cargo xtask blocks`: the paper's comparison of block designs in miniature.
 
 mod curves;
+mod quality;
 mod report;
 
 use std::{
@@ -12,32 +13,44 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use dit_config::BlockDesign;
 
-use self::curves::Curve;
+use self::{curves::Curve, quality::RunQuality};
 use crate::{
     demo,
     libtorch::{self, Wanted},
+    measured::{DEBIAN_TEST, DEBIAN_TRAIN, Lab},
+    page::with_part,
     training::train,
     ui,
     workspace::Workspace,
 };
 
-/// Train the four block designs, two seeds each, and write docs/blocks.md
+/// Train the four block designs, two seeds each, measure their samples, and write docs/blocks.md
 ///
-/// Same size, data, steps and seeds; the recipes in configs/blocks differ in the block alone. About an hour of one CPU core.
-/// Interrupt it at any time: the same command continues.
+/// Same size, data, steps and seeds; the recipes in configs/blocks differ in the block alone. Then 10,000 samples of each run
+/// without guidance and with guidance 2, and 2,000 of each kept checkpoint, are measured against the training pictures. About two
+/// hours of one CPU core. Interrupt it at any time: the same command continues.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cargo xtask blocks --data target/train-demo/latents")]
 pub struct Args {
     /// Latents of Fashion-MNIST, as `cargo xtask train-demo` or `dit-cli precompute-latents` makes them
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    /// Training pictures of Fashion-MNIST, an IDX file: the reference of FID and its kin
+    #[arg(long, value_name = "PATH", default_value = DEBIAN_TRAIN)]
+    pictures: PathBuf,
+    /// Test pictures, whose FID is what perfect samples would have
+    #[arg(long, value_name = "PATH", default_value = DEBIAN_TEST)]
+    test_pictures: PathBuf,
     /// Folder for the runs, to be continued from
     #[arg(long, value_name = "DIR", default_value = "target/blocks")]
     out: PathBuf,
     /// CPU threads of each run
     #[arg(long, value_name = "N", default_value_t = 1)]
     threads: usize,
-    /// Write the page from the runs that are there, and train nothing
+    /// A dit-cli that is built already
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+    /// Write the page from the runs and records that are there, and train and sample nothing
     #[arg(long)]
     report_only: bool,
 }
@@ -46,43 +59,67 @@ pub struct Args {
 const SEEDS: [u64; 2] = [0, 1];
 /// What is written, below the root.
 const PAGE: &str = "docs/blocks.md";
-const CHART: &str = "docs/images/blocks.svg";
+const LOSS_CHART: &str = "docs/images/blocks.svg";
+const FID_CHART: &str = "docs/images/blocks-fid.svg";
+/// What begins the page's tables.
+const LOSSES: &str = "<!-- losses, written by cargo xtask blocks -->";
+const QUALITIES: &str = "<!-- qualities, written by cargo xtask blocks -->";
 
 /// One design's runs.
 pub struct Trained {
     pub design: BlockDesign,
     /// One for each seed.
     pub curves: Vec<Curve>,
+    /// One for each seed.
+    pub qualities: Vec<RunQuality>,
 }
 
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let root = workspace.root();
     let out = std::path::absolute(root.join(&args.out))?;
-    let runs = || BlockDesign::ALL.into_iter().flat_map(|design| SEEDS.map(|seed| (design, seed)));
-    if !args.report_only {
+    let binary = match (args.report_only, &args.binary) {
+        (true, _) => None,
+        (false, Some(binary)) => Some(std::path::absolute(binary)?),
+        (false, None) => {
+            libtorch::ensure(workspace, Wanted::any())?;
+            Some(demo::build(workspace)?)
+        }
+    };
+    if let Some(binary) = &binary {
         ensure!(args.data.is_dir(), "{} is no folder of latents", args.data.display());
-        libtorch::ensure(workspace, Wanted::any())?;
-        let binary = demo::build(workspace)?;
         // Seed by seed, so that one seed of all four is there first.
-        let mut ordered: Vec<(BlockDesign, u64)> = runs().collect();
-        ordered.sort_by_key(|(_, seed)| *seed);
-        for (design, seed) in ordered {
-            ui::say(format_args!("{design}, seed {seed}"));
-            train_one(root, &binary, args, &out, design, seed)?;
+        for seed in SEEDS {
+            for design in BlockDesign::ALL {
+                ui::say(format_args!("{design}, seed {seed}"));
+                train_one(root, binary, args, &out, design, seed)?;
+            }
+        }
+    }
+    let lab = Lab::new(root, binary.as_deref(), out.join("quality"), &args.pictures, args.threads)?;
+    let floor = lab.pictures("test-pictures", &args.test_pictures)?;
+    for seed in SEEDS {
+        for design in BlockDesign::ALL {
+            quality::measure(&lab, &run_of(&out, design, seed), &format!("{design}-seed{seed}"))?;
         }
     }
     let mut all = Vec::new();
     for design in BlockDesign::ALL {
-        let curves: Result<Vec<Curve>> = SEEDS.iter().map(|seed| Curve::read(&run_of(&out, design, *seed))).collect();
-        all.push(Trained { design, curves: curves? });
+        let mut trained = Trained { design, curves: Vec::new(), qualities: Vec::new() };
+        for seed in SEEDS {
+            let run = run_of(&out, design, seed);
+            trained.curves.push(Curve::read(&run)?);
+            trained.qualities.push(quality::measure(&lab, &run, &format!("{design}-seed{seed}"))?);
+        }
+        all.push(trained);
     }
-    let chart = root.join(CHART);
-    fs::write(&chart, report::chart(&all)?).with_context(|| format!("cannot write {}", chart.display()))?;
-    let page = root.join(PAGE);
-    let text = fs::read_to_string(&page).with_context(|| format!("cannot read {}", page.display()))?;
-    let text = report::with_table(&text, &report::table(&all)?)?;
-    fs::write(&page, text).with_context(|| format!("cannot write {}", page.display()))?;
-    ui::say(format_args!("wrote {PAGE} and {CHART}"));
+    for (name, svg) in [(LOSS_CHART, report::loss_chart(&all)?), (FID_CHART, report::fid_chart(&all)?)] {
+        fs::write(root.join(name), svg).with_context(|| format!("cannot write {name}"))?;
+    }
+    let page = fs::read_to_string(root.join(PAGE)).with_context(|| format!("cannot read {PAGE}"))?;
+    let page = with_part(&page, LOSSES, &report::loss_table(&all)?)?;
+    let page = with_part(&page, QUALITIES, &report::quality_table(&all, &floor)?)?;
+    fs::write(root.join(PAGE), page).with_context(|| format!("cannot write {PAGE}"))?;
+    ui::say(format_args!("wrote {PAGE}, {LOSS_CHART} and {FID_CHART}"));
     Ok(ExitCode::SUCCESS)
 }
 

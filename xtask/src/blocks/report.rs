@@ -1,16 +1,13 @@
-//! The chart and the table.
+//! The charts and the tables.
 
 use std::fmt::Write;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use dit_config::{BlockDesign, DitConfig, DitSpec, LatentSize, Numerics, Sigma};
 use dit_plot::{Axis, Chart, Point, Series};
 
-use super::Trained;
-
-/// Between these lines of the page, the table is replaced.
-const BEGIN: &str = "<!-- written by cargo xtask blocks -->";
-const END: &str = "<!-- end -->";
+use super::{Trained, quality};
+use crate::measured::{Estimate, Quality};
 
 /// FID-50K of XL/2 after 400,000 steps without guidance: Peebles & Xie 2023, table 4.
 fn paper_fid(design: BlockDesign) -> f64 {
@@ -41,13 +38,13 @@ fn network(design: BlockDesign) -> Result<DitConfig> {
 }
 
 /// Every design's validation loss, its mean over the seeds in a band from the lowest to the highest.
-pub fn chart(all: &[Trained]) -> Result<String> {
+pub fn loss_chart(all: &[Trained]) -> Result<String> {
     let losses = || all.iter().flat_map(|trained| &trained.curves).flat_map(|curve| &curve.validation);
     let lowest = losses().fold(f64::INFINITY, |lowest, (_, loss)| lowest.min(*loss));
     // The first steps, which every design takes alike, would flatten the rest.
     let loss = Axis::linear("loss of the averaged weights").between(0.99 * lowest, 1.15 * lowest);
     let mut chart = Chart::new("Block designs: loss on held-out records, two seeds each", Axis::linear("step"), loss);
-    for Trained { design, curves } in all {
+    for Trained { design, curves, .. } in all {
         let steps = curves.first().map_or(&[][..], |curve| &curve.validation);
         let point = |(at, (step, _)): (usize, &(u64, f64))| {
             let losses: Vec<f64> = curves.iter().filter_map(|curve| Some(curve.validation.get(at)?.1)).collect();
@@ -64,10 +61,9 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// The table, in the order of the paper's.
-pub fn table(all: &[Trained]) -> Result<String> {
+/// The losses, in the order of the paper's table.
+pub fn loss_table(all: &[Trained]) -> Result<String> {
     let final_loss = |trained: &Trained| mean(&trained.curves.iter().map(super::Curve::last).collect::<Vec<_>>());
-    let rank = |values: &[f64], value: f64| 1 + values.iter().filter(|other| **other < value).count();
     let ours: Vec<f64> = all.iter().map(final_loss).collect();
     let papers: Vec<f64> = all.iter().map(|trained| paper_fid(trained.design)).collect();
     let steps = all.iter().flat_map(|trained| &trained.curves).map(super::Curve::steps).max().unwrap_or(0);
@@ -92,48 +88,124 @@ pub fn table(all: &[Trained]) -> Result<String> {
     Ok(text)
 }
 
-/// `page` with its table replaced.
-pub fn with_table(page: &str, table: &str) -> Result<String> {
-    let missing = || format!("the page has no line `{BEGIN}` with `{END}` below");
-    let (before, rest) = page.split_once(BEGIN).with_context(missing)?;
-    let (old, after) = rest.split_once(END).with_context(missing)?;
-    ensure!(!old.contains("\n#"), "a heading stands between `{BEGIN}` and `{END}`");
-    Ok(format!("{before}{BEGIN}\n{table}{END}{after}"))
+/// The FID of every kept checkpoint, its mean over the seeds in a band from the lowest to the highest.
+pub fn fid_chart(all: &[Trained]) -> Result<String> {
+    let (_, few) = quality::counts();
+    let title = format!("Block designs: FID of {few} samples in the demo's features, two seeds each");
+    let mut chart = Chart::new(title, Axis::linear("step"), Axis::log("FID, no guidance"));
+    for Trained { design, qualities, .. } in all {
+        let steps = qualities.first().map_or(&[][..], |run| &run.over_training);
+        let point = |(at, (step, _)): (usize, &(u64, Quality))| {
+            let fids: Vec<f64> =
+                qualities.iter().filter_map(|run| Some(run.over_training.get(at)?.1.fid.value)).collect();
+            let y = mean(&fids);
+            let (low, high) = fids.iter().fold((y, y), |(low, high), fid| (low.min(*fid), high.max(*fid)));
+            Point { x: *step as f64, y, low, high }
+        };
+        chart = chart.with(Series::band(design.name(), steps.iter().enumerate().map(point)));
+    }
+    Ok(chart.to_svg()?)
+}
+
+/// What was measured of the last checkpoints' samples, and of the test pictures.
+pub fn quality_table(all: &[Trained], floor: &Quality) -> Result<String> {
+    let (many, _) = quality::counts();
+    let mut text = format!(
+        "| {many} samples of | guidance | FID, each seed | KID · 10³ | precision | recall | our order (FID) | the paper's order (FID) |\n|---|---|---|---|---|---|---|---|\n"
+    );
+    let papers: Vec<f64> = all.iter().map(|trained| paper_fid(trained.design)).collect();
+    for (at, scale) in quality::GUIDANCE.iter().enumerate() {
+        let of = |trained: &Trained| -> Vec<Quality> {
+            trained.qualities.iter().filter_map(|run| run.last.get(at).copied()).collect()
+        };
+        let mean_fid = |trained: &Trained| mean(&of(trained).iter().map(|each| each.fid.value).collect::<Vec<_>>());
+        let fids: Vec<f64> = all.iter().map(mean_fid).collect();
+        for (trained, fid) in all.iter().zip(&fids) {
+            let each = |pick: fn(&Quality) -> Estimate, scale: f64, digits: usize| -> String {
+                let texts: Vec<String> = of(trained).iter().map(|each| pick(each).text(scale, digits)).collect();
+                texts.join(", ")
+            };
+            let paper = paper_fid(trained.design);
+            writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} | {} | {} |",
+                trained.design,
+                if *scale == 1.0 { "none".to_owned() } else { format!("{scale:.1}") },
+                each(|of| of.fid, 1.0, 2),
+                each(|of| of.kid, 1e3, 2),
+                each(|of| of.precision, 1.0, 3),
+                each(|of| of.recall, 1.0, 3),
+                rank(&fids, *fid),
+                if *scale == 1.0 { format!("{} ({paper})", rank(&papers, paper)) } else { "–".to_owned() },
+            )?;
+        }
+    }
+    writeln!(
+        text,
+        "| the test set | – | {} | {} | {} | {} | – | – |",
+        floor.fid.text(1.0, 2),
+        floor.kid.text(1e3, 2),
+        floor.precision.text(1.0, 3),
+        floor.recall.text(1.0, 3),
+    )?;
+    Ok(text)
+}
+
+fn rank(values: &[f64], value: f64) -> usize {
+    1 + values.iter().filter(|other| **other < value).count()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::blocks::Curve;
+    use crate::blocks::{Curve, quality::RunQuality};
 
-    fn trained(design: BlockDesign, losses: [f64; 2]) -> Trained {
+    fn quality(fid: f64) -> Quality {
+        let of = |value: f64| Estimate { value, low: value - 0.1, high: value + 0.1 };
+        Quality { fid: of(fid), kid: of(0.01), precision: of(0.7), recall: of(0.6) }
+    }
+
+    fn trained(design: BlockDesign, losses: [f64; 2], fids: [f64; 2]) -> Trained {
         let curve = |loss: f64| Curve { validation: vec![(250, 2.0 * loss), (500, loss)] };
-        Trained { design, curves: losses.map(curve).into() }
+        let run = |fid: f64| RunQuality {
+            last: vec![quality(fid), quality(100.0 - fid)],
+            over_training: vec![(250, quality(2.0 * fid)), (500, quality(fid))],
+        };
+        Trained { design, curves: losses.map(curve).into(), qualities: fids.map(run).into() }
+    }
+
+    fn all() -> [Trained; 4] {
+        [
+            trained(BlockDesign::InContext, [0.25, 0.23], [30.0, 31.0]),
+            trained(BlockDesign::CrossAttention, [0.22, 0.2], [20.0, 21.0]),
+            trained(BlockDesign::AdaLn, [0.21, 0.23], [19.0, 21.0]),
+            trained(BlockDesign::AdaLnZero, [0.19, 0.2], [12.0, 13.0]),
+        ]
+    }
+
+    fn column(table: &str, at: usize) -> Vec<&str> {
+        table.lines().skip(2).filter_map(|line| line.split(" | ").nth(at)).collect()
     }
 
     #[test]
     fn designs_are_ranked_by_their_mean_loss() {
-        let all = [
-            trained(BlockDesign::InContext, [0.25, 0.23]),
-            trained(BlockDesign::CrossAttention, [0.22, 0.2]),
-            trained(BlockDesign::AdaLn, [0.21, 0.23]),
-            trained(BlockDesign::AdaLnZero, [0.19, 0.2]),
-        ];
-        let table = table(&all).unwrap();
-        let ranks: Vec<&str> = table.lines().skip(2).filter_map(|line| line.split(" | ").nth(5)).collect();
-        assert_eq!(ranks, ["4", "2", "3", "1"]);
+        let table = loss_table(&all()).unwrap();
+        assert_eq!(column(&table, 5), ["4", "2", "3", "1"]);
         assert!(table.contains("0.25000, 0.23000 | 0.24000 | 4 | 4 (35.24) |"), "{table}");
-        let svg = chart(&all).unwrap();
-        assert!(BlockDesign::ALL.iter().all(|design| svg.contains(design.name())));
     }
 
     #[test]
-    fn only_the_table_is_replaced() {
-        let page = format!("# Blocks\n\n{BEGIN}\nold\n{END}\nand more\n");
-        let changed = with_table(&page, "| new |\n").unwrap();
-        assert_eq!(changed, format!("# Blocks\n\n{BEGIN}\n| new |\n{END}\nand more\n"));
-        assert_eq!(with_table(&changed, "| new |\n").unwrap(), changed);
-        assert!(with_table("# Blocks\n", "").is_err());
-        assert!(with_table(&format!("{BEGIN}\n# A heading\n{END}"), "").is_err());
+    fn designs_are_ranked_by_their_mean_fid_for_each_guidance() {
+        let table = quality_table(&all(), &quality(1.5)).unwrap();
+        assert_eq!(column(&table, 6), ["4", "3", "2", "1", "1", "2", "3", "4", "–"]);
+        assert!(table.contains("| none | 30.00 ± 0.10, 31.00 ± 0.10 | 10.00 ± 100.00, "), "{table}");
+        assert!(table.contains("| the test set | – | 1.50 ± 0.10 |"), "{table}");
+    }
+
+    #[test]
+    fn every_design_has_its_line() {
+        for svg in [loss_chart(&all()).unwrap(), fid_chart(&all()).unwrap()] {
+            assert!(BlockDesign::ALL.iter().all(|design| svg.contains(design.name())));
+        }
     }
 }

@@ -1,0 +1,139 @@
+//! `cargo xtask fid-curves`: what guidance and the number of steps do to the FID of the demo's checkpoint.
+
+mod report;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    demo,
+    libtorch::{self, Wanted},
+    measured::{DEBIAN_TEST, DEBIAN_TRAIN, Draw, Lab, Quality},
+    page::with_part,
+    ui,
+    workspace::Workspace,
+};
+
+/// Measure the demo's samples over guidance scales, and over numbers of steps of four samplers, and write docs/fid-curves.md
+///
+/// Hours of one CPU core at 5,000 samples a point, most of them in the points of 100 and 250 steps. Interrupt it at any time: the
+/// same command continues.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask fid-curves
+  cargo xtask fid-curves --per-class 50 --steps 10,20,50    # in minutes")]
+pub struct Args {
+    /// The checkpoint's file
+    #[arg(long, value_name = "PATH", default_value = "weights/demo/dit-fashion.safetensors")]
+    checkpoint: PathBuf,
+    /// Samples of each of the ten classes, for each point
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    per_class: u64,
+    /// Guidance scales (20 steps of DPM-Solver++ 2M)
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,1.5,2,3,4")]
+    scales: Vec<f64>,
+    /// Numbers of steps of each sampler (no guidance)
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "10,20,50,100,250")]
+    steps: Vec<u32>,
+    /// Training pictures of Fashion-MNIST, an IDX file: the reference
+    #[arg(long, value_name = "PATH", default_value = DEBIAN_TRAIN)]
+    pictures: PathBuf,
+    /// Test pictures, whose numbers stand beside
+    #[arg(long, value_name = "PATH", default_value = DEBIAN_TEST)]
+    test_pictures: PathBuf,
+    /// Folder for records, to be continued from
+    #[arg(long, value_name = "DIR", default_value = "target/fid-curves")]
+    out: PathBuf,
+    /// CPU threads
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threads: usize,
+    /// A dit-cli that is built already
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+    /// Write the page from the records that are there, without what is missing, and sample nothing
+    #[arg(long)]
+    report_only: bool,
+}
+
+/// What is written, below the root.
+const PAGE: &str = "docs/fid-curves.md";
+const GUIDANCE_CHART: &str = "docs/images/fid-guidance.svg";
+const STEPS_CHART: &str = "docs/images/fid-steps.svg";
+/// What begins the page's part.
+const BEGIN: &str = "<!-- written by cargo xtask fid-curves -->";
+
+/// The samplers, and what `--steps` puts before a number of them: what each is at its best with.
+const SAMPLERS: [(&str, &str); 4] = [("ddim", ""), ("dpmpp-2m", "lambda"), ("unipc", "lambda"), ("ddpm", "")];
+
+/// A measured point.
+pub struct Point {
+    /// The sampler's name.
+    pub sampler: &'static str,
+    pub steps: u32,
+    pub cfg_scale: f64,
+    pub quality: Quality,
+}
+
+pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
+    let root = workspace.root();
+    ensure!(args.per_class >= 20, "--per-class {} is too few: the features are 128 wide", args.per_class);
+    let binary = match (args.report_only, &args.binary) {
+        (true, _) => None,
+        (false, Some(binary)) => Some(std::path::absolute(binary)?),
+        (false, None) => {
+            libtorch::ensure(workspace, Wanted::any())?;
+            Some(demo::build(workspace)?)
+        }
+    };
+    let checkpoint = root.join(&args.checkpoint);
+    let lab = Lab::new(root, binary.as_deref(), root.join(&args.out), &args.pictures, args.threads)?;
+    let floor = lab.pictures("test-pictures", &args.test_pictures)?;
+    let measure = |sampler: (&'static str, &str), steps: u32, cfg_scale: f64| {
+        measure(&lab, &checkpoint, args.per_class, sampler, steps, cfg_scale)
+    };
+    let missing_is_left_out = |measured: Result<Point>| match measured {
+        Err(_) if args.report_only => None,
+        other => Some(other),
+    };
+    let guided = args.scales.iter().map(|scale| measure(("dpmpp-2m", "lambda"), 20, *scale));
+    let guided: Vec<Point> = guided.filter_map(missing_is_left_out).collect::<Result<_>>()?;
+    let mut plain = Vec::new();
+    // All samplers at few steps first: what costs most comes last.
+    for steps in &args.steps {
+        for sampler in SAMPLERS {
+            plain.extend(missing_is_left_out(measure(sampler, *steps, 1.0)).transpose()?);
+        }
+    }
+    let samples = args.per_class * crate::measured::CLASSES;
+    let charts = [
+        (GUIDANCE_CHART, report::guidance_chart(&guided, samples)?),
+        (STEPS_CHART, report::steps_chart(&plain, samples)?),
+    ];
+    for (name, svg) in charts {
+        fs::write(root.join(name), svg).with_context(|| format!("cannot write {name}"))?;
+    }
+    let page = fs::read_to_string(root.join(PAGE)).with_context(|| format!("cannot read {PAGE}"))?;
+    let sha256 = dit_weights::sha256_of(&[&checkpoint])?;
+    let part = report::tables(&guided, &plain, &floor, samples, &sha256)?;
+    fs::write(root.join(PAGE), with_part(&page, BEGIN, &part)?).with_context(|| format!("cannot write {PAGE}"))?;
+    ui::say(format_args!("wrote {PAGE}, {GUIDANCE_CHART} and {STEPS_CHART}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(
+    lab: &Lab<'_>,
+    checkpoint: &Path,
+    per_class: u64,
+    (sampler, spacing): (&'static str, &str),
+    steps: u32,
+    cfg_scale: f64,
+) -> Result<Point> {
+    let draw = Draw { per_class, sampler: sampler.to_owned(), steps: format!("{spacing}{steps}"), cfg_scale };
+    let name = format!("{sampler}-{steps}-guidance{cfg_scale}");
+    Ok(Point { sampler, steps, cfg_scale, quality: lab.samples(&name, checkpoint, &draw)? })
+}

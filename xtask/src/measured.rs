@@ -1,0 +1,233 @@
+//! Samples of a checkpoint and their quality: drawn by `dit-cli sample`, measured by `dit-cli evaluate`, kept as records.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use dit_weights::sha256_of;
+use serde::{Deserialize, Serialize};
+
+use crate::{training::succeed, ui};
+
+/// Classes of Fashion-MNIST.
+pub const CLASSES: u64 = 10;
+/// Samples computed at once.
+const BATCH: &str = "100";
+/// Where Debian's package dataset-fashion-mnist puts the training and the test pictures.
+pub const DEBIAN_TRAIN: &str = "/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz";
+pub const DEBIAN_TEST: &str = "/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz";
+
+/// How samples are drawn. The classes are equally frequent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Draw {
+    /// Samples of each class.
+    pub per_class: u64,
+    pub sampler: String,
+    pub steps: String,
+    pub cfg_scale: f64,
+}
+
+/// A number and its 95 % interval over the draw of the samples.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    pub value: f64,
+    pub low: f64,
+    pub high: f64,
+}
+
+impl Estimate {
+    /// `12.34 ± 0.21`.
+    pub fn text(&self, scale: f64, digits: usize) -> String {
+        let half = scale * (self.high - self.low) / 2.0;
+        format!("{:.digits$} ± {half:.digits$}", scale * self.value)
+    }
+}
+
+/// What was measured against the reference.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Quality {
+    pub fid: Estimate,
+    pub kid: Estimate,
+    pub precision: Estimate,
+    pub recall: Estimate,
+}
+
+/// What is measured, so that a record is never taken for another's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Subject {
+    /// SHA-256 of the checkpoint, or of the pictures' file.
+    sha256: String,
+    draw: Option<Draw>,
+    /// SHA-256 of the reference's file.
+    reference: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    subject: Subject,
+    quality: Quality,
+    /// All that `dit-cli evaluate --json` said.
+    evaluation: serde_json::Value,
+}
+
+/// Draws and measures, each set once: the record of a set that is there is read.
+pub struct Lab<'a> {
+    root: &'a Path,
+    /// None: records are read, and nothing is drawn.
+    binary: Option<&'a Path>,
+    folder: PathBuf,
+    reference: PathBuf,
+    reference_sha256: String,
+    threads: usize,
+}
+
+impl<'a> Lab<'a> {
+    /// Records in `folder`, against the pictures in `reference`.
+    pub fn new(
+        root: &'a Path,
+        binary: Option<&'a Path>,
+        folder: PathBuf,
+        reference: &Path,
+        threads: usize,
+    ) -> Result<Self> {
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let reference = pictures(reference)?;
+        let reference_sha256 = sha256_of(&[&reference])?;
+        Ok(Self { root, binary, folder, reference, reference_sha256, threads })
+    }
+
+    /// The quality of samples of a checkpoint's file, under the name `name`.
+    pub fn samples(&self, name: &str, checkpoint: &Path, draw: &Draw) -> Result<Quality> {
+        let subject = self.subject(checkpoint, Some(draw))?;
+        self.measure(name, &subject, |binary| {
+            let npz = self.folder.join(format!("{name}.npz"));
+            ui::say(format_args!("{name}: {} samples", CLASSES * draw.per_class));
+            let mut command = Command::new(binary);
+            command.current_dir(self.root).arg("sample").arg("--ckpt").arg(checkpoint).arg("--npz").arg(&npz);
+            command.args(["--vae", "vae-fashion-demo", "--class", "0-9", "--batch-size", BATCH]);
+            command.args(["--sampler", &draw.sampler, "--steps", &draw.steps]);
+            command.arg(format!("--num-samples={}", draw.per_class));
+            command.arg(format!("--cfg-scale={}", draw.cfg_scale)).arg(format!("--threads={}", self.threads));
+            succeed("dit-cli sample", command.stderr(Stdio::null()))?;
+            let evaluation = self.evaluate(binary, &npz)?;
+            // Tens of megabytes that the same command makes again.
+            fs::remove_file(&npz).with_context(|| format!("cannot remove {}", npz.display()))?;
+            Ok(evaluation)
+        })
+    }
+
+    /// The quality of pictures in a file.
+    pub fn pictures(&self, name: &str, path: &Path) -> Result<Quality> {
+        let path = pictures(path)?;
+        let subject = self.subject(&path, None)?;
+        self.measure(name, &subject, |binary| self.evaluate(binary, &path))
+    }
+
+    fn subject(&self, file: &Path, draw: Option<&Draw>) -> Result<Subject> {
+        let sha256 = sha256_of(&[file]).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(Subject { sha256, draw: draw.cloned(), reference: self.reference_sha256.clone() })
+    }
+
+    fn measure(
+        &self,
+        name: &str,
+        subject: &Subject,
+        measure: impl FnOnce(&Path) -> Result<serde_json::Value>,
+    ) -> Result<Quality> {
+        let path = self.folder.join(format!("{name}.json"));
+        if let Some(record) = read(&path)
+            && record.subject == *subject
+        {
+            return Ok(record.quality);
+        }
+        let missing = || format!("{} is not of this checkpoint: run it without --report-only", path.display());
+        let evaluation = measure(self.binary.with_context(missing)?)?;
+        let quality =
+            serde_json::from_value(evaluation["metrics"].clone()).context("dit-cli evaluate said too little")?;
+        let record = Record { subject: subject.clone(), quality, evaluation };
+        // Under another name first, so that a record is whole.
+        let half = path.with_extension("json.half");
+        fs::write(&half, serde_json::to_string_pretty(&record)?)
+            .and_then(|()| fs::rename(&half, &path))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(quality)
+    }
+
+    fn evaluate(&self, binary: &Path, samples: &Path) -> Result<serde_json::Value> {
+        let mut command = Command::new(binary);
+        command.current_dir(self.root).arg("evaluate").arg(samples).arg(&self.reference);
+        command.args(["--features", "demo", "--image-size", "32", "--crop", "pad", "--json"]);
+        command.args(["--batch-size", "64", "--metrics", "fid,kid,pr"]);
+        command.arg("--cache").arg(self.folder.join("features")).arg(format!("--threads={}", self.threads));
+        let output = command.stdin(Stdio::null()).output().context("dit-cli evaluate does not start")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "dit-cli evaluate failed ({})\n{said}", output.status);
+        serde_json::from_slice(&output.stdout).context("dit-cli evaluate printed no JSON")
+    }
+}
+
+fn read(path: &Path) -> Option<Record> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// The file itself, or what to do where there is none.
+fn pictures(path: &Path) -> Result<PathBuf> {
+    ensure!(
+        path.is_file(),
+        "{} is not there\n  help: install Debian's package dataset-fashion-mnist, or name the file",
+        path.display()
+    );
+    Ok(std::path::absolute(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quality(fid: f64) -> serde_json::Value {
+        let of =
+            |value: f64| serde_json::json!({"value": value, "low": value - 0.5, "high": value + 0.5, "method": "m"});
+        serde_json::json!({"metrics": {"fid": of(fid), "kid": of(0.01), "precision": of(0.7), "recall": of(0.6)}})
+    }
+
+    #[test]
+    fn a_record_is_measured_once_and_never_taken_for_anothers() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let (reference, one, other) = (file("r.gz", "r"), file("one", "1"), file("other", "2"));
+        let records = folder.path().join("records");
+        let lab = Lab::new(folder.path(), Some(Path::new("unused")), records.clone(), &reference, 1).unwrap();
+        let draw = |cfg_scale| Draw { per_class: 5, sampler: "ddim".into(), steps: "10".into(), cfg_scale };
+        let mut times = 0;
+        let mut check = |file: &Path, scale: f64, fid: f64, expected: f64| {
+            let subject = lab.subject(file, Some(&draw(scale))).unwrap();
+            let measured = lab.measure("a", &subject, |_| {
+                times += 1;
+                Ok(quality(fid))
+            });
+            assert_eq!(measured.unwrap().fid.value, expected);
+        };
+        check(&one, 1.0, 3.0, 3.0);
+        check(&one, 1.0, 4.0, 3.0);
+        check(&one, 2.0, 5.0, 5.0);
+        check(&other, 2.0, 6.0, 6.0);
+        assert_eq!(times, 3);
+        let reader = Lab::new(folder.path(), None, records, &reference, 1).unwrap();
+        assert_eq!(reader.samples("a", &other, &draw(2.0)).unwrap().fid.value, 6.0);
+        let error = reader.samples("a", &one, &draw(2.0)).unwrap_err();
+        assert!(error.to_string().contains("--report-only"), "{error}");
+    }
+
+    #[test]
+    fn estimates_are_written_with_their_half_interval() {
+        let estimate = Estimate { value: 0.012_34, low: 0.011_34, high: 0.013_34 };
+        assert_eq!(estimate.text(1000.0, 2), "12.34 ± 1.00");
+    }
+}
