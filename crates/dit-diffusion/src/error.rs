@@ -58,7 +58,7 @@ pub enum Error {
     /// A spacing that is none of the known forms.
     #[error(
         "`{text}` is not a step spacing; write a count (`250`), counts of equal sections (`10,15,20`), `ddimN` (`ddim50`), \
-         `trailingN`, `karrasN`, `lambdaN` or `all`"
+         `trailingN`, `karrasN`, `lambdaN` (also `exponentialN`) or `all`"
     )]
     SpacingSyntax {
         /// What was given.
@@ -70,6 +70,17 @@ pub enum Error {
     ZeroSteps {
         /// What was given.
         text: String,
+    },
+
+    /// More steps than the schedule has.
+    #[error("`{text}` asks for {count} of {train_steps} training steps; ask for {train_steps} or fewer")]
+    TooManySteps {
+        /// The spacing.
+        text: String,
+        /// Steps asked for.
+        count: usize,
+        /// Training steps in all.
+        train_steps: usize,
     },
 
     /// A section cannot give that many different timesteps.

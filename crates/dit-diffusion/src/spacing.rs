@@ -122,14 +122,7 @@ impl Spacing {
     fn check_count(&self, count: usize, train_steps: usize) -> Result<()> {
         match count {
             0 => Err(Error::ZeroSteps { text: self.to_string() }),
-            _ if count > train_steps => Err(Error::SectionTooSmall {
-                text: self.to_string(),
-                section: 1,
-                sections: 1,
-                count,
-                size: train_steps,
-                train_steps,
-            }),
+            _ if count > train_steps => Err(Error::TooManySteps { text: self.to_string(), count, train_steps }),
             _ => Ok(()),
         }
     }
@@ -137,6 +130,9 @@ impl Spacing {
     fn sections(&self, counts: &[usize], train_steps: usize) -> Result<Vec<Timestep>> {
         if counts.is_empty() || counts.contains(&0) {
             return Err(Error::ZeroSteps { text: self.to_string() });
+        }
+        if let [count] = *counts {
+            self.check_count(count, train_steps)?;
         }
         let (base, longer) = (train_steps / counts.len(), train_steps % counts.len());
         let mut kept = Vec::new();
