@@ -81,13 +81,16 @@ fn check(name: &str, (lowest, highest): (f64, f64), slope: f64) {
     assert!(allowed.contains(&slope), "{name}: slope {slope:.2}, expected {lowest} to {highest}");
 }
 
+/// A solver, its name, and the lowest and highest order that it may show.
+type Case = (&'static str, (f64, f64), Box<dyn Solver>);
+
 /// One order.
 const fn of(order: f64) -> (f64, f64) {
     (order, order)
 }
 
 /// The solvers that add no noise, with the orders that theory gives them.
-fn deterministic() -> [(&'static str, (f64, f64), Box<dyn Solver>); 7] {
+fn deterministic() -> [Case; 7] {
     [
         ("ddim, which is euler", of(1.0), Box::new(Ddim::deterministic())),
         ("heun", of(2.0), Box::new(Heun)),
@@ -187,7 +190,7 @@ fn stochastic_solvers_converge_in_distribution() {
     // On a Gaussian every step is affine in the state and in its noise: image 0 gives the mean, and the squared responses to the
     // impulses add up to the variance, exactly.
     let training = training();
-    let solvers: [(&str, (f64, f64), Box<dyn Solver>); 3] = [
+    let solvers: [Case; 3] = [
         ("dpm++ 2m sde", of(2.0), Box::new(SdeDpmPlusPlus::new())),
         ("euler ancestral", of(1.0), Box::new(EulerAncestral)),
         ("ddim, eta 1, which is ddpm", of(1.0), Box::new(Ddim::new(1.0).unwrap())),
