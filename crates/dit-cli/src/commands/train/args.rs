@@ -7,7 +7,7 @@ use clap::Args;
 /// Interrupt it at any time: the same command with --resume continues, and the result is the same to the bit.
 #[derive(Args)]
 #[command(
-    after_help = "Ctrl-C or SIGTERM finishes the step, writes a checkpoint and exits with 130; a second Ctrl-C exits at once.
+    after_help = "Ctrl-C, SIGTERM or SIGHUP finishes the step, writes a checkpoint and exits with 130; a second Ctrl-C exits at once.
 
 Examples:
   dit-cli train --config configs/fashion.toml --data latents/ --out run/
