@@ -6,7 +6,7 @@
 
 use std::{error::Error, hint::black_box, time::Instant};
 
-use dit_ops::conv::{Convolution, Geometry, GroupNorm, Input, Products};
+use dit_ops::conv::{Convolution, Geometry, GroupNorm, Input, Products, Skip};
 use tch::{Device, Kind, Tensor};
 
 /// The median, in seconds.
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             for _ in 0..=rounds {
                 norms.push(timed(|| norm.of(&x)));
                 let map = norm.of(&x)?.then_silu();
-                convolutions.push(timed(|| ours.forward(&x, Input::Normalized(&map), None)));
+                convolutions.push(timed(|| ours.forward(&x, Input::Normalized(&map), Skip::Nothing)));
                 torch.push(timed(|| x_kind.conv2d(&weight_kind, Some(&bias_kind), [1, 1], [1, 1], [1, 1], 1)));
             }
             let (norms, ours, torch) = (median(norms), median(convolutions), median(torch));

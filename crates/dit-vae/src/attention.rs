@@ -1,6 +1,7 @@
 use tch::{Kind, Tensor};
 
 use crate::Error;
+use crate::features::Features;
 use crate::layers::{Between, Conv2d, NormConv};
 use crate::weights::Weights;
 
@@ -25,16 +26,16 @@ impl Attention {
         })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        let size = x.size();
+    pub(crate) fn forward(&self, x: Features) -> Result<Features, Error> {
+        let size = x.pixels().size();
         let (n, c, h, w) = (size[0], size[1], size[2], size[3]);
-        let qkv = self.qkv.forward(x)?.permute([0, 2, 3, 1]).reshape([n, 1, h * w, 3 * c]).to_kind(self.kind); // (N, 1, H·W, 3·C)
+        let qkv = self.qkv.forward(&x)?.permute([0, 2, 3, 1]).reshape([n, 1, h * w, 3 * c]).to_kind(self.kind); // (N, 1, H·W, 3·C)
         let part = |i: i64| qkv.narrow(3, i * c, c); // (N, 1, H·W, C)
         let (causal, grouped) = (false, false);
         let mask = None::<&Tensor>;
         let mixed =
             Tensor::scaled_dot_product_attention(&part(0), &part(1), &part(2), mask, 0.0, causal, None, grouped);
-        let mixed = mixed.to_kind(x.kind()).reshape([n, h, w, c]).permute([0, 3, 1, 2]); // (N, C, H, W)
-        self.out.forward_onto(x, &mixed) // (N, C, H, W)
+        let mixed = mixed.to_kind(x.pixels().kind()).reshape([n, h, w, c]).permute([0, 3, 1, 2]); // (N, C, H, W)
+        self.out.features_over(x.into_pixels(), &mixed) // (N, C, H, W)
     }
 }

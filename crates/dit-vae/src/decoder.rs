@@ -50,11 +50,11 @@ impl Decoder {
     }
 
     pub(crate) fn forward(&self, raw: &Tensor) -> Result<Tensor, Error> {
-        let x = self.conv_in.forward(&channels_last(raw))?; // (N, C_last, h, w)
-        let mut x = self.middle.forward(&x)?; // (N, C_last, h, w)
+        let x = self.conv_in.features(&channels_last(raw))?; // (N, C_last, h, w)
+        let mut x = self.middle.forward(x)?; // (N, C_last, h, w)
         for level in &self.levels {
             for resnet in &level.resnets {
-                x = resnet.forward(&x)?; // (N, Cᵢ, h·2ⁱ, w·2ⁱ)
+                x = resnet.forward(x)?; // (N, Cᵢ, h·2ⁱ, w·2ⁱ)
             }
             if let Some(upsample) = &level.upsample {
                 x = upsample.forward(&x)?; // (N, Cᵢ, h·2ⁱ⁺¹, w·2ⁱ⁺¹)

@@ -50,16 +50,16 @@ impl Encoder {
     }
 
     pub(crate) fn forward(&self, images: &Tensor) -> Result<Tensor, Error> {
-        let mut x = self.conv_in.forward(&channels_last(images))?; // (N, C₀, H, W)
+        let mut x = self.conv_in.features(&channels_last(images))?; // (N, C₀, H, W)
         for level in &self.levels {
             for resnet in &level.resnets {
-                x = resnet.forward(&x)?; // (N, Cᵢ, H / 2ⁱ, W / 2ⁱ)
+                x = resnet.forward(x)?; // (N, Cᵢ, H / 2ⁱ, W / 2ⁱ)
             }
             if let Some(downsample) = &level.downsample {
                 x = downsample.forward(&x)?; // (N, Cᵢ, H / 2ⁱ⁺¹, W / 2ⁱ⁺¹)
             }
         }
-        let x = self.middle.forward(&x)?; // (N, C_last, h, w)
+        let x = self.middle.forward(x)?; // (N, C_last, h, w)
         self.out.forward(&x) // (N, 2·C_latent, h, w)
     }
 }

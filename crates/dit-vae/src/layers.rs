@@ -3,10 +3,11 @@
 //! Each has two forms: libtorch's operators one after another, or one pass of `dit_ops::conv` over packed weights. Which, the
 //! weights say.
 
-use dit_ops::conv::{Convolution, Geometry, GroupNorm, Input};
+use dit_ops::conv::{Convolution, Geometry, GroupNorm, Input, Products, Skip};
 use tch::Tensor;
 
 use crate::Error;
+use crate::features::Features;
 use crate::weights::Weights;
 
 /// Every GroupNorm's addend to the variance, in diffusers' AutoencoderKL as in Rombach et al. 2022.
@@ -72,27 +73,39 @@ impl Conv2d {
                 let x = if uneven == 0 { x.shallow_clone() } else { x.constant_pad_nd([0, uneven, 0, uneven]) };
                 Ok(x.conv2d(weight, Some(bias), [stride; 2], [before; 2], [1, 1], 1))
             }
-            Self::Packed(packed) => Ok(packed.forward(x, Input::Plain, None)?),
+            Self::Packed(packed) => Ok(packed.forward(x, Input::Plain, Skip::Nothing)?),
         }
     }
 
-    /// The same plus `skip`, (N, C_out, H', W').
-    pub(crate) fn forward_onto(&self, skip: &Tensor, x: &Tensor) -> Result<Tensor, Error> {
+    /// The same for a normalisation to follow.
+    pub(crate) fn features(&self, x: &Tensor) -> Result<Features, Error> {
         match self {
-            Self::Plain { .. } => Ok(self.forward(x)?.g_add_(skip)),
-            Self::Packed(packed) => Ok(packed.forward(x, Input::Plain, Some(skip))?),
+            Self::Plain { .. } => Ok(self.forward(x)?.into()),
+            Self::Packed(packed) => Ok(packed.forward_measured(x, Input::Plain, Skip::Nothing, Products::Fp32)?.into()),
+        }
+    }
+
+    /// The same plus `skip`, (N, C_out, H', W'), which is used up.
+    pub(crate) fn features_over(&self, skip: Tensor, x: &Tensor) -> Result<Features, Error> {
+        match self {
+            Self::Plain { .. } => Ok(self.forward(x)?.g_add_(&skip).into()),
+            Self::Packed(packed) => {
+                Ok(packed.forward_measured(x, Input::Plain, Skip::Replaced(skip), Products::Fp32)?.into())
+            }
         }
     }
 
     /// The same after every pixel has become four: (N, C_in, H, W) → (N, C_out, 2H, 2W).
-    pub(crate) fn forward_doubled(&self, x: &Tensor) -> Result<Tensor, Error> {
+    pub(crate) fn features_doubled(&self, x: &Tensor) -> Result<Features, Error> {
         match self {
             Self::Plain { .. } => {
                 let size = x.size();
                 let doubled = x.upsample_nearest2d([2 * size[2], 2 * size[3]], None, None); // (N, C_in, 2H, 2W)
-                self.forward(&channels_last(&doubled))
+                Ok(self.forward(&channels_last(&doubled))?.into())
             }
-            Self::Packed(packed) => Ok(packed.forward(x, Input::Doubled, None)?),
+            Self::Packed(packed) => {
+                Ok(packed.forward_measured(x, Input::Doubled, Skip::Nothing, Products::Fp32)?.into())
+            }
         }
     }
 }
@@ -142,35 +155,49 @@ impl NormConv {
     }
 
     /// (N, C_in, H, W) → (N, C_out, H, W).
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        self.onto(None, x)
+    pub(crate) fn forward(&self, x: &Features) -> Result<Tensor, Error> {
+        match self {
+            Self::Plain { .. } => self.plain(x),
+            Self::Packed { norm, between, conv } => {
+                let map = x.map(norm, *between)?;
+                Ok(conv.forward(x.pixels(), Input::Normalized(&map), Skip::Nothing)?)
+            }
+        }
     }
 
-    /// The same plus `skip`, (N, C_out, H, W).
-    pub(crate) fn forward_onto(&self, skip: &Tensor, x: &Tensor) -> Result<Tensor, Error> {
-        self.onto(Some(skip), x)
+    /// The same for a normalisation and a convolution like this one to follow, and for nothing else: where products are of
+    /// bf16, so is the result, as the next products would round it anyway.
+    pub(crate) fn features(&self, x: &Features) -> Result<Features, Error> {
+        match self {
+            Self::Plain { .. } => Ok(self.plain(x)?.into()),
+            Self::Packed { norm, between, conv } => {
+                let map = x.map(norm, *between)?;
+                let input = Input::Normalized(&map);
+                Ok(conv.forward_measured(x.pixels(), input, Skip::Nothing, conv.products())?.into())
+            }
+        }
     }
 
-    fn onto(&self, skip: Option<&Tensor>, x: &Tensor) -> Result<Tensor, Error> {
+    /// The same plus `skip`, (N, C_out, H, W), which is used up.
+    pub(crate) fn features_over(&self, skip: Tensor, x: &Features) -> Result<Features, Error> {
+        match self {
+            Self::Plain { .. } => Ok(self.plain(x)?.g_add_(&skip).into()),
+            Self::Packed { norm, between, conv } => {
+                let map = x.map(norm, *between)?;
+                let input = Input::Normalized(&map);
+                Ok(conv.forward_measured(x.pixels(), input, Skip::Replaced(skip), Products::Fp32)?.into())
+            }
+        }
+    }
+
+    fn plain(&self, x: &Features) -> Result<Tensor, Error> {
         match self {
             Self::Plain { groups, weight, bias, between, conv } => {
-                let mut x = x.group_norm(*groups, Some(weight), Some(bias), GROUP_NORM_EPS, false);
-                if *between == Between::Silu {
-                    x = x.silu_(); // written over: the largest tensors of the decoder are not held twice
-                }
-                match skip {
-                    None => conv.forward(&x),
-                    Some(skip) => conv.forward_onto(skip, &x),
-                }
+                let mut x = x.pixels().group_norm(*groups, Some(weight), Some(bias), GROUP_NORM_EPS, false);
+                // Written over: the largest tensors of the decoder are not held twice.
+                conv.forward(&if *between == Between::Silu { x.silu_() } else { x })
             }
-            Self::Packed { norm, between, conv } => {
-                let map = norm.of(x)?;
-                let map = match between {
-                    Between::Nothing => map,
-                    Between::Silu => map.then_silu(),
-                };
-                Ok(conv.forward(x, Input::Normalized(&map), skip)?)
-            }
+            Self::Packed { .. } => self.forward(x),
         }
     }
 }

@@ -37,6 +37,7 @@ mod codec;
 mod decoder;
 mod encoder;
 mod error;
+mod features;
 mod latents;
 mod layers;
 mod middle;

@@ -1,8 +1,8 @@
 use dit_config::VaeConfig;
-use tch::Tensor;
 
 use crate::Error;
 use crate::attention::Attention;
+use crate::features::Features;
 use crate::resnet::{Resnet, Widths};
 use crate::weights::Weights;
 
@@ -29,12 +29,12 @@ impl Middle {
         })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+    pub(crate) fn forward(&self, x: Features) -> Result<Features, Error> {
         let x = self.first.forward(x)?; // (N, C, h, w)
         let x = match &self.attention {
             None => x,
-            Some(attention) => attention.forward(&x)?, // (N, C, h, w)
+            Some(attention) => attention.forward(x)?, // (N, C, h, w)
         };
-        self.second.forward(&x) // (N, C, h, w)
+        self.second.forward(x) // (N, C, h, w)
     }
 }

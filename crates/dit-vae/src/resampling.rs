@@ -1,8 +1,7 @@
 //! Halving and doubling of the resolution.
 
-use tch::Tensor;
-
 use crate::Error;
+use crate::features::Features;
 use crate::layers::Conv2d;
 use crate::weights::Weights;
 
@@ -17,8 +16,8 @@ impl Downsample {
         Ok(Self { conv: Conv2d::halving(weights, &format!("{name}.conv"))? })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        self.conv.forward(x) // (N, C, H / 2, W / 2)
+    pub(crate) fn forward(&self, x: &Features) -> Result<Features, Error> {
+        self.conv.features(x.pixels()) // (N, C, H / 2, W / 2)
     }
 }
 
@@ -33,7 +32,7 @@ impl Upsample {
         Ok(Self { conv: Conv2d::same(weights, &format!("{name}.conv"))? })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        self.conv.forward_doubled(x) // (N, C, 2H, 2W)
+    pub(crate) fn forward(&self, x: &Features) -> Result<Features, Error> {
+        self.conv.features_doubled(x.pixels()) // (N, C, 2H, 2W)
     }
 }

@@ -1,6 +1,5 @@
-use tch::Tensor;
-
 use crate::Error;
+use crate::features::Features;
 use crate::layers::{Between, Conv2d, NormConv};
 use crate::weights::Weights;
 
@@ -36,11 +35,12 @@ impl Resnet {
         })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        let h = self.first.forward(x)?; // (N, C_out, H, W)
-        match &self.shortcut {
-            None => self.second.forward_onto(x, &h), // (N, C_out, H, W)
-            Some(shortcut) => self.second.forward_onto(&shortcut.forward(x)?, &h), // (N, C_out, H, W)
-        }
+    pub(crate) fn forward(&self, x: Features) -> Result<Features, Error> {
+        let h = self.first.features(&x)?; // (N, C_out, H, W)
+        let skip = match &self.shortcut {
+            None => x.into_pixels(),                         // (N, C_out, H, W)
+            Some(shortcut) => shortcut.forward(x.pixels())?, // (N, C_out, H, W)
+        };
+        self.second.features_over(skip, &h) // (N, C_out, H, W)
     }
 }

@@ -1,6 +1,6 @@
 //! Any convolution as a matrix product: a row of the left factor is one result pixel's window.
 
-use super::{Call, Convolution, Products, packed::Packed};
+use super::{Call, Convolution, Products, Sizes, packed::Packed};
 use crate::parallel;
 
 /// Pixels of a task: a multiple of every tile's rows.
@@ -14,6 +14,12 @@ pub(super) fn pack(weight: &[f32], outputs: usize, inputs: usize, kernel: usize,
         [weight[(output * inputs + input) * square + place]]
     };
     Packed::new((square * inputs, outputs), products, &element)
+}
+
+/// Pixels of the parts of statistics: each task's are one.
+pub(super) fn part_sizes(sizes: &Sizes) -> Vec<u32> {
+    let pixels = sizes.out_height * sizes.out_width;
+    (0..pixels).step_by(PIXELS).map(|first| PIXELS.min(pixels - first) as u32).collect()
 }
 
 pub(super) fn run(convolution: &Convolution, call: &Call<'_>) {

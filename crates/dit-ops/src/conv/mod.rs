@@ -7,13 +7,13 @@
 //! Every other convolution is a matrix product over gathered pixels.
 //!
 //! Normalisation, SiLU, doubling and padding happen where pixels are gathered, bias and skip connection where results are
-//! written, so that nothing passes through memory twice.
+//! written; there the sums are gathered too that the next normalisation needs. So nothing passes through memory twice.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::{
     cpu::Cpu,
-    element::{allocate, needs_gradient, values},
+    element::{Bf16, Element, allocate, needs_gradient, values},
     error::OpsError,
     parallel::Destination,
 };
@@ -21,13 +21,16 @@ use crate::{
 mod direct;
 mod normalization;
 mod packed;
+mod statistics;
 mod winograd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use normalization::{GroupNorm, Normalization};
+pub use statistics::Statistics;
 
 use packed::Packed;
+use statistics::Parts;
 
 /// What two numbers are before they are multiplied; sums, and everything else, are fp32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +63,30 @@ pub enum Input<'a> {
     Doubled,
 }
 
+/// What is added to a convolution's results.
+#[derive(Debug)]
+pub enum Skip<'a> {
+    /// Nothing.
+    Nothing,
+    /// A tensor, which is only read.
+    Kept(&'a Tensor),
+    /// A tensor that nobody needs any more: results are written over it where it is of their kind, so that no memory is asked
+    /// for and less is moved. Whoever shares its storage sees them.
+    Replaced(Tensor),
+}
+
+/// A convolution's result and what a normalisation after it needs to know.
+#[derive(Debug)]
+pub struct Measured {
+    /// (N, C_out, H', W').
+    pub result: Tensor,
+    /// Of the result, before any rounding to bf16.
+    pub statistics: Statistics,
+}
+
 /// A 2-D convolution with packed weights.
 ///
-/// Tensors are fp32, (N, C, H, W) with channels innermost in memory ("channels last"); others are copied to be so.
+/// Tensors are fp32 or bf16, (N, C, H, W) with channels innermost in memory ("channels last"); others are copied to be so.
 /// It records no gradients.
 #[derive(Debug)]
 pub struct Convolution {
@@ -94,14 +118,31 @@ struct Sizes {
     out_width: usize,
 }
 
+/// Pixels as they lie in memory.
+#[derive(Clone, Copy)]
+enum Pixels<'a> {
+    Fp32(&'a [f32]),
+    Bf16(&'a [Bf16]),
+}
+
+/// Where results go.
+#[derive(Clone, Copy)]
+enum Results {
+    Fp32(Destination<f32>),
+    Bf16(Destination<Bf16>),
+}
+
 /// One call's data, as every thread sees it.
 #[derive(Clone, Copy)]
 struct Call<'a> {
     sizes: Sizes,
-    x: &'a [f32],
+    x: Pixels<'a>,
     input: Input<'a>,
-    skip: Option<&'a [f32]>,
-    out: Destination<f32>,
+    /// Of the kind of the results, and perhaps the same memory; a thread reads an element right before it writes the result
+    /// there. Never written through.
+    skip: Option<Results>,
+    out: Results,
+    parts: Option<Parts>,
 }
 
 impl Convolution {
@@ -158,14 +199,51 @@ impl Convolution {
         })
     }
 
-    /// The convolution of `x`, plus `skip` where there is one.
+    /// What it multiplies.
+    pub fn products(&self) -> Products {
+        self.products
+    }
+
+    /// The convolution of `x`, plus `skip`, in fp32.
     ///
     /// # Shapes
     /// `x`: (N, C_in, H, W); result, and `skip`: (N, C_out, H', W').
     ///
     /// # Errors
     /// [`OpsError::Shape`] where a shape does not fit, or a doubled input meets anything but a 3×3 convolution of stride 1.
-    pub fn forward(&self, x: &Tensor, input: Input<'_>, skip: Option<&Tensor>) -> Result<Tensor, OpsError> {
+    pub fn forward(&self, x: &Tensor, input: Input<'_>, skip: Skip<'_>) -> Result<Tensor, OpsError> {
+        self.run(x, input, skip, Kind::Float, None)
+    }
+
+    /// The same with statistics of the result, which is stored as `store` says. Normalised next and rounded for its products
+    /// then, it loses little by being stored in bf16.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); [`OpsError::Unsupported`] for results in bf16 of [`Products::Fp32`].
+    pub fn forward_measured(
+        &self,
+        x: &Tensor,
+        input: Input<'_>,
+        skip: Skip<'_>,
+        store: Products,
+    ) -> Result<Measured, OpsError> {
+        let kind = match store {
+            Products::Fp32 => Kind::Float,
+            Products::Bf16 if self.products == Products::Bf16 => Kind::BFloat16,
+            Products::Bf16 => return Err(OpsError::Unsupported { what: "results in bf16 of products in fp32" }),
+        };
+        let sizes = self.sizes(x, input)?;
+        let counts = match self.method {
+            Method::Winograd => winograd::part_sizes(&sizes),
+            Method::Direct => direct::part_sizes(&sizes),
+        };
+        let mut statistics = Statistics::unset(sizes.images, self.outputs, counts);
+        let result = self.run(x, input, skip, kind, Some(statistics.parts()))?;
+        Ok(Measured { result, statistics })
+    }
+
+    /// The sizes of a call, if everything fits.
+    fn sizes(&self, x: &Tensor, input: Input<'_>) -> Result<Sizes, OpsError> {
         let found = x.size();
         let [n, c, h, w] = found[..] else {
             return Err(OpsError::Shape { what: "x", expected: vec![-1, self.inputs as i64, -1, -1], found });
@@ -190,51 +268,97 @@ impl Convolution {
             let found = vec![normalization.len() as i64];
             return Err(OpsError::Shape { what: "normalization", expected: vec![n * c], found });
         }
-        let sizes = Sizes {
+        Ok(Sizes {
             images: n as usize,
             height: h as usize,
             width: w as usize,
             out_height: rows / self.geometry.stride + 1,
             out_width: columns / self.geometry.stride + 1,
+        })
+    }
+
+    fn run(
+        &self,
+        x: &Tensor,
+        input: Input<'_>,
+        skip: Skip<'_>,
+        kind: Kind,
+        parts: Option<Parts>,
+    ) -> Result<Tensor, OpsError> {
+        let sizes = self.sizes(x, input)?;
+        let shape = [sizes.images, sizes.out_height, sizes.out_width, self.outputs].map(|extent| extent as i64);
+        let x = match x.kind() {
+            Kind::BFloat16 => channels_innermost(x, Kind::BFloat16), // (N, H, W, C_in)
+            _ => channels_innermost(x, Kind::Float),                 // (N, H, W, C_in)
         };
-        let shape = [n, sizes.out_height as i64, sizes.out_width as i64, self.outputs as i64];
-        let x = channels_innermost(x); // (N, H, W, C_in)
-        let skip = match skip {
-            None => None,
-            Some(skip) => {
-                let skip = channels_innermost(skip);
-                if skip.size() != shape {
-                    return Err(OpsError::Shape { what: "skip", expected: shape.to_vec(), found: skip.size() });
-                }
-                Some(skip)
-            }
+        let skip = match &skip {
+            Skip::Nothing => None,
+            Skip::Kept(skip) => Some((channels_innermost(skip, kind), false)), // (N, H', W', C_out)
+            Skip::Replaced(skip) => Some((channels_innermost(skip, kind), true)),
         };
-        let (out, start) = allocate::<f32>(&shape); // (N, H', W', C_out)
-        ask_for_huge_pages(start, out.numel());
-        let call = Call { sizes, x: values(&x), input, skip: skip.as_ref().map(values), out: Destination::new(start) };
+        if let Some((skip, _)) = &skip
+            && skip.size() != shape
+        {
+            return Err(OpsError::Shape { what: "skip", expected: shape.to_vec(), found: skip.size() });
+        }
+        let out = match &skip {
+            // Windows overlap, so what is read must not be written.
+            Some((skip, true)) if !overlap(skip, &x) => skip.shallow_clone(),
+            _ => Self::fresh(&shape, kind),
+        };
+        let results = |x: &Tensor| match kind {
+            Kind::BFloat16 => Results::Bf16(Destination::new(x.data_ptr().cast())),
+            _ => Results::Fp32(Destination::new(x.data_ptr().cast())),
+        };
+        let pixels = match x.kind() {
+            Kind::BFloat16 => Pixels::Bf16(values(&x)),
+            _ => Pixels::Fp32(values(&x)),
+        };
+        let skip = skip.as_ref().map(|(skip, _)| results(skip));
+        let call = Call { sizes, x: pixels, input, skip, out: results(&out), parts };
         match self.method {
             Method::Winograd => winograd::run(self, &call),
             Method::Direct => direct::run(self, &call),
         }
         Ok(out.permute([0, 3, 1, 2])) // (N, C_out, H', W')
     }
+
+    /// A new tensor, its elements unset.
+    fn fresh(shape: &[i64], kind: Kind) -> Tensor {
+        fn with_large_pages<E: Element>(shape: &[i64]) -> Tensor {
+            let (tensor, start) = allocate::<E>(shape);
+            ask_for_huge_pages(start.cast(), tensor.numel() * size_of::<E>());
+            tensor
+        }
+        match kind {
+            Kind::BFloat16 => with_large_pages::<Bf16>(shape),
+            _ => with_large_pages::<f32>(shape),
+        }
+    }
+}
+
+/// Whether two contiguous tensors share memory.
+fn overlap(one: &Tensor, other: &Tensor) -> bool {
+    let range = |x: &Tensor| (x.data_ptr() as usize, x.data_ptr() as usize + x.numel() * x.kind().elt_size_in_bytes());
+    let (one, other) = (range(one), range(other));
+    one.0 < other.1 && other.0 < one.1
 }
 
 /// Asks for large pages behind fresh memory: the first touch of every 4 KB of a picture's activations would take as long as
 /// half of the arithmetic on them. A system that has none is as well off as before.
-fn ask_for_huge_pages(start: *mut f32, len: usize) {
+fn ask_for_huge_pages(start: *mut u8, bytes: usize) {
     #[cfg(target_os = "linux")]
     {
         const LARGE: usize = 2 << 20;
         let first = (start as usize).next_multiple_of(LARGE);
-        let end = (start as usize + len * size_of::<f32>()) / LARGE * LARGE;
+        let end = (start as usize + bytes) / LARGE * LARGE;
         if end > first {
             // SAFETY: whole pages within an allocation of ours; the advice changes no contents.
             unsafe { libc::madvise(first as *mut libc::c_void, end - first, libc::MADV_HUGEPAGE) };
         }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = (start, len);
+    let _ = (start, bytes);
 }
 
 /// Whether libtorch would record a gradient of an operator on `x`.
@@ -242,9 +366,9 @@ pub fn records_gradient(x: &Tensor) -> bool {
     needs_gradient(&[x])
 }
 
-/// (N, C, H, W) as contiguous fp32 (N, H, W, C); a copy only where it is not so already.
-fn channels_innermost(x: &Tensor) -> Tensor {
-    x.detach().to_kind(Kind::Float).permute([0, 2, 3, 1]).contiguous()
+/// (N, C, H, W) as contiguous (N, H, W, C) of `kind` on the CPU; a copy only where it is not so already.
+fn channels_innermost(x: &Tensor, kind: Kind) -> Tensor {
+    x.detach().to_device(Device::Cpu).to_kind(kind).permute([0, 2, 3, 1]).contiguous()
 }
 
 #[cfg(test)]

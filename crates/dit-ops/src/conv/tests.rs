@@ -65,10 +65,11 @@ fn check(products: Products, case: Case) {
             + 1
     };
     let skip = wave(&[case.images, case.outputs, out(height), out(width)], 6);
-    let expected = plain(&case, &x, &weight, &bias, (&norm.0, &norm.1), &skip);
+    let affine = norm;
+    let expected = plain(&case, &x, &weight, &bias, (&affine.0, &affine.1), &skip);
 
     let convolution = Convolution::new(&weight, &bias, case.geometry, products).unwrap();
-    let norm = (case.inputs % 4 == 0).then(|| GroupNorm::new(4, &norm.0, &norm.1, 1e-6).unwrap().of(&x).unwrap());
+    let norm = (case.inputs % 4 == 0).then(|| GroupNorm::new(4, &affine.0, &affine.1, 1e-6).unwrap().of(&x).unwrap());
     let norm = match case.before {
         Before::NormSilu => norm.map(Normalization::then_silu),
         _ => norm,
@@ -78,14 +79,53 @@ fn check(products: Products, case: Case) {
         Before::Norm | Before::NormSilu => Input::Normalized(norm.as_ref().unwrap()),
         Before::Doubling => Input::Doubled,
     };
-    let result = convolution.forward(&x, input, case.skip.then_some(&skip)).unwrap();
+    let result = convolution.forward(&x, input, if case.skip { Skip::Kept(&skip) } else { Skip::Nothing }).unwrap();
     assert_eq!(result.size(), expected.size());
-    let error = ((result - &expected).norm() / expected.norm()).double_value(&[]);
+    let error = relative(&result, &expected);
     let tolerance = match products {
         Products::Fp32 => 1e-6,
         Products::Bf16 => 8e-3,
     };
     assert!(error < tolerance, "{error:.1e}");
+
+    // The same, written over the skip connection, and measured on the way.
+    let replaced = channels_innermost(&skip, Kind::Float).permute([0, 3, 1, 2]);
+    let place = replaced.data_ptr();
+    let over = if case.skip { Skip::Replaced(replaced) } else { Skip::Nothing };
+    let measured = convolution.forward_measured(&x, input, over, Products::Fp32).unwrap();
+    assert_eq!(measured.result, result);
+    assert_eq!(measured.result.data_ptr() == place, case.skip);
+    let apart = Statistics::of(&result).unwrap();
+    for image in 0..case.images as usize {
+        for (ours, expected) in measured.statistics.totals(image).into_iter().zip(apart.totals(image)) {
+            assert_eq!(ours.count, expected.count);
+            let size = expected.mean.abs() + (expected.squares / expected.count).sqrt();
+            assert!((ours.mean - expected.mean).abs() <= 1e-5 * size, "{ours:?} {expected:?}");
+            assert!(
+                (ours.squares - expected.squares).abs() <= 3e-5 * expected.squares + 1e-12 * size,
+                "{ours:?} {expected:?}"
+            );
+        }
+    }
+
+    // Between two convolutions in bf16.
+    let (x, skip) = (x.to_kind(Kind::BFloat16), skip.to_kind(Kind::BFloat16));
+    let onto = if case.skip { Skip::Kept(&skip) } else { Skip::Nothing };
+    let rounded = convolution.forward_measured(&x, input, onto, Products::Bf16);
+    match products {
+        Products::Fp32 => assert!(matches!(rounded, Err(OpsError::Unsupported { .. }))),
+        Products::Bf16 => {
+            let rounded = rounded.unwrap().result;
+            assert_eq!(rounded.kind(), Kind::BFloat16);
+            let expected = plain(&case, &x, &weight, &bias, (&affine.0, &affine.1), &skip);
+            let error = relative(&rounded, &expected);
+            assert!(error < tolerance, "{error:.1e}");
+        }
+    }
+}
+
+fn relative(result: &Tensor, expected: &Tensor) -> f64 {
+    ((result - expected).norm() / expected.norm()).double_value(&[])
 }
 
 #[track_caller]
@@ -179,9 +219,9 @@ fn results_do_not_depend_on_the_neighbours_in_a_batch() {
     let (weight, bias) = (wave(&[40, 32, 3, 3], 1), wave(&[40], 2));
     let convolution = Convolution::new(&weight, &bias, SAME, Products::Fp32).unwrap();
     let x = wave(&[3, 32, 20, 70], 3);
-    let together = convolution.forward(&x, Input::Plain, None).unwrap();
+    let together = convolution.forward(&x, Input::Plain, Skip::Nothing).unwrap();
     for image in 0..3 {
-        let alone = convolution.forward(&x.narrow(0, image, 1), Input::Plain, None).unwrap();
+        let alone = convolution.forward(&x.narrow(0, image, 1), Input::Plain, Skip::Nothing).unwrap();
         assert_eq!(alone, together.narrow(0, image, 1));
     }
 }
@@ -201,6 +241,44 @@ fn a_large_mean_costs_no_digits() {
 }
 
 #[test]
+fn statistics_depend_neither_on_neighbours_nor_on_threads() {
+    if !Convolution::is_supported(Products::Fp32) {
+        return;
+    }
+    let (weight, bias) = (wave(&[40, 32, 3, 3], 1), wave(&[40], 2));
+    let halving = Convolution::new(&weight, &bias, HALVE, Products::Fp32).unwrap();
+    let same = Convolution::new(&weight, &bias, SAME, Products::Fp32).unwrap();
+    let x = wave(&[3, 32, 20, 70], 3);
+    for convolution in [halving, same] {
+        let measured = |x: &Tensor| {
+            let measured = convolution.forward_measured(x, Input::Plain, Skip::Nothing, Products::Fp32).unwrap();
+            (0..x.size()[0] as usize).map(|image| measured.statistics.totals(image)).collect::<Vec<_>>()
+        };
+        let threads = tch::get_num_threads();
+        let together = measured(&x);
+        for count in [1, 7] {
+            tch::set_num_threads(count);
+            for (image, expected) in together.iter().enumerate() {
+                assert_eq!(&measured(&x.narrow(0, image as i64, 1))[0], expected);
+            }
+        }
+        tch::set_num_threads(threads);
+    }
+}
+
+#[test]
+fn what_is_read_is_not_written_over() {
+    if !Convolution::is_supported(Products::Fp32) {
+        return;
+    }
+    let convolution = Convolution::new(&wave(&[16, 16, 3, 3], 1), &wave(&[16], 2), SAME, Products::Fp32).unwrap();
+    let x = channels_innermost(&wave(&[1, 16, 20, 20], 3), Kind::Float).permute([0, 3, 1, 2]);
+    let expected = convolution.forward(&x, Input::Plain, Skip::Kept(&x)).unwrap();
+    let result = convolution.forward(&x, Input::Plain, Skip::Replaced(x.shallow_clone())).unwrap();
+    assert_eq!(result, expected);
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     if !Convolution::is_supported(Products::Fp32) {
         return;
@@ -209,12 +287,12 @@ fn what_does_not_fit_is_refused() {
     let convolution = Convolution::new(&weight, &bias, SAME, Products::Fp32).unwrap();
     for shape in [vec![1, 4, 8, 8], vec![0, 3, 8, 8], vec![3, 8, 8], vec![1, 3, 0, 8]] {
         let x = Tensor::zeros(&shape, (Kind::Float, Device::Cpu));
-        assert!(convolution.forward(&x, Input::Plain, None).is_err(), "{shape:?}");
+        assert!(convolution.forward(&x, Input::Plain, Skip::Nothing).is_err(), "{shape:?}");
     }
     let x = wave(&[1, 3, 8, 8], 1);
-    assert!(convolution.forward(&x, Input::Plain, Some(&wave(&[1, 4, 8, 9], 1))).is_err());
+    assert!(convolution.forward(&x, Input::Plain, Skip::Kept(&wave(&[1, 4, 8, 9], 1))).is_err());
     assert!(Convolution::new(&weight, &wave(&[3], 1), SAME, Products::Fp32).is_err());
     let point = Convolution::new(&wave(&[4, 3, 1, 1], 1), &bias, POINT, Products::Fp32).unwrap();
-    assert!(point.forward(&x, Input::Doubled, None).is_err());
+    assert!(point.forward(&x, Input::Doubled, Skip::Nothing).is_err());
     assert!(GroupNorm::new(3, &bias, &bias, 1e-6).is_err());
 }

@@ -1,6 +1,6 @@
 //! F(2×2, 3×3): Y = Aᵀ·[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]·A over tiles of 4×4 pixels that advance by two.
 
-use super::{Call, Convolution, Input, Products, packed::Packed};
+use super::{Call, Convolution, Input, Products, Sizes, packed::Packed};
 use crate::parallel;
 
 /// Products of a tile, and so factors of a packed weight.
@@ -48,6 +48,20 @@ pub(super) struct Block {
     pub(super) columns: usize,
     /// Panels of results.
     pub(super) panels: (usize, usize),
+    /// Of the statistics, the part that its first row of tiles is.
+    pub(super) part: usize,
+    /// From a row's part to the next row's.
+    pub(super) part_stride: usize,
+}
+
+/// Pixels of the parts of statistics: each row of tiles of each column of blocks is one, so that they depend neither on
+/// threads nor on the number of images.
+pub(super) fn part_sizes(sizes: &Sizes) -> Vec<u32> {
+    let (tile_rows, tile_columns) = (sizes.out_height.div_ceil(2), sizes.out_width.div_ceil(2));
+    let height = |row: usize| 2.min(sizes.out_height - 2 * row);
+    let width = |column: usize| (2 * ACROSS).min(sizes.out_width - 2 * column);
+    let columns = || (0..tile_columns).step_by(ACROSS);
+    (0..tile_rows).flat_map(|row| columns().map(move |column| (height(row) * width(column)) as u32)).collect()
 }
 
 pub(super) fn run(convolution: &Convolution, call: &Call<'_>) {
@@ -79,6 +93,8 @@ pub(super) fn run(convolution: &Convolution, call: &Call<'_>) {
             rows: down.min(tile_rows - top),
             columns: across.min(tile_columns - left),
             panels: (share * panels, convolution.weights.panels.min((share + 1) * panels)),
+            part: top * column_blocks + column,
+            part_stride: column_blocks,
         };
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a convolution exists only where the CPU has the instructions; blocks and shares are disjoint, and lie within

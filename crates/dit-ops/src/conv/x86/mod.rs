@@ -1,0 +1,75 @@
+//! The AVX-512 kernels.
+
+use std::{cell::RefCell, ops::Range};
+
+use super::{Call, Convolution, Products, winograd::Block};
+
+mod gather;
+mod kernel;
+mod output;
+
+use kernel::{bf16, fp32};
+
+/// Channels that are gathered and transformed at a time: a block's pixels of so many stay in the second-level cache.
+const GATHERED: usize = 64;
+/// Panels whose results are held at a time.
+const PANELS: usize = 2;
+/// Words after each row of a factor: rows of 2 KB and more would else fall on the same few sets of the first-level cache.
+const GAP: usize = 16;
+
+/// What a thread keeps between tasks, so that memory is asked for once.
+#[derive(Default)]
+struct Scratch {
+    pixels: Vec<f32>,
+    left: Vec<u32>,
+    sums: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// The first `len` of `buffer`, which grows as needed; contents are old.
+fn at_least<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+    if buffer.len() < len {
+        buffer.resize(len, T::default());
+    }
+    &mut buffer[..len]
+}
+
+/// One block of a convolution by Winograd's method; of a doubled input where `DOUBLED`.
+///
+/// # Safety
+/// The CPU has the instructions of the convolution's products; the block lies within the result, and nobody else writes to it.
+pub(super) unsafe fn winograd<const DOUBLED: bool>(convolution: &Convolution, call: &Call<'_>, block: Block) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        // SAFETY: the caller's promises.
+        unsafe {
+            match convolution.products {
+                Products::Fp32 => fp32::winograd::<DOUBLED>(convolution, call, block, scratch),
+                Products::Bf16 => bf16::winograd::<DOUBLED>(convolution, call, block, scratch),
+            }
+        }
+    });
+}
+
+/// Some result pixels of an image, in rows one after the other.
+///
+/// # Safety
+/// As [`winograd`].
+pub(super) unsafe fn direct(convolution: &Convolution, call: &Call<'_>, image: usize, pixels: Range<usize>) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        // SAFETY: the caller's promises.
+        unsafe {
+            match convolution.products {
+                Products::Fp32 => fp32::direct(convolution, call, image, pixels, scratch),
+                Products::Bf16 => bf16::direct(convolution, call, image, pixels, scratch),
+            }
+        }
+    });
+}
+
+/// Whether a point's products vanish for a doubled input: Bᵀ·d has in its third row the difference of two equal pixels.
+const fn vanishes(doubled: bool, point: usize) -> bool {
+    doubled && (point / 4 == 2 || point % 4 == 2)
+}
