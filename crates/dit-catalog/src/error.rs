@@ -55,7 +55,7 @@ pub enum Error {
     /// No folder of weights can be found.
     #[error(
         "no folder of weights: neither this folder, nor the program's, nor any above them holds weights/manifest.json\n  \
-         help: give the folder with --dir, or set DIT_WEIGHTS_DIR"
+         help: set DIT_WEIGHTS_DIR to that folder (fetch-weights also takes --dir), or pass a path instead of a name"
     )]
     NoWeightsDir,
     /// The current folder is unknown (it was removed, perhaps).

@@ -136,7 +136,7 @@ pub struct SampleArgs {
     #[arg(long)]
     pub sampler: Option<SamplerArg>,
     /// Steps: a count, sections such as `10,15,20`, `ddim50`, `all`, or a count after `trailing`, `karras` or `lambda`
-    /// (equal log-SNR, best for the fast samplers)
+    /// (equal log-SNR, also called `exponential`; best for the fast samplers)
     /// [default: 250; lambda20 for dpmpp, unipc and heun]
     #[arg(long, value_name = "SPEC")]
     pub steps: Option<String>,
@@ -219,6 +219,8 @@ pub enum SamplerArg {
     Ddpm,
     /// Implicit sampling (Song et al. 2021)
     Ddim,
+    /// Euler's method on the probability flow: ddim without noise
+    Euler,
     /// DPM-Solver++ 2M: good pictures in 20 steps
     #[value(name = "dpmpp-2m")]
     DpmPlusPlus2M,

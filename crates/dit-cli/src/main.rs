@@ -11,6 +11,7 @@ mod run_folder;
 mod speak;
 
 use std::{
+    io::IsTerminal,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
 };
@@ -28,7 +29,11 @@ fn main() -> ExitCode {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             speak::say(format_args!("error: {}", chain(&error)));
-            ExitCode::FAILURE
+            // What stands in a recipe or in --set is as much a matter of usage as what stands in an option.
+            match error.downcast_ref() {
+                Some(dit_recipe::Error::Recipe(_)) => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
         }
         // The panic's own message has been shown.
         Err(_) => ExitCode::FAILURE,
@@ -61,6 +66,7 @@ fn log_to_stderr(verbose: u8) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_target(false)
         .init();

@@ -78,7 +78,11 @@ pub enum Error {
     SamePath(std::path::PathBuf),
 
     /// A picture under the name of something else.
-    #[error("{} does not end in .png, and pictures are written as PNG", .0.display())]
+    #[error(
+        "{} does not end in .png: pictures are written as PNG, animations as animated PNG\n  help: name it {}",
+        .0.display(),
+        .0.with_extension("png").display()
+    )]
     NotPng(std::path::PathBuf),
 
     /// A grid of too many pictures.

@@ -33,6 +33,7 @@ mod error;
 mod guidance;
 mod labels;
 mod latents_file;
+mod leftovers;
 mod memory;
 mod network;
 mod outputs;

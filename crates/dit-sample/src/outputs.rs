@@ -8,7 +8,7 @@ use dit_files::{ensure_folder, ensure_writable};
 use dit_image::{Caption, GRID_COLUMNS, NpzWriter, Picture, grid, read_png, read_recipe, write_animation, write_png};
 use dit_vae::Latents;
 
-use crate::{Batch, Error, Plan, Provenance, Recipe, Shows, latents_file::LatentsWriter};
+use crate::{Batch, Error, Plan, Provenance, Recipe, Shows, latents_file::LatentsWriter, leftovers};
 
 /// The most bytes of pixels that a grid may show: it is put together in memory.
 const MOST_IN_GRID: u64 = 256 << 20;
@@ -165,6 +165,7 @@ impl Outputs {
         labels: BTreeMap<u32, String>,
         shows: Shows,
     ) -> Result<Self, Error> {
+        leftovers::remove(&paths);
         let count = plan.classes().len() as u64;
         let npz = match (&paths.npz, picture_size) {
             (Some(path), Some((width, height))) => Some(NpzWriter::create(path, count, width, height)?),

@@ -196,6 +196,9 @@ impl Files {
     /// What to say beside an error about class names.
     fn about_classes(&self, names: &ClassNames) -> String {
         let listed: Vec<&str> = (0..names.len().min(20)).filter_map(|class| names.name(class)).collect();
+        if names.len() == 1 {
+            return format!("{} has a single class, 0: it was trained without labels", self.dit_at.name);
+        }
         let mut text = match listed.len() as u32 == names.len() && !listed.is_empty() {
             true => format!("the classes of {} are {}", self.dit_at.name, listed.join(", ")),
             false => format!("the classes of {}", self.dit_at.name),

@@ -142,6 +142,22 @@ fn check_pairs(args: &SampleArgs) -> Result<()> {
             bail!("{flag} has no effect without {other}; pass both, or neither");
         }
     }
+    if args.invert {
+        let unused = [
+            (args.seed.is_some(), "--seed", "the noise is what the flow makes of the picture"),
+            (args.noise.is_some(), "--noise", "the noise is what the flow makes of the picture"),
+            (
+                args.num_samples.is_some_and(|count| count > 1),
+                "--num-samples",
+                "all pictures of a class would be the same",
+            ),
+        ];
+        if let Some((_, flag, why)) = unused.iter().find(|(given, ..)| *given) {
+            bail!(
+                "{flag} has no effect with --invert: {why}\n  help: leave {flag} out, or --invert for noise that is drawn"
+            );
+        }
+    }
     if args.interpolate.is_some() {
         let unused = [
             (args.num_samples.is_some(), "--num-samples", "--frames"),

@@ -47,6 +47,8 @@ pub struct Request {
     steps: Option<String>,
     cfg_scale: Option<f64>,
     cfg_channels: Option<CfgChannels>,
+    /// They were typed, not a recipe's.
+    channels_asked_for: bool,
     /// The options beyond the plain scale.
     options: Options,
     /// `None` is the fastest faithful one of the device.
@@ -133,6 +135,7 @@ impl Request {
                     GuidedChannelsArg::All => CfgChannels::All,
                 })
                 .or(settings.map(|settings| settings.cfg_channels)),
+            channels_asked_for: args.cfg_channels.is_some(),
             options,
             precision: match args.precision {
                 Some(SamplePrecisionArg::Auto) => None,
@@ -224,6 +227,13 @@ impl Request {
         };
         if settings.cfg_channels == CfgChannels::Three && config.in_channels < 3 {
             bail!("--cfg-channels 3: the model has {} latent channels; pass --cfg-channels all", config.in_channels);
+        }
+        let scale = settings.guidance.autoguidance_scale.unwrap_or(settings.cfg_scale);
+        if self.channels_asked_for && scale == 1.0 {
+            bail!(
+                "--cfg-channels has no effect at a guidance scale of 1\n  \
+                 help: pass --cfg-scale above 1 with it, or leave --cfg-channels out"
+            );
         }
         if !settings.cfg_scale.is_finite() {
             bail!("--cfg-scale {}: expected a finite number", settings.cfg_scale);
@@ -320,7 +330,7 @@ fn sampler(args: &SampleArgs, old: Option<&Settings>) -> Result<SamplerKind> {
         (None, Some(old)) => old,
         (None, None) | (Some(SamplerArg::Ddpm), _) => SamplerKind::Ddpm,
         (Some(SamplerArg::Ddim), Some(old @ SamplerKind::Ddim { .. })) => old,
-        (Some(SamplerArg::Ddim), _) => SamplerKind::Ddim { eta: 0.0 },
+        (Some(SamplerArg::Ddim | SamplerArg::Euler), _) => SamplerKind::Ddim { eta: 0.0 },
         (Some(SamplerArg::DpmPlusPlus2M), _) => SamplerKind::DpmPlusPlus2M,
         (Some(SamplerArg::DpmPlusPlus3M), _) => SamplerKind::DpmPlusPlus3M,
         (Some(SamplerArg::DpmPlusPlus2MSde), _) => SamplerKind::DpmPlusPlus2MSde,
@@ -329,7 +339,9 @@ fn sampler(args: &SampleArgs, old: Option<&Settings>) -> Result<SamplerKind> {
         (Some(SamplerArg::EulerAncestral), _) => SamplerKind::EulerAncestral,
     };
     match (chosen, args.eta) {
-        (SamplerKind::Ddim { .. }, Some(eta)) => Ok(SamplerKind::Ddim { eta }),
+        (SamplerKind::Ddim { .. }, Some(eta)) if args.sampler != Some(SamplerArg::Euler) => {
+            Ok(SamplerKind::Ddim { eta })
+        }
         (_, Some(_)) => bail!("--eta is DDIM's; pass --sampler ddim with it"),
         (chosen, None) => Ok(chosen),
     }

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use dit_config::{DitConfig, DitSpec};
-use dit_sample::{Plan, Provenance, Settings, Source, Timings};
+use dit_sample::{LabelPolicy, Plan, Provenance, Settings, Source, Timings};
 use serde::Serialize;
 
 use crate::machine;
@@ -20,6 +20,7 @@ pub struct Summary {
     /// Steps that the solver takes for each picture.
     steps: usize,
     images: usize,
+    labels: LabelPolicy,
     batch_size: usize,
     seconds_load: f64,
     /// Median over all steps of all batches; a step computes a whole batch.
@@ -52,6 +53,7 @@ impl Summary {
             settings: plan.settings().clone(),
             steps: plan.schedule().num_steps(),
             images: plan.classes().len(),
+            labels: provenance.labels,
             batch_size: plan.batch_size(),
             seconds_load,
             seconds_per_step: timings.median_step(),
