@@ -10,7 +10,6 @@
 
 use crate::{
     cpu::Cpu,
-    math::gelu_tanh,
     parallel::{self, Destination},
 };
 
@@ -80,6 +79,12 @@ impl Panels<'_> {
     }
 }
 
+/// One value for each column, continued with zeros to the last panel's end: the kernels read whole panels.
+pub(crate) fn to_whole_panels<T: Copy + Default>(mut values: Vec<T>) -> Vec<T> {
+    values.resize(values.len().next_multiple_of(WIDTH), T::default());
+    values
+}
+
 /// What is applied to a sum once the bias is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activation {
@@ -92,9 +97,9 @@ pub(crate) enum Activation {
 pub(crate) struct Dequantize<'a> {
     /// Each row's step and zero point.
     pub rows: &'a [RowScale],
-    /// Each column's step.
+    /// Each column's step, [to whole panels](to_whole_panels).
     pub columns: &'a [f32],
-    /// Each column's sum of weights.
+    /// Each column's sum of weights, likewise.
     pub sums: &'a [i32],
 }
 
@@ -109,7 +114,7 @@ pub(crate) struct RowScale {
 #[derive(Clone, Copy)]
 pub(crate) struct Epilogue<'a> {
     pub dequantize: Option<Dequantize<'a>>,
-    /// One for each column, or none.
+    /// One for each column, [to whole panels](to_whole_panels), or none.
     pub bias: &'a [f32],
     pub activation: Activation,
 }
@@ -130,21 +135,20 @@ pub(crate) fn multiply(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>
     assert!(right.kind.supported(Cpu::detect()), "no kernel for {:?} on this CPU", right.kind);
     assert!(rows == 0 || (stride >= right.depth && words.len() >= (rows - 1) * stride + right.depth));
     assert_eq!(right.lines.len(), Panels::lines_of(right.columns, right.depth));
-    assert!(epilogue.bias.is_empty() || epilogue.bias.len() == right.columns);
+    let whole = right.columns.next_multiple_of(WIDTH);
+    assert!(epilogue.bias.is_empty() || epilogue.bias.len() == whole);
     assert_eq!(epilogue.dequantize.is_some(), right.kind == Words::Int8);
     if let Some(dequantize) = epilogue.dequantize {
         assert!(dequantize.rows.len() == rows);
-        assert!(dequantize.columns.len() == right.columns && dequantize.sums.len() == right.columns);
+        assert!(dequantize.columns.len() == whole && dequantize.sums.len() == whole);
     }
 
     let panels = right.columns.div_ceil(WIDTH);
-    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
     let chunk = rows_of_a_task(rows, panels);
     parallel::for_each(rows.div_ceil(chunk) * panels, &|task| {
         let (part, panel) = (task / panels, task % panels);
         let first = part * chunk;
-        let next = (panel + threads < panels).then_some(panel + threads);
-        let place = Place { panel, first, end: rows.min(first + chunk), next };
+        let place = Place { panel, first, end: rows.min(first + chunk) };
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the CPU has the instructions and the sizes fit, as asserted above; tasks are different panels or rows, so each
         // writes to results of its own.
@@ -169,42 +173,9 @@ struct Place {
     panel: usize,
     first: usize,
     end: usize,
-    /// The panel that this thread is likely to take afterwards.
-    next: Option<usize>,
 }
 
-impl Epilogue<'_> {
-    /// The results of one row of a tile, from `column` on; those past the last column are meaningless.
-    #[inline(always)]
-    fn finish(&self, sums: &[u32; WIDTH], row: usize, column: usize, width: usize) -> [f32; WIDTH] {
-        let mut results = [0.0; WIDTH];
-        match &self.dequantize {
-            None => {
-                for (result, &sum) in results.iter_mut().zip(sums) {
-                    *result = f32::from_bits(sum);
-                }
-            }
-            Some(Dequantize { rows, columns, sums: totals }) => {
-                let RowScale { step, zero } = rows[row];
-                let columns = columns[column..column + width].iter().zip(&totals[column..column + width]);
-                for ((result, &sum), (&scale, &total)) in results.iter_mut().zip(sums).zip(columns) {
-                    *result = sum.cast_signed().wrapping_sub(zero.wrapping_mul(total)) as f32 * (step * scale);
-                }
-            }
-        }
-        if !self.bias.is_empty() {
-            for (result, &bias) in results.iter_mut().zip(&self.bias[column..column + width]) {
-                *result += bias;
-            }
-        }
-        if self.activation == Activation::GeluTanh {
-            for result in &mut results {
-                *result = gelu_tanh(*result);
-            }
-        }
-        results
-    }
-}
-
+#[cfg(target_arch = "x86_64")]
+mod epilogue;
 #[cfg(target_arch = "x86_64")]
 mod x86;

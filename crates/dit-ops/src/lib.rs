@@ -3,6 +3,7 @@
 //! - [`Dispatcher`]: operators by name; [`AdamW`]: an optimizer whose state can be saved.
 //! - [`Linear`]: a Linear that packs its weights for AVX-512 kernels of this crate (fp32, bf16, int8), or hands them to oneDNN.
 //! - [`layer_norm_modulate`], [`add_gated`], [`self_attention`]: what lies between a transformer's Linears, in one pass each.
+//! - [`keep_freed_memory`]: no page is cleared twice.
 //! - [`conv`]: convolutions of inference, with normalisation, doubling and skip connection on the way.
 //!
 //! Every fast path has the plain one beside it and falls back to it: on another device or kind, on a CPU without the
@@ -34,6 +35,7 @@ mod gemm;
 mod kernels;
 mod linear;
 mod math;
+mod memory;
 mod modulate;
 mod packed;
 mod parallel;
@@ -51,5 +53,6 @@ pub use dispatcher::{Argument, Dispatcher};
 pub use error::OpsError;
 pub use kernels::Kernels;
 pub use linear::Linear;
+pub use memory::keep_freed_memory;
 pub use modulate::{add_gated, layer_norm_modulate, plain_add_gated, plain_layer_norm_modulate};
 pub use packed::PackedLinear;

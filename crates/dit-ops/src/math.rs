@@ -1,4 +1,4 @@
-//! Elementary functions written so that a loop over them vectorises: no branches, no calls.
+//! An elementary function written so that a loop over them vectorises: no branches, no calls.
 
 /// eˣ, within two units in the last place; 0 below −87, e⁸⁸ above 88.
 #[inline(always)]
@@ -22,14 +22,6 @@ pub(crate) fn exp(x: f32) -> f32 {
     if x < -87.0 { 0.0 } else { p * power }
 }
 
-/// GELU in its tanh form: x·½·(1 + tanh(√(2/π)·(x + 0.044715·x³))), as x·σ(2u).
-#[inline(always)]
-pub(crate) fn gelu_tanh(x: f32) -> f32 {
-    const TWICE_SQRT_2_OVER_PI: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::SQRT_2;
-    let u = TWICE_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
-    x / (1.0 + exp(-u))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,19 +39,5 @@ mod tests {
         assert_eq!(exp(-200.0), 0.0);
         assert!(exp(f32::NAN).is_nan());
         assert!(exp(1e30).is_finite());
-    }
-
-    #[test]
-    fn gelu_is_close() {
-        for i in -1_000..1_000 {
-            let x = i as f32 * 0.02;
-            let wide = f64::from(x);
-            let exact =
-                0.5 * wide * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (wide + 0.044_715 * wide.powi(3))).tanh());
-            let error = (f64::from(gelu_tanh(x)) - exact).abs();
-            assert!(error < 1e-6 * wide.abs().max(1.0), "{x}: {error}");
-        }
-        assert!(gelu_tanh(f32::NAN).is_nan());
-        assert_eq!(gelu_tanh(f32::INFINITY), f32::INFINITY);
     }
 }

@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     cpu::Cpu,
     element::{Bf16, Element, allocate, values},
-    gemm::{self, Activation, Dequantize, Epilogue, Left, Line, Output, Panels, WIDTH, Words},
+    gemm::{self, Activation, Dequantize, Epilogue, Left, Line, Output, Panels, WIDTH, Words, to_whole_panels},
     parallel::{self, Destination},
     quantize::{quantize_columns, quantize_rows},
 };
@@ -23,6 +23,7 @@ pub struct PackedLinear {
     inputs: usize,
     outputs: usize,
     lines: Vec<Line>,
+    /// To whole panels, as all that goes by outputs.
     bias: Vec<f32>,
     /// int8 only: each output's step, and its sum of weights.
     scales: Vec<f32>,
@@ -73,7 +74,7 @@ impl PackedLinear {
         let values_f32 = weight.detach().to_kind(Kind::Float).contiguous();
         let columns = quantize_columns(values::<f32>(&values_f32), inputs);
         let lines = pack_words(&columns.words, outputs, inputs / 4);
-        let (scales, sums) = (columns.steps, columns.sums);
+        let (scales, sums) = (to_whole_panels(columns.steps), to_whole_panels(columns.sums));
         let bias = bias_values(bias, outputs)?;
         Some(Self { words: Words::Int8, kind: weight.kind(), inputs, outputs, lines, bias, scales, sums })
     }
@@ -176,7 +177,7 @@ impl PackedLinear {
                 Tensor::from_slice(&values).to_kind(self.kind)
             }
         };
-        let bias = (!self.bias.is_empty()).then(|| Tensor::from_slice(&self.bias).to_kind(self.kind));
+        let bias = self.bias.get(..self.outputs).map(|bias| Tensor::from_slice(bias).to_kind(self.kind));
         (weight.view(shape), bias)
     }
 }
@@ -192,7 +193,7 @@ fn packable(weight: &Tensor, words: Words) -> Option<(usize, usize)> {
 fn bias_values(bias: Option<&Tensor>, outputs: usize) -> Option<Vec<f32>> {
     let Some(bias) = bias else { return Some(Vec::new()) };
     let bias = bias.detach().to_kind(Kind::Float).contiguous();
-    (bias.size() == [outputs as i64]).then(|| values::<f32>(&bias).to_vec())
+    (bias.size() == [outputs as i64]).then(|| to_whole_panels(values::<f32>(&bias).to_vec()))
 }
 
 /// A contiguous tensor itself, or a copy where it is a view that begins between two words.

@@ -1,12 +1,7 @@
 //! One panel of a product, with AVX-512.
 
-use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-
-use super::{Epilogue, Left, Output, Panels, Place, ROWS, WIDTH, Words};
-use crate::{
-    element::Element,
-    tile::{bf16, fp32, int8},
-};
+use super::{Epilogue, Left, Output, Panels, Place, ROWS, WIDTH, Words, epilogue::finish};
+use crate::tile::{bf16, fp32, int8};
 
 /// Registers of a panel's row.
 const LANES: usize = WIDTH / 16;
@@ -43,17 +38,10 @@ macro_rules! multiply_panel {
             let panel = right.lines[place.panel * depth * LANES..][..depth * LANES].as_ptr();
             let column = place.panel * WIDTH;
             let width = WIDTH.min(right.columns - column);
-            let next = place.next.map(|next| &right.lines[next * depth * LANES..][..depth * LANES]);
-            let mut upcoming =
-                next.unwrap_or(&[]).chunks((depth * LANES).div_ceil((place.end - place.first).div_ceil(ROWS)));
             let mut sums = [[0; WIDTH]; ROWS];
             let mut first = place.first;
             while first < place.end {
                 let rows = ROWS.min(place.end - first);
-                // Weights come from memory once a product: what the next panel needs is fetched while this one computes.
-                for line in upcoming.next().unwrap_or(&[]) {
-                    _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast());
-                }
                 // Rows past the end repeat the last one, and are not stored.
                 let starts: [*const u32; ROWS] =
                     std::array::from_fn(|row| left.words[(first + row.min(rows - 1)) * left.stride..].as_ptr());
@@ -80,13 +68,16 @@ macro_rules! multiply_panel {
                 }
                 for (row, sums) in sums.iter().enumerate().take(rows) {
                     let row = first + row;
-                    let results = epilogue.finish(sums, row, column, width);
                     let start = row * right.columns + column;
-                    // SAFETY: these results are this task's own, and lie within the output's rows.
+                    // SAFETY: these results are this task's own, and lie within the output's rows; `column` is a panel's first.
                     unsafe {
                         match output {
-                            Output::F32(destination) => store(&results, destination.slice(start, width)),
-                            Output::Bf16(destination) => store(&results, destination.slice(start, width)),
+                            Output::F32(destination) => {
+                                finish(&epilogue, sums, row, column, destination.slice(start, width))
+                            }
+                            Output::Bf16(destination) => {
+                                finish(&epilogue, sums, row, column, destination.slice(start, width))
+                            }
                         }
                     }
                 }
@@ -99,16 +90,3 @@ macro_rules! multiply_panel {
 multiply_panel!(multiply_panel_f32, "avx512f,avx512bw,avx512dq,avx512vl", fp32);
 multiply_panel!(multiply_panel_bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", bf16);
 multiply_panel!(multiply_panel_int8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", int8);
-
-/// Whole rows through a copy of fixed size, which vectorises; the last panel's through a shorter one.
-#[inline(always)]
-fn store<E: Element>(results: &[f32; WIDTH], places: &mut [E]) {
-    let stored: [E; WIDTH] = std::array::from_fn(|column| E::from_f32(results[column]));
-    match places.as_mut_array::<WIDTH>() {
-        Some(places) => *places = stored,
-        None => {
-            let width = places.len();
-            places.copy_from_slice(&stored[..width]);
-        }
-    }
-}

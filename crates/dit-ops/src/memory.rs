@@ -1,0 +1,21 @@
+/// Has the C library keep what is freed for the allocations that follow, instead of giving it back to the system.
+///
+/// A training step takes and frees the same gigabytes of activations again and again, and glibc returns every large block at
+/// once; the system then clears each page of the next step's anew. Measured on DiT-S/2 in fp32, batch 16, two Zen 5 cores: a
+/// fifth of the step.
+///
+/// It holds for the whole process from then on, whose memory grows to its peak and stays there. On systems without glibc nothing
+/// changes.
+pub fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const NEVER: libc::c_int = -1;
+        // SAFETY: both set a number in the allocator, which any thread may do at any time.
+        unsafe {
+            // No block has a mapping of its own, which would end with it;
+            libc::mallopt(libc::M_MMAP_MAX, 0);
+            // and the heap is not cut back at its end.
+            libc::mallopt(libc::M_TRIM_THRESHOLD, NEVER);
+        }
+    }
+}
