@@ -2,7 +2,7 @@
 
 use dit_diffusion::{NoisedBatch, StepIndex};
 use dit_model::{Dit, DitConfig, Initialization};
-use dit_ops::{AdamW, AdamWKernel, AdamWOptions};
+use dit_ops::{AdamW, AdamWKernel, AdamWOptions, keep_freed_memory};
 use dit_recipe::{ClipNorm, Precision, Recipe};
 use dit_vae::{LatentScale, RawLatents};
 use tch::{Device, Kind, Tensor};
@@ -68,6 +68,10 @@ impl Trainer {
         device: Device,
         initialization: Initialization,
     ) -> Result<Self, TrainError> {
+        if device == Device::Cpu {
+            // Every step takes as much again for its activations.
+            keep_freed_memory();
+        }
         let network = Network::new(config, recipe.train.precision, device, initialization)?;
         let [beta1, beta2] = recipe.optim.betas;
         let options = AdamWOptions { beta1, beta2, eps: recipe.optim.eps, weight_decay: recipe.optim.weight_decay };
