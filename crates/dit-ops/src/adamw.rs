@@ -54,7 +54,8 @@ impl AdamW {
         Ok(Self { options, step: 0, exp_avg: zeros()?, exp_avg_sq: zeros()?, fused })
     }
 
-    /// Moves `parameters` against `gradients`, in place. Both are those of [`new`](Self::new), in its order and shapes.
+    /// Moves `parameters` against `gradients`, in place. Both are those of [`new`](Self::new), in its order and shapes; gradients
+    /// may have any strides.
     ///
     /// # Errors
     /// [`OpsError::Parameters`] where their number is another; [`OpsError::Torch`], [`OpsError::Operator`].
@@ -68,8 +69,12 @@ impl AdamW {
         }
         let _no_grad = tch::no_grad_guard();
         self.step += 1;
-        match self.fused {
-            Some(dispatcher) => self.fused_step(&dispatcher, parameters, gradients, lr),
+        // The fused kernel walks through memory, whatever the strides.
+        match self.fused.filter(|_| parameters.iter().all(Tensor::is_contiguous)) {
+            Some(dispatcher) => {
+                let gradients: Vec<Tensor> = gradients.iter().map(Tensor::f_contiguous).collect::<Result<_, _>>()?;
+                self.fused_step(&dispatcher, parameters, &gradients, lr)
+            }
             None => self.plain_step(parameters, gradients, lr),
         }
     }

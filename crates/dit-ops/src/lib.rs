@@ -45,6 +45,7 @@ mod simd;
 mod symbols;
 #[cfg(target_arch = "x86_64")]
 mod tile;
+mod version;
 
 pub use adamw::{AdamW, AdamWKernel, AdamWOptions};
 pub use attention::{merge_heads, plain_attention, self_attention, split_heads};
@@ -56,3 +57,4 @@ pub use linear::Linear;
 pub use memory::keep_freed_memory;
 pub use modulate::{add_gated, layer_norm_modulate, plain_add_gated, plain_layer_norm_modulate};
 pub use packed::PackedLinear;
+pub use version::libtorch_version;

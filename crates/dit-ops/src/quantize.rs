@@ -62,24 +62,28 @@ pub(crate) fn quantize_rows<E: Element>(values: &[E], inputs: usize) -> Rows {
 }
 
 multiversion! {
-    /// Asymmetric: the codes 0 to 255 span the row's least to its largest value, zero included.
+    /// Asymmetric: the codes 0 to 255 span the row's least to its largest value, zero included. A row with NaN or infinity has a
+    /// step of NaN, so that all of it stays NaN: codes cannot say it.
     fn quantize_row<E: Element>(row: &[E], words: &mut [u32]) -> RowScale {
         let mut least = [0.0_f32; 16];
         let mut most = [0.0_f32; 16];
+        let mut poison = [0.0_f32; 16]; // 0 times a number, or NaN
         let (blocks, rest) = row.as_chunks::<16>();
         for block in blocks {
             for lane in 0..16 {
                 let value = block[lane].to_f32();
                 least[lane] = if value < least[lane] { value } else { least[lane] };
                 most[lane] = if value > most[lane] { value } else { most[lane] };
+                poison[lane] += value * 0.0;
             }
         }
         for (lane, value) in rest.iter().enumerate() {
             least[lane] = least[lane].min(value.to_f32());
             most[lane] = most[lane].max(value.to_f32());
+            poison[lane] += value.to_f32() * 0.0;
         }
         let (least, most) = (least.iter().fold(0.0_f32, |a, &b| a.min(b)), most.iter().fold(0.0_f32, |a, &b| a.max(b)));
-        let step = (most - least) / 255.0;
+        let step = (most - least) / 255.0 + poison.iter().sum::<f32>();
         let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
         let zero = (-least * inverse).round_ties_even();
         for (word, four) in words.iter_mut().zip(row.as_chunks::<4>().0) {
@@ -122,6 +126,20 @@ mod tests {
         check_row(&[5.0; 20]);
         check_row(&[-1e-3, -2e-3, -3e-3, -4e-3]);
         check_row(&(0..1000).map(|i| ((i * 37 % 101) as f32 - 20.0) * 0.3).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn rows_that_are_not_finite_stay_so() {
+        for place in [0, 5, 16, 37] {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut rows = [1.0_f32; 80];
+                rows[place] = bad;
+                let quantized = quantize_rows(&rows, 40);
+                let decoded = decode(&quantized.words[..10], quantized.scales[0]);
+                assert!(decoded.iter().all(|value| value.is_nan()), "{bad} at {place}: {decoded:?}");
+                assert!(quantized.scales[1].step.is_finite(), "the other row is as it was");
+            }
+        }
     }
 
     #[test]

@@ -64,6 +64,31 @@ fn both_kernels_follow_the_definition() {
     }
 }
 
+/// One step of a matrix, whose parameter, or gradient, is a transposed view where asked.
+fn step_of_matrix(kernel: AdamWKernel, parameter_transposed: bool, gradient_transposed: bool) -> Vec<f64> {
+    let matrix = |scale: f64| Tensor::arange(12, (Kind::Float, tch::Device::Cpu)).view([3, 4]) * scale - 0.5;
+    let view = |x: Tensor, transposed: bool| if transposed { x.tr().contiguous().tr() } else { x };
+    let mut parameters = [view(matrix(0.1), parameter_transposed)];
+    let gradients = [view(matrix(0.3).square(), gradient_transposed)];
+    let mut optimizer = AdamW::new(&parameters, OPTIONS, kernel).unwrap();
+    for _ in 0..2 {
+        optimizer.step(&mut parameters, &gradients, LR).unwrap();
+    }
+    Vec::try_from(parameters[0].contiguous().view(-1).to_kind(Kind::Double)).unwrap()
+}
+
+#[test]
+fn strides_do_not_matter() {
+    for kernel in [AdamWKernel::Fused, AdamWKernel::Plain] {
+        let expected = step_of_matrix(kernel, false, false);
+        for (parameter, gradient) in [(false, true), (true, false), (true, true)] {
+            let found = step_of_matrix(kernel, parameter, gradient);
+            let close = found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6);
+            assert!(close, "{kernel:?}, {parameter} {gradient}: {found:?}, expected {expected:?}");
+        }
+    }
+}
+
 #[test]
 fn a_restored_optimizer_goes_on_bit_by_bit() {
     for kernel in [AdamWKernel::Fused, AdamWKernel::Plain] {
