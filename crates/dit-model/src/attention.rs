@@ -70,7 +70,7 @@ impl CrossAttention {
     /// `x` (N, T, D) asks, `context` (N, S, D) answers → (N, T, D).
     pub fn forward(&self, x: &Tensor, context: &Tensor) -> Tensor {
         let [q] = split_heads(&self.q.forward(x), self.heads); // (N, H, T, D/H)
-        let [k, v] = split_heads(&self.kv.forward(context), self.heads); // (N, H, S, D/H) each
+        let [k, v] = split_heads(&self.kv.forward(&context.to_kind(self.kv.kind())), self.heads); // (N, H, S, D/H) each
         self.proj.forward(&merge_heads(&plain_attention(&q, &k, &v))) // (N, T, D)
     }
 }

@@ -20,12 +20,15 @@ use crate::{
 /// C_out = 2C with learned sigma (the mean's target, then the variance's interpolation coefficient), else C.
 ///
 /// Kinds: weights and activations have the variable store's kind, fp32 or bf16 (fp16 on a GPU), LayerNorms and softmax
-/// included, whose sums libtorch keeps in fp32. Timestep features are always computed in fp32.
+/// included, whose sums libtorch keeps in fp32. Timestep features are always computed in fp32. In training in bf16 what is
+/// carried from block to block can stay in fp32: see [`carrying_fp32`](Self::carrying_fp32).
 #[derive(Debug)]
 pub struct Dit {
     config: DitConfig,
+    /// Of the weights and the output.
+    kind: Kind,
     x_embedder: PatchEmbedder,
-    /// (1, T, D), frozen.
+    /// (1, T, D), frozen. Its kind is that of the sequence between blocks.
     pos_embed: Tensor,
     t_embedder: TimestepEmbedder,
     y_embedder: LabelEmbedder,
@@ -45,6 +48,7 @@ impl Dit {
         let blocks = scope.sub("blocks");
         Self {
             config: config.clone(),
+            kind: path.kind(),
             x_embedder: PatchEmbedder::new(&scope.sub("x_embedder"), config),
             pos_embed: scope.frozen("pos_embed", &position_table(config)),
             t_embedder: TimestepEmbedder::new(&scope.sub("t_embedder"), config, path.device()),
@@ -52,6 +56,15 @@ impl Dit {
             blocks: (0..config.depth).map(|i| Block::new(&blocks.sub(i), config)).collect(),
             final_layer: FinalLayer::new(&scope.sub("final_layer"), config),
         }
+    }
+
+    /// Keeps the sequence between blocks, the position table and the conditioning's sum in fp32; each branch rounds its input to the
+    /// weights' kind, as PyTorch's autocast does. A sum of bf16 loses branches smaller than 2⁻⁸ of it, and those of adaLN-Zero
+    /// begin at nothing: training in bf16 needs this.
+    #[must_use]
+    pub fn carrying_fp32(mut self) -> Self {
+        self.pos_embed = position_table(&self.config).to_device(self.device());
+        self
     }
 
     /// The model of a checkpoint, for inference: on `device`, converted to `kind`, none of its weights trainable, with the
@@ -139,8 +152,8 @@ impl Dit {
     /// `t` (N,), `labels` (N,) → the sum of both embeddings, (N, D), for adaLN and adaLN-Zero; the sequence \[timestep,
     /// label\], (N, 2, D), for in-context and cross-attention.
     pub fn condition(&self, t: &Tensor, labels: &Tensor) -> Tensor {
-        let t = self.t_embedder.forward(t); // (N, D)
-        let y = self.y_embedder.forward(labels); // (N, D)
+        let t = self.t_embedder.forward(t).to_kind(self.carried_kind()); // (N, D)
+        let y = self.y_embedder.forward(labels).to_kind(self.carried_kind()); // (N, D)
         match self.config.block {
             BlockDesign::AdaLn | BlockDesign::AdaLnZero => t + y, // (N, D)
             BlockDesign::InContext | BlockDesign::CrossAttention => Tensor::stack(&[t, y], 1), // (N, 2, D)
@@ -209,6 +222,12 @@ impl Dit {
 
     /// The kind of weights, activations and output.
     pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The kind of the sequence between blocks and of the conditioning: [`kind`](Self::kind), or fp32
+    /// ([`carrying_fp32`](Self::carrying_fp32)).
+    pub fn carried_kind(&self) -> Kind {
         self.pos_embed.kind()
     }
 }

@@ -1,14 +1,12 @@
 use dit_config::{BlockDesign, DitConfig};
 use dit_ops::{Kernels, Linear};
-use tch::{
-    Tensor,
-    nn::{self, Module},
-};
+use tch::Tensor;
 
 use crate::{
     block::EPS,
     init::{Distribution, Scope},
     modulation::{AdaptiveNorm, Modulation, Regressor},
+    norm::AffineNorm,
 };
 
 /// LayerNorm and Linear from tokens to patches; adaLN and adaLN-Zero models modulate in between.
@@ -21,7 +19,7 @@ pub struct FinalLayer {
 #[derive(Debug)]
 enum Norm {
     /// With a weight and a bias of its own.
-    Affine(nn::LayerNorm),
+    Affine(AffineNorm),
     Adaptive {
         norm: AdaptiveNorm,
         modulation: Regressor<2>,
@@ -35,7 +33,7 @@ impl FinalLayer {
             |weight| Norm::Adaptive { norm: AdaptiveNorm::new(EPS), modulation: Regressor::new(scope, d, weight) };
         let norm = match config.block {
             BlockDesign::InContext | BlockDesign::CrossAttention => {
-                Norm::Affine(scope.sub("norm_final").affine_norm(d, EPS))
+                Norm::Affine(AffineNorm::new(&scope.sub("norm_final"), d, EPS))
             }
             BlockDesign::AdaLn => adaptive(Distribution::XavierUniform),
             BlockDesign::AdaLnZero => adaptive(Distribution::Zeros),

@@ -64,20 +64,6 @@ impl<'a> Scope<'a> {
         Linear::new(weight, Some(self.variable("bias", &[outputs], Distribution::Zeros)))
     }
 
-    /// A learned `weight`, one at first, and `bias`, zero at first.
-    pub(crate) fn affine_norm(&self, width: usize, eps: f64) -> nn::LayerNorm {
-        let mut norm = self.plain_norm(width, eps);
-        norm.ws = Some(self.variable("weight", &[width], Distribution::Ones));
-        norm.bs = Some(self.variable("bias", &[width], Distribution::Zeros));
-        norm
-    }
-
-    /// A LayerNorm without variables.
-    pub(crate) fn plain_norm(&self, width: usize, eps: f64) -> nn::LayerNorm {
-        let config = nn::LayerNormConfig { eps, elementwise_affine: false, ..Default::default() };
-        nn::layer_norm(&self.path, vec![width as i64], config)
-    }
-
     /// A new trainable variable.
     pub(crate) fn variable(&self, name: &str, shape: &[usize], distribution: Distribution) -> Tensor {
         let dims: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();

@@ -33,6 +33,7 @@ mod input;
 mod label;
 mod mlp;
 mod modulation;
+mod norm;
 mod patchify;
 mod position;
 mod timestep;

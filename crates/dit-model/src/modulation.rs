@@ -30,12 +30,13 @@ impl AdaptiveNorm {
         self.kernels = kernels;
     }
 
-    /// LayerNorm(x)·(1 + scale) + shift.
+    /// LayerNorm(x)·(1 + scale) + shift, in the kind of the modulation, which is the weights'.
     ///
     /// # Shapes
     /// (N, T, D) → (N, T, D).
     pub fn forward(&self, x: &Tensor, modulation: &Modulation) -> Tensor {
-        self.kernels.layer_norm_modulate(x, &modulation.shift, &modulation.scale, self.eps) // (N, T, D)
+        let Modulation { shift, scale } = modulation;
+        self.kernels.layer_norm_modulate(x, shift, scale, self.eps).to_kind(shift.kind()) // (N, T, D)
     }
 }
 
@@ -72,7 +73,8 @@ impl<const CHUNKS: usize> Regressor<CHUNKS> {
 
     /// `c` (N, D) → CHUNKS times (N, 1, D).
     pub(crate) fn forward(&self, c: &Tensor) -> [Tensor; CHUNKS] {
-        let all = self.linear.forward(&c.silu()).unsqueeze(1).unflatten(2, [CHUNKS as i64, -1]); // (N, 1, CHUNKS, D)
+        let c = c.silu().to_kind(self.linear.kind()); // (N, D)
+        let all = self.linear.forward(&c).unsqueeze(1).unflatten(2, [CHUNKS as i64, -1]); // (N, 1, CHUNKS, D)
         std::array::from_fn(|chunk| all.select(2, chunk as i64)) // (N, 1, D) each
     }
 }

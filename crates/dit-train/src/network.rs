@@ -52,7 +52,8 @@ impl Network {
             Precision::Bf16 => {
                 let mut rounded = VarStore::new(device);
                 rounded.set_kind(Kind::BFloat16);
-                let dit = Dit::new(&rounded.root(), config, Initialization::Empty);
+                // What is carried from block to block stays in fp32: bf16 would lose small branches.
+                let dit = Dit::new(&rounded.root(), config, Initialization::Empty).carrying_fp32();
                 let computing = sorted(&rounded).into_values().filter(Tensor::requires_grad).collect();
                 // No gradient ever flows to the masters themselves.
                 let masters = masters.into_iter().map(|master| master.set_requires_grad(false)).collect();
@@ -110,6 +111,10 @@ impl Network {
         let mut store = VarStore::new(self.dit.device());
         store.set_kind(self.dit.kind());
         let dit = Dit::new(&store.root(), self.dit.config(), Initialization::Empty);
+        let dit = match self.precision {
+            Precision::Fp32 => dit,
+            Precision::Bf16 => dit.carrying_fp32(),
+        };
         let _no_grad = tch::no_grad_guard();
         let mut variables = sorted(&store);
         for (name, value) in self.names.iter().zip(weights) {

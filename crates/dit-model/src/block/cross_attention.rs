@@ -1,15 +1,13 @@
 use dit_config::DitConfig;
 use dit_ops::Kernels;
-use tch::{
-    Tensor,
-    nn::{self, Module},
-};
+use tch::Tensor;
 
 use super::{EPS, mlp_norm_eps};
 use crate::{
     attention::{CrossAttention, SelfAttention},
     init::Scope,
     mlp::Mlp,
+    norm::AffineNorm,
 };
 
 /// A ViT block with a cross-attention to the sequence \[timestep, label\] after its self-attention.
@@ -17,11 +15,11 @@ use crate::{
 /// A reconstruction from the paper's text, parameter and multiply-accumulate counts; its code was never published.
 #[derive(Debug)]
 pub struct CrossAttentionBlock {
-    norm1: nn::LayerNorm,
+    norm1: AffineNorm,
     attn: SelfAttention,
-    norm_cross: nn::LayerNorm,
+    norm_cross: AffineNorm,
     cross_attn: CrossAttention,
-    norm2: nn::LayerNorm,
+    norm2: AffineNorm,
     mlp: Mlp,
 }
 
@@ -29,11 +27,11 @@ impl CrossAttentionBlock {
     pub(super) fn new(scope: &Scope, config: &DitConfig) -> Self {
         let d = config.hidden;
         Self {
-            norm1: scope.sub("norm1").affine_norm(d, EPS),
+            norm1: AffineNorm::new(&scope.sub("norm1"), d, EPS),
             attn: SelfAttention::new(&scope.sub("attn"), config),
-            norm_cross: scope.sub("norm_cross").affine_norm(d, EPS),
+            norm_cross: AffineNorm::new(&scope.sub("norm_cross"), d, EPS),
             cross_attn: CrossAttention::new(&scope.sub("cross_attn"), config),
-            norm2: scope.sub("norm2").affine_norm(d, mlp_norm_eps(config.numerics)),
+            norm2: AffineNorm::new(&scope.sub("norm2"), d, mlp_norm_eps(config.numerics)),
             mlp: Mlp::new(&scope.sub("mlp"), config),
         }
     }

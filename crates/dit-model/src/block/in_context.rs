@@ -1,21 +1,18 @@
 use dit_config::DitConfig;
 use dit_ops::Kernels;
-use tch::{
-    Tensor,
-    nn::{self, Module},
-};
+use tch::Tensor;
 
 use super::{EPS, mlp_norm_eps};
-use crate::{attention::SelfAttention, init::Scope, mlp::Mlp};
+use crate::{attention::SelfAttention, init::Scope, mlp::Mlp, norm::AffineNorm};
 
 /// A ViT block without change: the conditioning is two tokens of the sequence itself.
 ///
 /// A reconstruction from the paper's text, parameter and multiply-accumulate counts; its code was never published.
 #[derive(Debug)]
 pub struct InContextBlock {
-    norm1: nn::LayerNorm,
+    norm1: AffineNorm,
     attn: SelfAttention,
-    norm2: nn::LayerNorm,
+    norm2: AffineNorm,
     mlp: Mlp,
 }
 
@@ -23,9 +20,9 @@ impl InContextBlock {
     pub(super) fn new(scope: &Scope, config: &DitConfig) -> Self {
         let d = config.hidden;
         Self {
-            norm1: scope.sub("norm1").affine_norm(d, EPS),
+            norm1: AffineNorm::new(&scope.sub("norm1"), d, EPS),
             attn: SelfAttention::new(&scope.sub("attn"), config),
-            norm2: scope.sub("norm2").affine_norm(d, mlp_norm_eps(config.numerics)),
+            norm2: AffineNorm::new(&scope.sub("norm2"), d, mlp_norm_eps(config.numerics)),
             mlp: Mlp::new(&scope.sub("mlp"), config),
         }
     }

@@ -1,5 +1,6 @@
 //! The model against published tensors, the mathematics, and what must hold for any weights.
 
+mod carried;
 mod common;
 mod initialisation;
 mod input;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use dit_config::DitConfig;
 use dit_data::shard::Position;
-use dit_recipe::Sections;
+use dit_recipe::{Predict, Sections, Weighting};
 use dit_weights::{SafetensorsFile, to_tensor};
 use tch::{Kind, Tensor};
 
@@ -24,8 +24,12 @@ struct Reference {
 }
 
 impl Reference {
+    fn folder() -> PathBuf {
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/training-steps"))
+    }
+
     fn open() -> Self {
-        let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/training-steps"));
+        let folder = Self::folder();
         let config = std::fs::read(folder.join("config.json")).unwrap();
         let file = SafetensorsFile::open(folder.join("steps.safetensors")).unwrap();
         Self { file, config: serde_json::from_slice(&config).unwrap() }
@@ -127,6 +131,33 @@ fn recomputing_activations_and_accumulating_change_nothing() {
     sections.train.batch_size = 8;
     sections.train.accumulate = 4;
     check(sections);
+}
+
+/// The gradient of the second batch for another target or weighting.
+#[track_caller]
+fn check_target(case: &str, predict: Predict, weighting: Weighting) {
+    let reference = Reference::open();
+    let targets = SafetensorsFile::open(Reference::folder().join("targets.safetensors")).unwrap();
+    let mut sections = Sections::default();
+    (sections.diffusion.predict, sections.diffusion.weighting) = (predict, weighting);
+    let mut trainer = reference.trainer(sections);
+    take(&mut trainer, &reference.step(1), 0);
+    for (name, parameter) in trainer.network.names().iter().zip(trainer.network.computing()) {
+        let expected = without_key_bias(name, &to_tensor(&targets, &format!("{case}/{name}")).unwrap());
+        let found = without_key_bias(name, &parameter.grad());
+        let error = (&found - &expected).norm().double_value(&[]) / expected.norm().double_value(&[]);
+        assert!(error < 2e-5, "{case}, {name}: {error:.1e} of its norm apart");
+    }
+}
+
+#[test]
+fn gradients_of_other_targets_and_weights_are_those_of_the_mathematics() {
+    let weighted = Weighting::MinSnr(5.0);
+    check_target("x0", Predict::X0, Weighting::Uniform);
+    check_target("v", Predict::V, Weighting::Uniform);
+    check_target("epsilon-min-snr", Predict::Epsilon, weighted);
+    check_target("x0-min-snr", Predict::X0, weighted);
+    check_target("v-min-snr", Predict::V, weighted);
 }
 
 #[test]
