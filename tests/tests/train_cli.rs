@@ -213,6 +213,60 @@ fn killed_and_resumed_it_ends_in_the_same_bytes() {
     assert_eq!(losses(&run), losses(&whole));
 }
 
+/// The tensors' files of the newest checkpoint; `state.json` has the recipe, which may differ.
+fn newest_tensors(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    newest(run).into_iter().filter(|(name, _)| name.ends_with(".safetensors")).collect()
+}
+
+#[test]
+fn fid_of_few_samples_is_measured_without_a_trace_in_the_weights() {
+    let folder = workplace();
+    let at = folder.path();
+    let stats = ["evaluate", "--stats", "data", "--image-size", "32", "--features", "demo", "--out", "stats.npz"];
+    succeed_in(at, &stats);
+    let settings = ["eval.every=10", "eval.count=50", "eval.steps=2", "eval.features=demo", "eval.seed=3"];
+    let set: Vec<&str> = settings.iter().flat_map(|text| ["--set", text]).collect();
+    let of = |reference: &'static str| [&set[..], &["--set", reference]].concat();
+    let pictures = of("eval.reference=data");
+    let ran = succeed_in(at, &begin(&[&pictures[..], &["--out", "run"]].concat()));
+    assert!(ran.stderr.contains("step 40: FID of 50 samples"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("eval.count 50 is no more than the 128 features"), "{}", ran.stderr);
+    let run = at.join("run");
+    let fids = |run: &Path| -> Vec<f64> {
+        let lines = lines(run).into_iter().filter(|line| line["event"] == "evaluation");
+        lines.map(|line| line["fid"].as_f64().unwrap()).collect()
+    };
+    assert_eq!(steps_of(&run, "evaluation"), [10, 20, 30, 40]);
+    let measured = fids(&run);
+    let line = lines(&run).into_iter().find(|line| line["event"] == "evaluation").unwrap();
+    assert!(line["note"].as_str().unwrap().contains("of 50 samples only: not comparable"), "{line}");
+    assert!(fs::read_to_string(run.join("fid.svg")).unwrap().contains("50 samples, demo, guidance 1"));
+
+    // The weights are those of a run that measures nothing.
+    succeed_in(at, &begin(&["--out", "plain"]));
+    assert!(newest_tensors(&run) == newest_tensors(&at.join("plain")));
+    // Interrupted and continued, with statistics instead of pictures: the same weights and numbers.
+    let statistics = of("eval.reference=stats.npz");
+    succeed_in(at, &begin(&[&statistics[..], &["--out", "parts", "--set", "train.steps=25"]].concat()));
+    succeed_in(at, &["train", "--out", "parts", "--resume", "--threads", "1", "--set", "train.steps=40"]);
+    assert!(newest_tensors(&run) == newest_tensors(&at.join("parts")));
+    let again = fids(&at.join("parts"));
+    assert_eq!(again.len(), measured.len());
+    for (a, b) in measured.iter().zip(&again) {
+        assert!((a - b).abs() < 1e-6 * a, "{measured:?} {again:?}");
+    }
+    // `sample` and `evaluate` say the same of the last checkpoint.
+    let classes = ["cats,dogs"; 25].join(",");
+    let sample = ["sample", "--ckpt", "run", "--class", &classes, "--sampler", "dpmpp-2m", "--steps", "lambda2"];
+    let more = ["--cfg-scale", "1", "--seed", "3", "--threads", "1", "--npz", "samples.npz"];
+    succeed_in(at, &[&sample[..], &more].concat());
+    let args = ["evaluate", "samples.npz", "stats.npz", "--features", "demo", "--json"];
+    let record: Value = serde_json::from_str(&succeed_in(at, &args).stdout).unwrap();
+    let (ours, its) = (measured[3], record["metrics"]["fid"]["value"].as_f64().unwrap());
+    // A level of 255 may be rounded otherwise in batches of another size.
+    assert!((ours - its).abs() < 1e-3 * its, "{ours} while training, {its} after");
+}
+
 fn names_or_none(folder: &Path) -> Vec<String> {
     if folder.is_dir() { names(folder) } else { Vec::new() }
 }
@@ -275,6 +329,12 @@ fn what_is_wrong_is_said_and_what_to_do() {
     let plain = ["train", "--config", "recipe.toml", "--data", "latents", "--out", "r"];
     check(&[&plain[..], &["--device", "gpu"]].concat(), &["unknown device 'gpu'"]);
     check(&[&plain[..], &["--threads", "0"]].concat(), &["--threads 0"]);
+    let eval = |more: &[&'static str]| begin(&[&["--out", "r", "--set", "eval.every=5"][..], more].concat());
+    check(&eval(&[]), &["eval.every is 5", "add eval.reference"]);
+    let demo = ["--set", "eval.features=demo", "--set"];
+    check(&eval(&[&demo[..], &["eval.reference=nowhere"]].concat()), &["eval.reference is nowhere"]);
+    check(&eval(&[&demo[..], &["eval.reference=data", "--set", "eval.cont=9"]].concat()), &["did you mean count?"]);
+    check(&eval(&["--set", "eval.features=none", "--set", "eval.reference=data"]), &["eval.features"]);
     let vae = ["--set", "samples.every=5", "--vae", "vae-fashion-demo", "--out", "r"];
     check(&begin(&vae), &["not the codec that made these latents", "samples.every=never"]);
     fs::write(folder.path().join("bad.toml"), "[optim]\nlearning_rate = 1\n[trian]\nsteps = 2\n").unwrap();

@@ -61,6 +61,13 @@ pub enum Error {
         count: usize,
     },
 
+    /// Numbers that no covariance can be.
+    #[error("the covariance {problem}\n  help: make the statistics again")]
+    NotCovariance {
+        /// What it is.
+        problem: &'static str,
+    },
+
     /// A metric that statistics do not suffice for.
     #[error(
         "{metric} needs the reference's pictures, not only its statistics\n  help: give a reference with pictures, or leave it out of --metrics"

@@ -44,6 +44,6 @@ pub use features::inception::{Inception, Preprocessing};
 pub use features::{FeatureNetwork, Features, Widths};
 pub use input::{Fit, PictureReader, Pictures, Statistics};
 pub use numbers::{
-    Blocks, Estimate, FrechetReference, Gaussian, InceptionScore, IntervalMethod, KidOptions, Moments, PrecisionRecall,
+    Blocks, Estimate, FidStream, FrechetReference, Gaussian, InceptionScore, IntervalMethod, KidOptions, Moments, PrecisionRecall,
     kernel_distance, precision_recall,
 };

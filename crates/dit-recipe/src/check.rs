@@ -190,27 +190,61 @@ impl Checker {
             _ => {}
         }
         self.at_least_one("validation.records", validation.records as u64);
+        self.pictures(sections);
+        self.evaluation(sections);
+    }
+
+    fn pictures(&mut self, sections: &Sections) {
         let samples = &sections.samples;
         self.unless(
             (1..=256).contains(&samples.count),
             || format!("samples.count is {}, expected 1 to 256", samples.count),
             "",
         );
+        let due = samples.every != Every::Never;
+        self.drawing("samples", due, samples.steps, samples.cfg_scale, sections);
+    }
+
+    fn evaluation(&mut self, sections: &Sections) {
+        let eval = &sections.eval;
+        match (eval.every, &eval.reference) {
+            (Every::Steps(every), None) => self.unless(
+                false,
+                || format!("eval.every is {every}, but nothing says what to compare with"),
+                "add eval.reference: statistics that `dit-cli evaluate --stats` wrote, or pictures",
+            ),
+            (Every::Never, Some(_)) => self.unless(
+                false,
+                || "eval.reference is given, but is never compared with".to_owned(),
+                "add eval.every, such as 10000",
+            ),
+            (_, Some(reference)) => self.unless(!reference.is_empty(), || "eval.reference is empty".to_owned(), ""),
+            (Every::Never, None) => {}
+        }
+        self.unless(!eval.features.is_empty(), || "eval.features is empty".to_owned(), "`inception` is the usual one");
         self.unless(
-            (2..=1000).contains(&samples.steps),
-            || format!("samples.steps is {}, expected 2 to 1000", samples.steps),
-            "",
+            (50..=50_000).contains(&eval.count),
+            || format!("eval.count is {}, expected 50 to 50000", eval.count),
+            "FID of fewer samples than features is far too large; 1000 to 5000 are usual",
         );
+        let due = eval.every != Every::Never;
+        self.drawing("eval", due, eval.steps, eval.cfg_scale, sections);
+    }
+
+    /// Steps and guidance of a section that draws pictures.
+    fn drawing(&mut self, section: &str, due: bool, steps: usize, cfg_scale: f64, sections: &Sections) {
+        let (label_dropout, most) = (sections.data.label_dropout, sections.diffusion.steps);
+        self.unless((2..=1000).contains(&steps), || format!("{section}.steps is {steps}, expected 2 to 1000"), "");
         self.unless(
-            samples.cfg_scale.is_finite(),
-            || format!("samples.cfg_scale is {}", samples.cfg_scale),
-            "1 is no guidance",
+            !due || steps <= most,
+            || format!("{section}.steps is {steps}, but the process has {most} (diffusion.steps)"),
+            "a sample takes each of the process's steps once at most",
         );
-        let guided = samples.cfg_scale != 1.0 && samples.every != Every::Never;
+        self.unless(cfg_scale.is_finite(), || format!("{section}.cfg_scale is {cfg_scale}"), "1 is no guidance");
         self.unless(
-            !guided || sections.data.label_dropout > 0.0,
-            || format!("samples.cfg_scale {} needs a null class, which label dropout trains", samples.cfg_scale),
-            "set samples.cfg_scale = 1.0, or a data.label_dropout above 0",
+            !due || cfg_scale == 1.0 || label_dropout > 0.0,
+            || format!("{section}.cfg_scale {cfg_scale} needs a null class, which label dropout trains"),
+            &format!("set {section}.cfg_scale = 1.0, or a data.label_dropout above 0"),
         );
     }
 }

@@ -33,8 +33,8 @@ pub use error::{Error, Place, Problem};
 pub use plan::{Memory, Plan};
 pub use recipe::{DataShape, Difference, Recipe};
 pub use sections::{
-    DataSection, DiffusionSection, EmaSection, GuardianSection, ModelSection, OptimSection, SamplesSection, Sections,
-    TrainSection, ValidationSection,
+    DataSection, DiffusionSection, EmaSection, EvalSection, GuardianSection, ModelSection, OptimSection,
+    SamplesSection, Sections, TrainSection, ValidationSection,
 };
 pub use values::{
     ClipNorm, Every, Flip, HeldOut, LogitNormal, Loss, LrSchedule, ModelName, NonFinitePolicy, Posterior, Precision,

@@ -139,6 +139,26 @@ sections! {
         Free seed: u64 = 0;
     }
 
+    /// FID of a few pictures of the first average, with the same noise each time. With few samples it is biased upwards: it tells
+    /// one step of a run from another, and compares with nothing else.
+    [eval] EvalSection {
+        /// Steps between measurements, or `never`.
+        Free every: Every = Every::Never;
+        /// What the pictures are compared with: statistics that `evaluate --stats` wrote, or pictures, which are cropped as the
+        /// latents' were.
+        Free reference: Option<String> = None;
+        /// Feature network: `inception`, `inception-pytorch-fid`, `demo`, or a file of weights.
+        Free features: String = "inception".to_owned();
+        /// Pictures, classes in turn.
+        Free count: usize = 1000;
+        /// Solver steps (DPM-Solver++ 2M at equal steps of log-SNR).
+        Free steps: usize = 20;
+        /// Classifier-free guidance; 1 is none.
+        Free cfg_scale: f64 = 1.0;
+        /// Seed of the noise.
+        Free seed: u64 = 0;
+    }
+
     /// What watches over the numbers.
     [guardian] GuardianSection {
         /// When a loss or gradient is no number: `stop`, `skip` or `roll-back`.

@@ -56,6 +56,9 @@ fn every_kind_of_value_is_read() {
     check("[train]\nkeep_every = 100000\n[samples]\nevery = \"never\"", &[], |recipe| {
         recipe.train.keep_every.is_due(200_000) && recipe.samples.every == Every::Never
     });
+    check("[eval]\nevery = 10\nreference = \"stats.npz\"\nfeatures = \"demo\"", &[], |recipe| {
+        recipe.eval.every.is_due(20) && recipe.eval.features == "demo" && recipe.eval.count == 1000
+    });
     check("[guardian]\non_non_finite = \"roll-back\"", &[], |recipe| {
         recipe.guardian.on_non_finite == NonFinitePolicy::RollBack
     });
@@ -131,6 +134,17 @@ fn values_that_do_not_go_together_are_refused() {
     check_refused("[ema]\ndecays = []", &[], &["ema.decays is empty"]);
     check_refused("[ema]\ndecays = [0.9, 0.9]", &[], &["0.9 twice"]);
     check_refused("[data]\nlabel_dropout = 0\n[samples]\nevery = 5", &[], &["needs a null class"]);
+    check_refused("[eval]\nevery = 5", &[], &["eval.every is 5, but nothing says", "add eval.reference"]);
+    check_refused("[eval]\nreference = \"a.npz\"", &[], &["never compared with", "add eval.every"]);
+    check_refused("[eval]\nevery = 5\nreference = \"\"", &[], &["eval.reference is empty"]);
+    check_refused("[eval]\ncount = 49", &[], &["eval.count is 49, expected 50 to 50000"]);
+    check_refused("[eval]\nsteps = 1", &[], &["eval.steps is 1, expected 2 to 1000"]);
+    check_refused("[eval]\nfeatures = \"\"", &[], &["eval.features is empty"]);
+    check_refused(
+        "[data]\nlabel_dropout = 0\n[eval]\nevery = 5\nreference = \"a.npz\"\ncfg_scale = 2",
+        &[],
+        &["eval.cfg_scale 2 needs a null class"],
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use std::{path::Path, time::Duration};
+use std::{fmt, path::Path, time::Duration};
 
 use dit_model::Dit;
 
@@ -64,6 +64,45 @@ pub struct ValidationReport {
     pub ema: BucketLosses,
 }
 
+/// FID of a few samples of the first moving average, drawn from the same noise every time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvaluationReport {
+    /// Steps taken.
+    pub step: u64,
+    /// Samples. FID of few is biased upwards: it compares with that of as many samples only.
+    pub samples: usize,
+    /// The feature network.
+    pub features: String,
+    /// Classifier-free guidance; 1 is none.
+    pub cfg_scale: f64,
+    /// The distance.
+    pub fid: f64,
+    /// Its 95 % interval over the draw of the samples.
+    pub interval: [f64; 2],
+    /// How long it took; training waited.
+    pub time: Duration,
+}
+
+/// Measures samples of a run while it trains; what with, and against what, is not this crate's.
+pub trait Evaluator {
+    /// Draws and measures samples of the first moving average, `ema`, after `step` steps. An error costs this measurement, with
+    /// a warning, and nothing else. Must not use libtorch's global generator.
+    ///
+    /// # Errors
+    /// Whatever makes the measurement impossible.
+    fn evaluate(&mut self, step: u64, ema: &Dit) -> Result<EvaluationReport, ObserverError>;
+}
+
+/// None where the recipe asks for no evaluation.
+#[derive(Default)]
+pub(crate) struct MaybeEvaluator(pub Option<Box<dyn Evaluator>>);
+
+impl fmt::Debug for MaybeEvaluator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "an evaluator" } else { "no evaluator" })
+    }
+}
+
 /// What became of a step that was not finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
@@ -93,6 +132,8 @@ pub enum Event<'a> {
     Window(&'a WindowReport),
     /// The held-out loss was measured.
     Validation(&'a ValidationReport),
+    /// Samples were measured.
+    Evaluation(&'a EvaluationReport),
     /// It is time for pictures.
     SamplesDue {
         /// Steps taken.

@@ -54,7 +54,8 @@ pub mod watch;
 pub use buckets::{BUCKETS, BucketLosses, SampleLoss};
 pub use error::TrainError;
 pub use event::{
-    Event, Losses, Observer, ObserverError, Remedy, StepReport, Unobserved, ValidationReport, WindowReport,
+    EvaluationReport, Evaluator, Event, Losses, Observer, ObserverError, Remedy, StepReport, Unobserved,
+    ValidationReport, WindowReport,
 };
 pub use guardian::{NonFiniteReport, Stage};
 pub use run::{Outcome, Run};

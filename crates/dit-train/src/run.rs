@@ -6,15 +6,16 @@ use std::{
 
 use dit_data::shard::Position;
 use dit_model::{DitConfig, Initialization};
-use dit_recipe::{NonFinitePolicy, Recipe};
+use dit_recipe::{Every, NonFinitePolicy, Recipe};
 use dit_weights::{Metadata, ModelConfig};
 use tch::Device;
 
 use crate::{
-    BucketLosses, Event, Losses, NonFiniteReport, Observer, Remedy, SampleLoss, StepReport, StopRequest, TrainError,
-    WindowReport,
+    BucketLosses, Evaluator, Event, Losses, NonFiniteReport, Observer, Remedy, SampleLoss, StepReport, StopRequest,
+    TrainError, WindowReport,
     checkpoint::{self, CheckpointFolder, Progress, State},
     data::RunData,
+    event::MaybeEvaluator,
     feed::{Feed, StepData},
     random::Moment,
     trainer::{Stepped, Trainer},
@@ -36,6 +37,7 @@ pub struct Run {
     checkpoints: CheckpointFolder,
     data: RunData,
     validation: Option<Validation>,
+    evaluator: MaybeEvaluator,
     trainer: Trainer,
     step: u64,
     rollbacks: u32,
@@ -136,6 +138,7 @@ impl Run {
             checkpoints,
             data,
             validation,
+            evaluator: MaybeEvaluator::default(),
             trainer,
             step: 0,
             rollbacks: 0,
@@ -145,13 +148,23 @@ impl Run {
         })
     }
 
+    /// Has `evaluator` called as the recipe's `[eval]` says.
+    pub fn evaluate_with(&mut self, evaluator: Box<dyn Evaluator>) {
+        self.evaluator = MaybeEvaluator(Some(evaluator));
+    }
+
     /// Trains until all steps are taken or `stop` is requested, and leaves a checkpoint of where it ended.
     ///
     /// # Errors
+    /// [`TrainError::Unfit`] where `[eval]` asks for what nothing was given for by [`evaluate_with`](Self::evaluate_with);
     /// [`TrainError::NonFinite`] as the recipe's policy says; [`TrainError::Observer`]; whatever libtorch, the data or the
     /// last checkpoint's disk refuse. The checkpoints written before are intact.
     pub fn train(&mut self, observer: &mut dyn Observer, stop: &StopRequest) -> Result<Outcome, TrainError> {
         let steps = self.recipe.train.steps;
+        if self.recipe.eval.every != Every::Never && self.evaluator.0.is_none() {
+            let problem = "eval.every asks for measurements, and this program has nothing that makes them";
+            return Err(TrainError::Unfit { problems: vec![problem.to_owned()] });
+        }
         tell(observer, &Event::Started { step: self.step, steps })?;
         self.warn_of_lagging_averages(observer)?;
         if self.recipe.guardian.on_non_finite == NonFinitePolicy::RollBack && self.saved.is_none() {
@@ -213,6 +226,9 @@ impl Run {
                 let ema = self.trainer.first_average()?;
                 tell(observer, &Event::SamplesDue { step: self.step, ema: &ema })?;
             }
+            if self.recipe.eval.every.is_due(self.step) {
+                self.evaluate(observer)?;
+            }
             if self.step.is_multiple_of(self.recipe.train.checkpoint_every.get()) && self.step < steps {
                 match self.save(observer) {
                     Ok(_) => rollbacks_here = 0,
@@ -249,6 +265,18 @@ impl Run {
     /// The newest checkpoint's folder.
     pub fn newest_checkpoint(&self) -> Option<PathBuf> {
         self.saved.map(|step| self.checkpoints.at(step))
+    }
+
+    fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let Some(evaluator) = &mut self.evaluator.0 else { return Ok(()) };
+        let ema = self.trainer.first_average()?;
+        match evaluator.evaluate(self.step, &ema) {
+            Ok(report) => tell(observer, &Event::Evaluation(&report)),
+            Err(error) => {
+                tracing::warn!(step = self.step, %error, "no evaluation this time; training goes on");
+                Ok(())
+            }
+        }
     }
 
     fn feed(&self) -> Result<Feed, TrainError> {

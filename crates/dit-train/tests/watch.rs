@@ -3,8 +3,9 @@
 use std::{fs, path::Path, time::Duration};
 
 use dit_train::{
-    BucketLosses, Event, Losses, NonFiniteReport, Observer, Remedy, SampleLoss, Stage, ValidationReport, WindowReport,
-    watch::{JsonLog, Line, LossChart, TensorBoard, Together, expected_loss},
+    BucketLosses, EvaluationReport, Event, Losses, NonFiniteReport, Observer, Remedy, SampleLoss, Stage,
+    ValidationReport, WindowReport,
+    watch::{FidChart, JsonLog, Line, LossChart, TensorBoard, Together, expected_loss},
 };
 
 fn window(step: u64) -> WindowReport {
@@ -90,6 +91,46 @@ fn the_chart_continues_from_the_log() {
     assert!(svg.contains("a run") && svg.contains("validation, average"));
     // The axis ends at 40, where the run went on; the log has 50.
     assert!(svg.contains(">40</text>") && !svg.contains(">50</text>"), "{svg}");
+}
+
+fn evaluated(observer: &mut dyn Observer, step: u64, samples: usize) {
+    let report = EvaluationReport {
+        step,
+        samples,
+        features: "demo".to_owned(),
+        cfg_scale: 1.5,
+        fid: 1000.0 / step as f64,
+        interval: [900.0 / step as f64, 1100.0 / step as f64],
+        time: Duration::from_secs(2),
+    };
+    observer.observe(&Event::Evaluation(&report)).unwrap();
+}
+
+#[test]
+fn fid_is_logged_with_what_it_is_of_and_charted_from_the_log() {
+    let run = tempfile::tempdir().unwrap();
+    let mut both = Together::new().and(JsonLog::new(run.path())).and(FidChart::new(run.path(), "a run"));
+    start(&mut both, 0);
+    assert!(!run.path().join("fid.svg").exists(), "there is nothing to draw yet");
+    [100, 200, 500].into_iter().for_each(|step| evaluated(&mut both, step, 300));
+    drop(both);
+    let text = fs::read_to_string(run.path().join("log.jsonl")).unwrap();
+    let line = text.lines().nth(2).unwrap();
+    for expected in
+        [r#""event":"evaluation","step":200,"samples":300"#, r#""fid":5.0"#, "of 300 samples only: not comparable"]
+    {
+        assert!(line.contains(expected), "no {expected} in {line}");
+    }
+    let mut chart = FidChart::new(run.path(), "a run");
+    start(&mut chart, 400);
+    evaluated(&mut chart, 400, 200);
+    let svg = fs::read_to_string(run.path().join("fid.svg")).unwrap();
+    for expected in
+        ["300 samples, demo, guidance 1.5", "200 samples, demo, guidance 1.5", "not comparable", ">400</text>"]
+    {
+        assert!(svg.contains(expected), "no {expected} in\n{svg}");
+    }
+    assert!(!svg.contains(">500</text>"), "step 500 came after the step that the run continued from\n{svg}");
 }
 
 /// The lengths of the records in an event file, their framing checked.

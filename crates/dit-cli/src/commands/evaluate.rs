@@ -1,40 +1,28 @@
 //! Samples measured against a reference.
 
 mod args;
+pub mod input;
 mod label_policy;
 mod record;
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{collections::BTreeSet, path::Path, time::Instant};
 
-use anyhow::{Context, Result, bail};
-use dit_catalog::Kind;
+use anyhow::{Result, bail};
 use dit_data::CropRecipe;
-use dit_eval::{
-    DemoFeatures, FeatureNetwork, FeatureSet, Fit, Inception, Metric, Pictures, Preprocessing, Reference, Statistics,
-    evaluate, statistics_of,
-};
-use tch::Device;
+use dit_eval::{FeatureNetwork, Fit, Metric, Pictures, Reference, evaluate, statistics_of};
 
 pub use self::args::EvaluateArgs;
 use self::{
     args::MetricArg,
+    input::{Input, features, network},
     record::{Network, Record, Side},
 };
 use crate::{
     args::CropArg,
     machine,
-    open::Library,
-    progress::bar,
     speak::{print_json, print_out, say},
 };
 
-/// Names in the catalogue.
-const INCEPTION: &str = "inception-fid";
-const DEMO: &str = "features-fashion-demo";
 /// Fewer samples than this and a number says little about the distribution.
 const FEW: usize = 10_000;
 
@@ -46,14 +34,14 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     match (&args.stats, &args.out, &args.samples, &args.reference) {
         (Some(data), Some(out), None, None) => {
             dit_files::ensure_writable(out)?;
-            let network = network(args, device)?;
+            let network = network(&args.features, device)?;
             write_statistics(args, data, out, fit, &*network)
         }
         (None, None, Some(samples), Some(reference)) => {
             // Both sides are looked at before anything is loaded.
             let samples = Input::open(samples, fit)?;
             let reference = Input::open(reference, fit)?;
-            let network = network(args, device)?;
+            let network = network(&args.features, device)?;
             compare(args, &samples, reference, &*network, start)
         }
         _ => bail!("give SAMPLES and REFERENCE, or --stats DATA and --out STATS.npz"),
@@ -74,45 +62,6 @@ fn fit_of(args: &EvaluateArgs) -> Result<Fit> {
     }
 }
 
-/// What one side of the comparison is.
-struct Input<'a> {
-    path: &'a Path,
-    pictures: Option<Pictures>,
-    statistics: Option<Statistics>,
-}
-
-impl<'a> Input<'a> {
-    fn open(path: &'a Path, fit: Fit) -> Result<Self> {
-        let named_npz = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npz"));
-        let statistics = if named_npz && path.is_file() { Statistics::read(path)? } else { None };
-        let pictures = match Pictures::open(path, fit) {
-            Ok(pictures) => Some(pictures),
-            // An archive of statistics need not hold pictures.
-            Err(_) if statistics.is_some() => None,
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Self { path, pictures, statistics })
-    }
-
-    fn features(&self, args: &EvaluateArgs, network: &dyn FeatureNetwork) -> Result<Option<(FeatureSet, String)>> {
-        self.pictures.as_ref().map(|pictures| features(args, self.path, pictures, network)).transpose()
-    }
-}
-
-fn network(args: &EvaluateArgs, device: Device) -> Result<Box<dyn FeatureNetwork>> {
-    let library = Library::discover()?;
-    let (path, preprocessing) = match args.features.as_str() {
-        "demo" => return Ok(Box::new(DemoFeatures::load(&library.locate(DEMO, Kind::Features)?.path, device)?)),
-        "inception" => (library.locate(INCEPTION, Kind::Features)?.path, Preprocessing::TensorFlow),
-        "inception-pytorch-fid" => (library.locate(INCEPTION, Kind::Features)?.path, Preprocessing::PytorchFid),
-        other => (library.locate(other, Kind::Features)?.path, Preprocessing::TensorFlow),
-    };
-    match DemoFeatures::load(&path, device) {
-        Ok(demo) => Ok(Box::new(demo)),
-        Err(_) => Ok(Box::new(Inception::load(&path, preprocessing, device)?)),
-    }
-}
-
 fn write_statistics(
     args: &EvaluateArgs,
     data: &Path,
@@ -121,7 +70,7 @@ fn write_statistics(
     network: &dyn FeatureNetwork,
 ) -> Result<()> {
     let pictures = Pictures::open(data, fit)?;
-    let (features, sha256) = features(args, data, &pictures, network)?;
+    let (features, sha256) = features(data, &pictures, network, args.cache.as_deref(), args.batch_size)?;
     warn_of_rank("", features.len(), network);
     let notes = serde_json::json!({
         "software": concat!("dit-rs ", env!("CARGO_PKG_VERSION")),
@@ -133,32 +82,6 @@ fn write_statistics(
     statistics_of(&features)?.write(out, &notes.to_string())?;
     say(format_args!("{}: statistics of {} pictures", out.display(), features.len()));
     Ok(())
-}
-
-/// The features of pictures, from the cache or computed now, and the pictures' hash.
-fn features(
-    args: &EvaluateArgs,
-    path: &Path,
-    pictures: &Pictures,
-    network: &dyn FeatureNetwork,
-) -> Result<(FeatureSet, String)> {
-    network.check_size(pictures.height(), pictures.width())?;
-    let sha256 = pictures.sha256()?;
-    let beside = || -> PathBuf {
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(".features");
-        path.with_file_name(name)
-    };
-    let cache = args.cache.clone().unwrap_or_else(beside);
-    let shown = bar("{msg} {wide_bar} {pos}/{len} {rate} pictures/s {eta} left");
-    shown.set_message(path.display().to_string());
-    let set = FeatureSet::extract(pictures, &sha256, network, &cache, args.batch_size, &mut |progress| {
-        shown.set_length(progress.total as u64);
-        shown.set_position(progress.done as u64);
-    });
-    shown.finish_and_clear();
-    let set = set.with_context(|| format!("features of {}", path.display()))?;
-    Ok((set, sha256))
 }
 
 fn warn_of_rank(whose: &str, count: usize, network: &dyn FeatureNetwork) -> Option<String> {
@@ -181,14 +104,14 @@ fn compare(
     network: &dyn FeatureNetwork,
     start: Instant,
 ) -> Result<()> {
-    let Some((sample_features, sample_hash)) = samples.features(args, network)? else {
+    let Some((sample_features, sample_hash)) = samples.features(network, args.cache.as_deref(), args.batch_size)? else {
         bail!("{} holds statistics, but no pictures; the samples must be pictures", samples.path.display())
     };
     let metrics = metrics_of(args, &reference, network);
     // Statistics alone answer what asks for nothing else.
     let needs_pictures =
         reference.statistics.is_none() || metrics.contains(&Metric::PrecisionRecall) || metrics.contains(&Metric::Kid);
-    let reference_features = if needs_pictures { reference.features(args, network)? } else { None };
+    let reference_features = if needs_pictures { reference.features(network, args.cache.as_deref(), args.batch_size)? } else { None };
     let seconds_features = start.elapsed().as_secs_f64();
     let mut warnings = Vec::new();
     warnings.extend(warn_of_rank("samples: ", sample_features.len(), network));

@@ -5,6 +5,9 @@ use tch::{Kind, Tensor};
 use super::{Blocks, Estimate, Moments};
 use crate::Error;
 
+/// What may be rounding, as a share of the largest value: covariances are also kept in f32.
+const ROUNDING: f64 = 1e-5;
+
 /// A mean (D) and a covariance (D, D), f64, finite.
 #[derive(Debug)]
 pub struct Gaussian {
@@ -16,7 +19,7 @@ impl Gaussian {
     /// The Gaussian of these moments.
     ///
     /// # Errors
-    /// [`Error::TensorShape`], [`Error::NonFinite`].
+    /// [`Error::TensorShape`], [`Error::NonFinite`], [`Error::NotCovariance`] unless the covariance is symmetric.
     pub fn new(mean: Tensor, covariance: Tensor) -> Result<Self, Error> {
         let (mean, covariance) = (mean.f_to_kind(Kind::Double)?, covariance.f_to_kind(Kind::Double)?);
         let width = mean.numel() as i64;
@@ -29,6 +32,12 @@ impl Gaussian {
             if finite < x.numel() {
                 return Err(Error::NonFinite { what, count: x.numel() - finite });
             }
+        }
+        let largest = |x: &Tensor| -> Result<f64, Error> {
+            Ok(if x.numel() == 0 { 0.0 } else { x.f_abs()?.f_max()?.double_value(&[]) })
+        };
+        if largest(&(&covariance - covariance.f_transpose(0, 1)?))? > ROUNDING * largest(&covariance)? {
+            return Err(Error::NotCovariance { problem: "is not symmetric" });
         }
         Ok(Self { mean, covariance })
     }
@@ -61,12 +70,21 @@ impl FrechetReference {
     /// Measures to `gaussian`.
     ///
     /// # Errors
-    /// [`Error::Torch`].
+    /// [`Error::NotCovariance`] for variances below zero, [`Error::Torch`].
     pub fn new(gaussian: Gaussian) -> Result<Self, Error> {
         let (values, vectors) = symmetric(&gaussian.covariance)?.f_linalg_eigh("L")?;
+        let end = |x: Tensor| x.double_value(&[]);
+        if end(values.f_min()?) < -ROUNDING * end(values.f_abs()?.f_max()?) {
+            return Err(Error::NotCovariance { problem: "has variances below zero" });
+        }
         let scaled = &vectors * above_rounding(&values)?.f_sqrt()?;
         let root = scaled.f_matmul(&vectors.f_transpose(0, 1)?)?;
         Ok(Self { gaussian, root })
+    }
+
+    /// How many numbers a vector has.
+    pub fn width(&self) -> usize {
+        self.gaussian.width()
     }
 
     /// ‖μ₁ − μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½.
@@ -179,5 +197,20 @@ mod tests {
         let covariance = Tensor::from_slice(&[1.0]).view([1, 1]);
         assert!(matches!(Gaussian::new(mean, covariance.copy()), Err(Error::NonFinite { count: 1, .. })));
         assert!(matches!(Gaussian::new(covariance.copy(), covariance), Err(Error::TensorShape { .. })));
+    }
+
+    #[test]
+    fn what_is_no_covariance_is_refused() {
+        let skewed = Tensor::from_slice(&[1.0, 0.5, 0.4, 1.0]).view([2, 2]);
+        let mean = || Tensor::zeros([2], (Kind::Double, tch::Device::Cpu));
+        assert!(matches!(Gaussian::new(mean(), skewed), Err(Error::NotCovariance { .. })));
+        let indefinite = Tensor::from_slice(&[1.0, 2.0, 2.0, 1.0]).view([2, 2]);
+        let reference = FrechetReference::new(Gaussian::new(mean(), indefinite).unwrap());
+        assert!(matches!(reference, Err(Error::NotCovariance { .. })));
+        // Rounding to f32 is none of this: rank one, whose zero may be a little below.
+        let x = Tensor::from_slice(&[0.1, 0.7, 1.3]).view([3, 1]);
+        let rounded = x.matmul(&x.transpose(0, 1)).to_kind(Kind::Float);
+        let mean = Tensor::zeros([3], (Kind::Double, tch::Device::Cpu));
+        assert!(FrechetReference::new(Gaussian::new(mean, rounded).unwrap()).is_ok());
     }
 }

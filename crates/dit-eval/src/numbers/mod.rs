@@ -7,6 +7,7 @@ mod kernel;
 mod manifold;
 mod moments;
 mod score;
+mod stream;
 
 pub use blocks::Blocks;
 pub use frechet::{FrechetReference, Gaussian};
@@ -15,6 +16,7 @@ pub use kernel::{KidOptions, kernel_distance};
 pub use manifold::{PrecisionRecall, precision_recall};
 pub use moments::Moments;
 pub use score::InceptionScore;
+pub use stream::FidStream;
 
 use tch::{Kind, Tensor};
 

@@ -46,6 +46,25 @@ pub enum Line {
         /// The same over ranges of timesteps.
         ema_by_timestep: Vec<BucketLine>,
     },
+    /// FID of a few samples of the first average.
+    Evaluation {
+        /// Steps taken.
+        step: u64,
+        /// Of how many samples: it compares with that of as many only.
+        samples: usize,
+        /// The feature network.
+        features: String,
+        /// Guidance of the samples; 1 is none.
+        cfg_scale: f64,
+        /// The distance.
+        fid: f64,
+        /// Its 95 % interval over the draw of the samples.
+        interval: [f64; 2],
+        /// What to know before it is compared.
+        note: String,
+        /// How long it took.
+        seconds: f64,
+    },
     /// A checkpoint is on disk.
     Checkpoint {
         /// Steps taken.
@@ -149,6 +168,16 @@ impl Line {
                 ema: LossLine::over(&report.ema),
                 ema_by_timestep: buckets(&report.ema),
             },
+            Event::Evaluation(report) => Self::Evaluation {
+                step: report.step,
+                samples: report.samples,
+                features: report.features.clone(),
+                cfg_scale: report.cfg_scale,
+                fid: report.fid,
+                interval: report.interval,
+                note: format!("of {} samples only: not comparable beyond this run", report.samples),
+                seconds: report.time.as_secs_f64(),
+            },
             Event::CheckpointWritten { step, path, time } => Self::Checkpoint {
                 step: *step,
                 folder: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
@@ -174,6 +203,7 @@ impl Line {
             Self::Started { step, .. }
             | Self::Train { step, .. }
             | Self::Validation { step, .. }
+            | Self::Evaluation { step, .. }
             | Self::Checkpoint { step, .. }
             | Self::CheckpointFailed { step, .. }
             | Self::NonFinite { step, .. }

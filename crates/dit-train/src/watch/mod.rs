@@ -3,6 +3,7 @@
 //! ```text
 //! RUN/log.jsonl             every window of steps, validation, checkpoint and mishap, a line each: JsonLog
 //! RUN/loss.svg              the curves: LossChart
+//! RUN/fid.svg               FID of few samples: FidChart
 //! RUN/tensorboard/          the same numbers and pictures for TensorBoard: TensorBoard
 //! RUN/samples/step-….png    pictures of the first average from the same noise each time: SampleGrids
 //! RUN/sessions.jsonl        what was run, where, by which program, on which data: a line each time it was started: Session
@@ -12,8 +13,10 @@
 
 mod chart;
 mod expected;
+mod fid_chart;
 mod json_log;
 mod line;
+mod sampler;
 mod samples;
 mod session;
 mod tensorboard;
@@ -22,8 +25,10 @@ mod together;
 
 pub use chart::LossChart;
 pub use expected::{ExpectedLoss, expected_loss};
+pub use fid_chart::FidChart;
 pub use json_log::JsonLog;
 pub use line::{BucketLine, Line, LossLine};
+pub use sampler::AverageSampler;
 pub use samples::SampleGrids;
 pub use session::{DataIdentity, Machine, Program, Session};
 pub use tensorboard::TensorBoard;

@@ -102,6 +102,7 @@ fn scalars(line: &Line) -> Vec<(String, f64)> {
             add_losses(&mut scalars, "validation", raw, raw_by_timestep);
             add_losses(&mut scalars, "validation_ema", ema, ema_by_timestep);
         }
+        Line::Evaluation { samples, fid, .. } => scalars.push((format!("evaluation/fid_of_{samples}_samples"), *fid)),
         Line::Started { .. }
         | Line::Checkpoint { .. }
         | Line::CheckpointFailed { .. }

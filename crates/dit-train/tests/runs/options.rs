@@ -1,6 +1,9 @@
 //! Each option of a recipe does what it says.
 
-use dit_train::BUCKETS;
+use std::{cell::RefCell, rc::Rc, time::Duration};
+
+use dit_model::Dit;
+use dit_train::{BUCKETS, EvaluationReport, Evaluator, ObserverError, StopRequest};
 use dit_weights::{Checkpoint, OpenOptions, SafetensorsFile, TensorSource};
 
 use crate::support::{Latents, Place, SCALE, Seen, recipe};
@@ -247,4 +250,41 @@ fn validation_is_the_loss_of_both_weights_on_records_held_out() {
         let mean = report.raw.mean().unwrap();
         assert!(mean.mse.unwrap() > 0.0 && mean.vb.is_some());
     }
+}
+
+/// Fails at its second call.
+struct Counter(Rc<RefCell<Vec<u64>>>);
+
+impl Evaluator for Counter {
+    fn evaluate(&mut self, step: u64, ema: &Dit) -> Result<EvaluationReport, ObserverError> {
+        assert!(!ema.pos_embed().requires_grad());
+        self.0.borrow_mut().push(step);
+        if self.0.borrow().len() == 2 {
+            return Err("no memory".into());
+        }
+        let (samples, time) = (50, Duration::ZERO);
+        Ok(EvaluationReport {
+            step,
+            samples,
+            features: "f".to_owned(),
+            cfg_scale: 1.0,
+            fid: 2.0,
+            interval: [1.0, 3.0],
+            time,
+        })
+    }
+}
+
+#[test]
+fn samples_are_measured_when_the_recipe_says_and_a_failure_costs_one_measurement() {
+    let place = Place::new(Latents::Varied);
+    let recipe = recipe(&["eval.every=4", "eval.reference=somewhere"]);
+    let asked = Rc::new(RefCell::new(Vec::new()));
+    let mut run = place.start(&recipe, "run").unwrap();
+    run.evaluate_with(Box::new(Counter(asked.clone())));
+    let mut seen = Seen::default();
+    run.train(&mut seen, &StopRequest::new()).unwrap();
+    assert_eq!(*asked.borrow(), [4, 8, 12]);
+    assert_eq!(seen.evaluations, [4, 12]);
+    assert_eq!(seen.steps.len(), 12);
 }

@@ -50,6 +50,14 @@ fn other_latents_are_refused() {
     assert!(matches!(result, Err(TrainError::Unfit { .. })), "{result:?}");
 }
 
+#[test]
+fn measurements_need_something_that_measures() {
+    let place = Place::new(Latents::Varied);
+    let recipe = recipe(&["eval.every=4", "eval.reference=somewhere"]);
+    let result = place.start(&recipe, "run").unwrap().train(&mut Unobserved, &StopRequest::new());
+    assert!(matches!(result, Err(TrainError::Unfit { .. })), "{result:?}");
+}
+
 /// Continuing after a change to the newest checkpoint's folder.
 #[track_caller]
 fn check_damaged(change: impl FnOnce(&Path), says: &str) {

@@ -171,6 +171,7 @@ pub struct Seen {
     pub non_finite: Vec<(NonFiniteReport, Remedy)>,
     pub lagging: Vec<f64>,
     pub samples: Vec<u64>,
+    pub evaluations: Vec<u64>,
 }
 
 impl Observer for Seen {
@@ -179,6 +180,7 @@ impl Observer for Seen {
             Event::Step(report) => self.steps.push(**report),
             Event::Window(report) => self.windows.push((*report).clone()),
             Event::Validation(report) => self.validations.push((*report).clone()),
+            Event::Evaluation(report) => self.evaluations.push(report.step),
             Event::CheckpointWritten { step, .. } => self.written.push(*step),
             Event::CheckpointFailed { step, error } => self.failed.push((*step, error.is_disk_full())),
             Event::NonFinite { report, remedy } => self.non_finite.push(((*report).clone(), *remedy)),

@@ -3,9 +3,10 @@
 mod about;
 mod args;
 mod cost;
+mod evaluation;
 mod screen;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, rc::Rc};
 
 use anyhow::{Context, Result, bail};
 use dit_catalog::Kind;
@@ -15,7 +16,7 @@ use dit_files::write_atomically;
 use dit_recipe::{DataShape, Every, Recipe};
 use dit_train::{
     Outcome, Run, StopRequest,
-    watch::{JsonLog, LossChart, SampleGrids, Session, TensorBoard, Together, expected_loss},
+    watch::{FidChart, JsonLog, LossChart, SampleGrids, Session, TensorBoard, Together, expected_loss},
 };
 use dit_vae::AutoencoderKl;
 use dit_weights::VaeCheckpoint;
@@ -23,7 +24,7 @@ use serde::Serialize;
 use tch::Device;
 
 pub use self::args::TrainArgs;
-use self::screen::Screen;
+use self::{evaluation::TrainingFid, screen::Screen};
 use crate::{
     interrupt, machine,
     open::Library,
@@ -58,12 +59,12 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let threads = machine::set_threads(args.threads)?;
     cost::say_plan(&recipe, &config, data.len(), device)?;
     let (Some(out), false) = (&args.out, args.plan) else { return Ok(()) };
-    let vae = match recipe.samples.every {
-        Every::Never => None,
-        Every::Steps(_) => Some(vae_of(args, data.manifest(), device)?),
+    let vae = match (recipe.samples.every, recipe.eval.every) {
+        (Every::Never, Every::Never) => None,
+        _ => Some(Rc::new(vae_of(args, data.manifest(), device)?)),
     };
     let session = about::session(&data, device, threads)?;
-    Job { args, recipe: &recipe, config: &config, data: data.path(), out, device }.train(session, vae)
+    Job { args, recipe: &recipe, config: &config, data: &data, out, device }.train(session, vae)
 }
 
 /// The recipe: as named, else that of the run that continues, else the original's; with what --set says.
@@ -103,7 +104,7 @@ fn shape(data: &LatentFolder) -> DataShape {
 fn vae_of(args: &TrainArgs, manifest: &Manifest, device: Device) -> Result<AutoencoderKl> {
     let made_by = &manifest.settings.vae;
     let name = args.vae.as_deref().unwrap_or(&made_by.name);
-    let help = "pass --vae, or --set samples.every=never to train without pictures";
+    let help = "pass --vae, or --set samples.every=never and eval.every=never to train without pictures";
     let located = Library::discover()?
         .locate(name, Kind::Vae)
         .with_context(|| format!("the codec of the latents is needed for pictures; {help}"))?;
@@ -119,18 +120,23 @@ struct Job<'a> {
     args: &'a TrainArgs,
     recipe: &'a Recipe,
     config: &'a DitConfig,
-    data: &'a Path,
+    data: &'a LatentFolder,
     out: &'a Path,
     device: Device,
 }
 
 impl Job<'_> {
-    fn train(&self, session: Session, vae: Option<AutoencoderKl>) -> Result<()> {
+    fn train(&self, session: Session, vae: Option<Rc<AutoencoderKl>>) -> Result<()> {
         let Self { args, recipe, data, out, device, .. } = *self;
         let mut run = match args.resume {
-            true => Run::resume(recipe, data, out, device)?,
-            false => Run::start(recipe, data, out, device)?,
+            true => Run::resume(recipe, data.path(), out, device)?,
+            false => Run::start(recipe, data.path(), out, device)?,
         };
+        if let Some(vae) = &vae
+            && let Some(evaluator) = TrainingFid::new(recipe, data.manifest(), vae.clone(), out, device)?
+        {
+            run.evaluate_with(Box::new(evaluator));
+        }
         let begun = run.step();
         write_atomically(&out.join(RECIPE), recipe.to_toml().as_bytes())?;
         let session = Session { from_step: begun, ..session };
@@ -152,16 +158,20 @@ impl Job<'_> {
         self.report(&outcome?, &screen)
     }
 
-    fn observers<'b>(&self, vae: Option<AutoencoderKl>, screen: &'b mut Screen) -> Result<Together<'b>> {
+    fn observers<'b>(&self, vae: Option<Rc<AutoencoderKl>>, screen: &'b mut Screen) -> Result<Together<'b>> {
         let Self { recipe, config, out, .. } = *self;
         let together = Together::new().and(JsonLog::new(out)).and(LossChart::new(
             out,
             format!("{config}: training"),
             expected_loss(config),
         ));
-        let together = match vae {
-            Some(vae) => together.and(SampleGrids::new(out, recipe, vae)?),
-            None => together,
+        let together = match (vae, recipe.samples.every) {
+            (Some(vae), Every::Steps(_)) => together.and(SampleGrids::new(out, recipe, vae)?),
+            _ => together,
+        };
+        let together = match recipe.eval.every {
+            Every::Steps(_) => together.and(FidChart::new(out, format!("{config}: FID of few samples"))),
+            Every::Never => together,
         };
         Ok(together.and(TensorBoard::new(out)).and(screen))
     }

@@ -119,6 +119,10 @@ impl Observer for &mut Screen {
                     text(&report.ema)
                 ));
             }
+            Event::Evaluation(report) => self.tell(format_args!(
+                "step {}: FID of {} samples {:.3} ({:.3} to {:.3}; {} features, not comparable beyond this run)",
+                report.step, report.samples, report.fid, report.interval[0], report.interval[1], report.features
+            )),
             Event::CheckpointFailed { step, error } => self.tell(format_args!(
                 "warning: no checkpoint of step {step}: {error}\n  the one before is intact, and training goes on; make room"
             )),
