@@ -59,6 +59,20 @@ impl<'a> Image<'a> {
         Self { x, height, width, channels, map }
     }
 
+    /// Asks for `count` channels of a pixel that will be loaded soon.
+    #[inline]
+    fn prefetch(&self, row: usize, column: usize, channel: usize, count: usize) {
+        let start = (row * self.width + column) * self.channels + channel;
+        let (start, bytes) = match self.x {
+            Pixels::Fp32(x) => (x.as_ptr().wrapping_add(start).cast::<i8>(), 4 * count),
+            Pixels::Bf16(x) => (x.as_ptr().wrapping_add(start).cast::<i8>(), 2 * count),
+        };
+        for line in (0..bytes).step_by(64) {
+            // SAFETY: a hint reads nothing, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line)) };
+        }
+    }
+
     /// Sixteen channels from `channel` on of a pixel, mapped; those past the last are 0.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     #[inline]
@@ -83,6 +97,9 @@ impl<'a> Image<'a> {
         }
     }
 }
+
+/// Pixels that are asked for before they are needed.
+const AHEAD: usize = 6;
 
 /// Sixteen bf16 numbers as fp32; those not in the mask are 0.
 ///
@@ -148,6 +165,13 @@ pub(super) fn gather<const DOUBLED: bool>(image: &Image<'_>, block: &Block, chan
         // In pixels of the padded input, whose first row is one of zeros.
         let y = (2 * block.top + row).wrapping_sub(1);
         for column in 0..columns {
+            // A few pixels ahead, in the next row where this one ends: pieces of pixels are no run that the CPU foresees.
+            let (down, ahead) =
+                if column + AHEAD < columns { (0, column + AHEAD) } else { (1, column + AHEAD - columns) };
+            let (ahead_y, ahead_x) = (y.wrapping_add(down) / times, (2 * block.left + ahead).wrapping_sub(1) / times);
+            if ahead_y < image.height && ahead_x < image.width {
+                image.prefetch(ahead_y, ahead_x, channel, count);
+            }
             let x = (2 * block.left + column).wrapping_sub(1);
             let Some(place) = places.next() else { return };
             if y >= times * image.height || x >= times * image.width {

@@ -11,7 +11,7 @@ use super::{
     },
     GAP, GATHERED, PANELS, Scratch, at_least,
     gather::{Image, gather, lanes},
-    output::{Running, put, store_bf16, store_fp32},
+    output::{Running, prefetch_skip, put, store_bf16, store_fp32},
     vanishes,
 };
 
@@ -88,6 +88,12 @@ macro_rules! kernel {
                     let mut running = [Running::from(_mm512_setzero_ps()); PARTS];
                     for tile_column in 0..block.columns {
                         let (tile, column) = (tile_row * block.columns + tile_column, 2 * (block.left + tile_column));
+                        for pixel in [0, 1, width, width + 1] {
+                            let ahead = (block.image * height + row) * width + column + 2 * AHEAD + pixel;
+                            for register in 0..registers {
+                                prefetch_skip(call, ahead * channels + first_channel + 16 * register);
+                            }
+                        }
                         for (register, running) in running.iter_mut().enumerate().take(registers) {
                             let channel = first_channel + 16 * register;
                             let mask = lanes(channels - channel);
@@ -340,6 +346,9 @@ fn dot_bf16(sum: __m512, pixel: __m512i, weight: __m512i) -> __m512 {
     let [pixel, weight] = unsafe { std::mem::transmute::<[__m512i; 2], [__m512bh; 2]>([pixel, weight]) };
     _mm512_dpbf16_ps(sum, pixel, weight)
 }
+
+/// Tiles whose skip connection is asked for before it is needed.
+const AHEAD: usize = 2;
 
 kernel!(fp32, "avx512f,avx512bw,avx512dq,avx512vl", dot_fp32, store_fp32);
 kernel!(bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", dot_bf16, store_bf16);

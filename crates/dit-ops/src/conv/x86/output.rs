@@ -31,6 +31,20 @@ pub(super) unsafe fn put(call: &Call<'_>, start: usize, mask: __mmask16, result:
     }
 }
 
+/// Asks for the skip connection's sixteen elements from `start` on, which will be added soon.
+#[inline]
+pub(super) fn prefetch_skip(call: &Call<'_>, start: usize) {
+    let place = match call.skip {
+        None => return,
+        // SAFETY: only an address is made of it.
+        Some(Results::Fp32(skip)) => unsafe { skip.slice(0, 0) }.as_ptr().wrapping_add(start).cast::<i8>(),
+        // SAFETY: as above.
+        Some(Results::Bf16(skip)) => unsafe { skip.slice(0, 0) }.as_ptr().wrapping_add(start).cast::<i8>(),
+    };
+    // SAFETY: a hint reads nothing, whatever the address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(place) };
+}
+
 /// Where an element is.
 ///
 /// # Safety
