@@ -71,16 +71,27 @@ fn available_memory() -> Option<u64> {
     let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    let cgroup = cgroup_room("memory.max", "memory.current")
-        .or_else(|| cgroup_room("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"));
+    let root = Path::new("/sys/fs/cgroup");
+    let cgroup = cgroup_room(root, "memory.max", "memory.current", "")
+        .or_else(|| cgroup_room(&root.join("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"));
     Some(cgroup.unwrap_or(u64::MAX).min(kibibytes * 1024))
 }
 
-fn cgroup_room(limit: &str, usage: &str) -> Option<u64> {
-    let read = |name: &str| -> Option<u64> {
-        fs::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok()?.trim().parse().ok()
-    };
-    Some(read(limit)?.saturating_sub(read(usage)?)) // no limit reads "max" and ends here
+/// What the limit of a cgroup leaves. Its usage counts pages of files that were read, which go as soon as their room is wanted;
+/// `memory.stat` tells how many, in lines that begin with `prefix`.
+fn cgroup_room(folder: &Path, limit: &str, usage: &str, prefix: &str) -> Option<u64> {
+    let text = |name: &str| fs::read_to_string(folder.join(name)).ok();
+    let number = |name: &str| -> Option<u64> { text(name)?.trim().parse().ok() };
+    let (limit, usage) = (number(limit)?, number(usage)?); // no limit reads "max" and ends here
+    let files: u64 = text("memory.stat").map_or(0, |stat| {
+        let of = |line: &str| -> Option<u64> {
+            let (name, bytes) = line.split_once(' ')?;
+            let name = name.strip_prefix(prefix)?;
+            ["inactive_file", "active_file"].contains(&name).then(|| bytes.trim().parse().ok()).flatten()
+        };
+        stat.lines().filter_map(of).sum()
+    });
+    Some(limit.saturating_sub(usage.saturating_sub(files)))
 }
 
 /// The most memory that this process has had resident, in bytes.
@@ -108,4 +119,32 @@ pub fn peak_rss_bytes() -> Option<u64> {
 #[cfg(not(unix))]
 pub fn peak_rss_bytes() -> Option<u64> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(files: &[(&str, &str)], names: [&str; 3], expected: Option<u64>) {
+        let folder = std::env::temp_dir().join(format!("dit-cgroup-{}-{expected:?}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        files.iter().for_each(|(name, text)| fs::write(folder.join(name), text).unwrap());
+        let found = cgroup_room(&folder, names[0], names[1], names[2]);
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(found, expected, "{files:?}");
+    }
+
+    #[test]
+    fn pages_of_files_are_room() {
+        let stat = "anon 300\nfile 650\ninactive_file 400\nactive_file 200\ninactive_anon 5\n";
+        let second = ["memory.max", "memory.current", ""];
+        check(&[("memory.max", "1000\n"), ("memory.current", "950\n"), ("memory.stat", stat)], second, Some(650));
+        check(&[("memory.max", "max\n"), ("memory.current", "950\n"), ("memory.stat", stat)], second, None);
+        check(&[("memory.max", "1000\n"), ("memory.current", "950\n")], second, Some(50));
+        let first = ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_"];
+        let stat = "inactive_file 1\ntotal_inactive_file 30\ntotal_active_file 20\n";
+        let files = [("memory.limit_in_bytes", "100"), ("memory.usage_in_bytes", "90"), ("memory.stat", stat)];
+        check(&files, first, Some(60));
+    }
 }

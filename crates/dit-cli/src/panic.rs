@@ -1,12 +1,20 @@
 //! What the user sees if libtorch gives up in the middle of a computation, or if there is a bug.
 
-use std::panic::PanicHookInfo;
+use std::{panic::PanicHookInfo, sync::OnceLock};
 
 use crate::speak::say;
 
 /// Replaces the panic message and backtrace by one line that says what to do.
 pub fn install() {
     std::panic::set_hook(Box::new(|info| say(format_args!("error: {}", describe(&message(info))))));
+}
+
+/// What helps against too little memory, in place of what most commands say.
+static MEMORY_HELP: OnceLock<&str> = OnceLock::new();
+
+/// Has `help` said if memory runs out: what this command takes.
+pub fn help_for_memory(help: &'static str) {
+    MEMORY_HELP.get_or_init(|| help);
 }
 
 fn message(info: &PanicHookInfo<'_>) -> String {
@@ -19,7 +27,8 @@ fn message(info: &PanicHookInfo<'_>) -> String {
 fn describe(message: &str) -> String {
     let memory = ["out of memory", "can't allocate memory", "not enough memory"];
     if memory.iter().any(|sign| message.contains(sign)) {
-        return "out of memory\n  help: pass a smaller --batch-size, or --precision bf16".to_owned();
+        let help = MEMORY_HELP.get().unwrap_or(&"pass a smaller --batch-size, or --precision bf16");
+        return format!("out of memory\n  help: {help}");
     }
     // libtorch appends the C++ call stack, a line each.
     let first = message.lines().next().unwrap_or_default();

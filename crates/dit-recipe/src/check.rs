@@ -1,18 +1,25 @@
 //! What values must satisfy, alone and together.
 
+use dit_config::SigmaKind;
+
 use crate::{
     Place, Problem, Sections,
+    recipe::Given,
     values::{ClipNorm, Every, HeldOut, Loss, Timesteps, Weighting},
 };
 
-/// Everything that is wrong with `sections`.
-pub(crate) fn problems(sections: &Sections) -> Vec<Problem> {
+/// Records computed for one step, at most.
+const MOST_RECORDS: usize = 1 << 20;
+
+/// Everything that is wrong with `sections`, of which a text has `given` these keys.
+pub(crate) fn problems(sections: &Sections, given: &Given) -> Vec<Problem> {
     let mut checker = Checker { problems: Vec::new() };
     checker.model(sections);
     checker.diffusion(sections);
     checker.train(sections);
     checker.optim(sections);
     checker.watching(sections);
+    checker.without_effect(given);
     checker.problems
 }
 
@@ -94,6 +101,11 @@ impl Checker {
                 "use diffusion.loss = \"mse\", or diffusion.weighting = \"uniform\"",
             );
         }
+        self.unless(
+            diffusion.loss != Loss::RescaledMse || diffusion.sigma == SigmaKind::Learned,
+            || "diffusion.loss = \"rescaled-mse\" scales the bound, which trains a learned variance only".to_owned(),
+            "use diffusion.loss = \"mse\", or diffusion.sigma = \"learned\"",
+        );
         if let Timesteps::LogitNormal(normal) = diffusion.timesteps {
             self.above_zero("the std of diffusion.timesteps", normal.std);
             self.unless(
@@ -106,6 +118,11 @@ impl Checker {
 
     fn train(&mut self, sections: &Sections) {
         let train = &sections.train;
+        self.unless(
+            train.batch_size <= MOST_RECORDS,
+            || format!("train.batch_size is {}, expected at most {MOST_RECORDS}", train.batch_size),
+            "",
+        );
         self.at_least_one("train.steps", train.steps);
         self.at_least_one("train.batch_size", train.batch_size as u64);
         self.at_least_one("train.accumulate", train.accumulate as u64);
@@ -246,5 +263,27 @@ impl Checker {
             || format!("{section}.cfg_scale {cfg_scale} needs a null class, which label dropout trains"),
             &format!("set {section}.cfg_scale = 1.0, or a data.label_dropout above 0"),
         );
+    }
+
+    /// Keys that say how something is done which nobody has said a word of. (A recipe that says `never` has: it is switched off.)
+    fn without_effect(&mut self, given: &Given) {
+        for (section, switch, example) in [
+            ("samples", "every", "samples.every = 1000"),
+            ("eval", "every", "eval.every = 10000"),
+            ("validation", "held_out", "validation.held_out = { fraction = 0.02 }"),
+        ] {
+            let idle: Vec<&str> =
+                given.iter().filter(|(of, key)| *of == section && *key != "every").map(|(_, key)| *key).collect();
+            self.unless(
+                idle.is_empty() || given.contains(&(section, switch)) || idle == ["reference"],
+                || {
+                    format!(
+                        "{section}.{} has no effect without {section}.{switch}",
+                        idle.join(&format!(", {section}."))
+                    )
+                },
+                &format!("add {example}"),
+            );
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! What a run will cost, before it begins.
 
-use dit_config::DitConfig;
+use dit_config::{DitConfig, VaeConfig};
 
-use crate::{Error, Precision, Recipe};
+use crate::{Error, Every, Precision, Recipe};
 
 /// Parameters, memory and arithmetic of a run.
 ///
@@ -38,8 +38,11 @@ pub struct Memory {
     pub moments: u64,
     /// Moving averages.
     pub averages: u64,
+    /// What validation, pictures and their measurement take: the first average as a network of its own, and the codec
+    /// ([`Plan::with_codec`]).
+    pub watching: u64,
     /// What one micro-batch keeps for the backward pass, and what that works in. A block keeps about (18 + 2r)·D values a token
-    /// of width D with an MLP ratio of r: inputs and outputs of norms, modulations and gates, query, key, value and their
+    /// of width D with an MLP ratio of r, and in bf16, where four of them are fp32, as many as (22 + 2r)·D: inputs and outputs of norms, modulations and gates, query, key, value and their
     /// product, both sides of the MLP's activation; a quarter of that comes on top. Recomputing blocks keeps D a block, one
     /// whole block and its gradients. Measured peaks of training small models lie within 10 % of it.
     pub activations: u64,
@@ -53,22 +56,27 @@ const OVERHEAD: u64 = 350 << 20;
 impl Memory {
     /// All of it.
     pub fn total(&self) -> u64 {
-        let Self { weights, gradients, moments, averages, activations, overhead } = *self;
-        [weights, gradients, moments, averages, activations, overhead].into_iter().fold(0, u64::saturating_add)
+        let Self { weights, gradients, moments, averages, watching, activations, overhead } = *self;
+        [weights, gradients, moments, averages, watching, activations, overhead]
+            .into_iter()
+            .fold(0, u64::saturating_add)
     }
 
     fn of(recipe: &Recipe, config: &DitConfig, accumulate: usize, recompute: bool) -> Self {
         let parameters = config.parameters();
-        let (copies, value) = match recipe.train.precision {
+        let second = if draws(recipe) || recipe.validation.every != Every::Never { parameters } else { 0 };
+        let (copies, value): (u64, u64) = match recipe.train.precision {
             Precision::Fp32 => (0, 4),
             // Gradients arrive in bf16 too, before they are added up in fp32.
             Precision::Bf16 => (4, 2),
         };
         let micro_batch = recipe.train.batch_size.div_ceil(accumulate.max(1)) as u64;
         let width = config.hidden as u64;
-        let block = ((18.0 + 2.0 * config.mlp_ratio) * config.hidden as f64) as u64;
+        // In bf16 the sequence between blocks, which the norms keep, and what they make of it are fp32: twice two values more.
+        let carried = 4 / value - 1;
+        let block = ((18.0 + 2.0 * config.mlp_ratio) * config.hidden as f64) as u64 + 4 * carried * width;
         let depth = config.depth as u64;
-        let per_token = if recompute { depth * width + 2 * block + block / 4 } else { depth * block + block / 4 };
+        let per_token = if recompute { (1 + carried) * depth * width + 2 * block + block / 4 } else { depth * block + block / 4 };
         let tokens = config.tokens() as u64;
         let activations = micro_batch.saturating_mul(tokens).saturating_mul(per_token).saturating_mul(value);
         Self {
@@ -76,6 +84,7 @@ impl Memory {
             gradients: parameters * 4,
             moments: parameters * 8,
             averages: parameters * 4 * recipe.ema.decays.len() as u64,
+            watching: second * value,
             activations,
             overhead: OVERHEAD,
         }
@@ -100,6 +109,20 @@ impl Plan {
         }
     }
 
+    /// The same plan with the codec that pictures of `recipe` are decoded with, in fp32: its weights, and about five feature maps
+    /// of its widest layer at the pictures' size.
+    #[must_use]
+    pub fn with_codec(mut self, recipe: &Recipe, codec: &VaeConfig, config: &DitConfig) -> Self {
+        if draws(recipe) {
+            let pixels = (config.latent.height * config.latent.width * codec.downsampling().pow(2)) as u64;
+            let widest = codec.block_out_channels.first().copied().unwrap_or(0) as u64 * 2;
+            let bytes = 4 * (codec.parameters() + 5 * widest * pixels);
+            self.memory.watching += bytes;
+            self.memory_otherwise.watching += bytes;
+        }
+        self
+    }
+
     /// Images per second of a device that keeps up so many multiply-accumulates per second.
     pub fn images_per_second(&self, macs_per_second: f64) -> f64 {
         macs_per_second / self.training_macs.max(1) as f64
@@ -116,9 +139,10 @@ impl Plan {
         }
         let batch = recipe.train.batch_size;
         let parts = (1..=batch).filter(|parts| batch.is_multiple_of(*parts) && *parts >= recipe.train.accumulate);
-        let fitting = |recompute: bool| {
-            parts.clone().find(|parts| Memory::of(recipe, config, *parts, recompute).total() <= available)
-        };
+        let watching = self.memory.watching;
+        let needed =
+            |parts: usize, recompute: bool| Memory { watching, ..Memory::of(recipe, config, parts, recompute) }.total();
+        let fitting = |recompute: bool| parts.clone().find(|parts| needed(*parts, recompute) <= available);
         let mut helps = Vec::new();
         if let Some(parts) = fitting(recipe.train.checkpoint_activations) {
             helps.push(format!("train.accumulate={parts}"));
@@ -143,6 +167,11 @@ impl Plan {
             help,
         })
     }
+}
+
+/// Whether `recipe` asks for pictures.
+fn draws(recipe: &Recipe) -> bool {
+    recipe.samples.every != Every::Never || recipe.eval.every != Every::Never
 }
 
 /// Bytes, as people read them.

@@ -97,7 +97,7 @@ impl Recipe {
         if model.unconditional && !given.contains(&("data", "label_dropout")) {
             sections.data.label_dropout = 0.0;
         }
-        let problems = check::problems(&sections);
+        let problems = check::problems(&sections, given);
         if problems.is_empty() { Ok(Self { sections }) } else { Err(Error::Recipe(problems)) }
     }
 

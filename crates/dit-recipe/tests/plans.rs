@@ -1,6 +1,6 @@
 //! What runs cost, and what helps where they do not fit.
 
-use dit_config::{DitConfig, LatentSize};
+use dit_config::{DitConfig, LatentSize, VaeConfig, VaeSpec};
 use dit_recipe::{DataShape, Plan, Recipe};
 
 const GIB: u64 = 1 << 30;
@@ -25,6 +25,22 @@ fn what_belongs_to_parameters_is_exact() {
     let (_, _, recomputed) = planned(&["train.checkpoint_activations=true"]);
     assert_eq!(recomputed.training_macs, 4 * config.macs());
     assert!(recomputed.memory.activations * 8 < plan.memory.activations);
+}
+
+#[test]
+fn what_watches_a_run_is_counted() {
+    let codec = VaeConfig::new(VaeSpec::default()).unwrap();
+    let watching = |keys: &[&str]| {
+        let (recipe, config, plan) = planned(keys);
+        plan.with_codec(&recipe, &codec, &config).memory.watching
+    };
+    let (_, config, _) = planned(&[]);
+    let network = 4 * config.parameters();
+    assert_eq!(watching(&[]), 0);
+    assert_eq!(watching(&["validation.every=9", "validation.held_out={ fraction = 0.1 }"]), network);
+    assert!(watching(&["samples.every=9"]) > network + 4 * codec.parameters());
+    let bf16 = watching(&["train.precision=bf16", "validation.every=9", "validation.held_out={ fraction = 0.1 }"]);
+    assert_eq!(bf16, network / 2);
 }
 
 #[track_caller]

@@ -148,6 +148,24 @@ fn values_that_do_not_go_together_are_refused() {
 }
 
 #[test]
+fn keys_without_effect_are_refused() {
+    check_refused("[samples]\nsteps = 30", &[], &["samples.steps has no effect without samples.every"]);
+    check_refused("[samples]\nseed = 0", &[], &["samples.seed has no effect", "add samples.every = 1000"]);
+    check_refused("", &["samples.count=4", "samples.cfg_scale=2"], &["samples.cfg_scale, samples.count has no effect"]);
+    check_refused("[eval]\ncount = 100", &[], &["eval.count has no effect without eval.every"]);
+    check_refused("[validation]\nrecords = 10", &[], &["validation.records has no effect", "fraction = 0.02"]);
+    check_refused(
+        "[diffusion]\nloss = \"rescaled-mse\"\nsigma = \"fixed-small\"",
+        &[],
+        &["a learned variance only", "diffusion.loss = \"mse\""],
+    );
+    check_refused("[diffusion]\nsteps = 50\n[samples]\nevery = 9\nsteps = 51", &[], &["51, but the process has 50"]);
+    check_refused("[train]\nbatch_size = 9000000000000000000", &[], &["expected at most 1048576"]);
+    // Switched off, which keeps the rest for when it is switched on again.
+    check("[samples]\nevery = 5\nsteps = 30", &["samples.every=never"], |recipe| recipe.samples.steps == 30);
+}
+
+#[test]
 fn an_unconditional_model_drops_no_labels_and_guides_none() {
     let data = DataShape { latent: LatentSize::square(8), channels: 4, num_classes: 10 };
     let text = "[model]\nname = \"DiT-S/2\"\nunconditional = true";

@@ -2,7 +2,7 @@ use std::{io, path::PathBuf};
 
 use tch::TchError;
 
-use crate::{NonFiniteReport, ObserverError};
+use crate::{NonFiniteReport, ObserverError, Stage};
 
 /// Why a run cannot begin, continue or go on.
 #[derive(Debug, thiserror::Error)]
@@ -64,9 +64,7 @@ pub enum TrainError {
         expected: u32,
     },
     /// A value was NaN or infinite, and the policy says to stop, or the remedy did not help.
-    #[error(
-        "{report}{after}\n  help: a lower learning rate, warm-up, gradient clipping or fp32 are the usual mends; the last checkpoint is intact"
-    )]
+    #[error("{report}{after}\n  help: {}", help_for_non_finite(report, after))]
     NonFinite {
         /// Where.
         report: Box<NonFiniteReport>,
@@ -106,7 +104,7 @@ pub enum TrainError {
     Config(#[from] dit_model::ConfigError),
     /// libtorch refused an operation, for want of memory for example.
     #[error(
-        "libtorch refused an operation\n  help: if memory is short: a smaller batch with accumulation, or checkpoint_activations"
+        "libtorch refused an operation\n  help: if memory is short, begin again with --set train.accumulate=2 (or more), or --set train.checkpoint_activations=true; a run that began without keeps its memory"
     )]
     Torch(#[from] TchError),
     /// The optimizer's operator failed.
@@ -128,7 +126,31 @@ pub enum TrainError {
     FeedEnded,
 }
 
+/// What can be done about a value that is not finite, where `after` was tried.
+fn help_for_non_finite(report: &NonFiniteReport, after: &str) -> &'static str {
+    match (report.stage, after.is_empty()) {
+        (Stage::Weights, _) => {
+            "the weights are beyond repair: continue from an older checkpoint by removing the newest, or begin another run with a lower learning rate, warm-up or gradient clipping"
+        }
+        (_, true) => {
+            "the weights of the step before are kept; --resume --set guardian.on_non_finite=skip goes on without such steps, roll-back from the checkpoint before; if it comes again, begin another run with a lower learning rate, warm-up, gradient clipping or fp32"
+        }
+        (_, false) => {
+            "the checkpoints are intact; begin another run with a lower learning rate, warm-up, gradient clipping or fp32"
+        }
+    }
+}
+
 impl TrainError {
+    /// Whether a file could not be written, which may pass.
+    pub(crate) fn is_refused_file(&self) -> bool {
+        match self {
+            Self::Write(_) | Self::Io { .. } => true,
+            Self::Tensors(error) => matches!(**error, dit_weights::Error::Write(_)),
+            _ => false,
+        }
+    }
+
     /// Whether it is about room on the disk.
     pub fn is_disk_full(&self) -> bool {
         let full = |error: &dit_files::WriteError| matches!(error, dit_files::WriteError::DiskFull { .. });

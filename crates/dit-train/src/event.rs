@@ -37,7 +37,7 @@ pub struct StepReport {
 pub struct WindowReport {
     /// The last of the steps.
     pub step: u64,
-    /// How many steps: `log_every`, fewer at the run's end and after its continuation.
+    /// How many steps: `log_every`, fewer at the run's end, after its continuation, and where some were left out.
     pub steps: u64,
     /// Means over all samples.
     pub losses: Losses,
@@ -152,6 +152,13 @@ pub enum Event<'a> {
     },
     /// A checkpoint could not be written, for want of space say. The one before is intact, and training goes on.
     CheckpointFailed {
+        /// Steps taken.
+        step: u64,
+        /// Why.
+        error: &'a TrainError,
+    },
+    /// All steps are taken, and the last checkpoint cannot be written. It is tried again until it can, or the run is asked to stop.
+    WaitingForRoom {
         /// Steps taken.
         step: u64,
         /// Why.

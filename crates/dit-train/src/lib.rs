@@ -6,7 +6,8 @@
 //!
 //! - **Exact.** A step is PyTorch's, with the recipe's defaults those of the original. Every random number is a function of seed,
 //!   step and purpose, so a run that was killed and resumed ends in the bytes of one that was not (on a CPU, with as many threads).
-//! - **Safe.** A checkpoint appears whole or not at all, with hashes; a full disk costs a checkpoint, not the run.
+//! - **Safe.** A checkpoint appears whole or not at all, with hashes; a full disk costs a checkpoint, not the run; an error leaves a
+//!   checkpoint of the last whole step.
 //! - **Guarded.** A loss or gradient that is no number is traced to the record, block or tensor that it came from
 //!   ([`NonFiniteReport`]), and handled as the recipe says.
 //!
@@ -50,6 +51,7 @@ mod timesteps;
 mod trainer;
 mod validation;
 pub mod watch;
+mod window;
 
 pub use buckets::{BUCKETS, BucketLosses, SampleLoss};
 pub use error::TrainError;

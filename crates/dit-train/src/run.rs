@@ -1,25 +1,27 @@
+mod saving;
+
 use std::{
     fs::{File, TryLockError},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use dit_data::shard::Position;
 use dit_model::{DitConfig, Initialization};
-use dit_recipe::{Every, NonFinitePolicy, Recipe};
-use dit_weights::{Metadata, ModelConfig};
+use dit_recipe::{Difference, Every, HeldOut, NonFinitePolicy, Recipe};
 use tch::Device;
 
 use crate::{
-    BucketLosses, Evaluator, Event, Losses, NonFiniteReport, Observer, Remedy, SampleLoss, StepReport, StopRequest,
-    TrainError, WindowReport,
-    checkpoint::{self, CheckpointFolder, Progress, State},
+    BucketLosses, Evaluator, Event, NonFiniteReport, Observer, Remedy, SampleLoss, StepReport, StopRequest, TrainError,
+    checkpoint::{CheckpointFolder, Machine, State},
     data::RunData,
     event::MaybeEvaluator,
     feed::{Feed, StepData},
     random::Moment,
     trainer::{Stepped, Trainer},
     validation::Validation,
+    window::Window,
 };
 
 /// Steps in a row that may be skipped before a run is given up.
@@ -28,6 +30,8 @@ const MOST_SKIPPED: u32 = 10;
 const MOST_ROLLBACKS: u32 = 3;
 /// Above this share of the initial weights, an average is not yet one of the trained weights.
 const LAGGING_SHARE: f64 = 0.01;
+/// After this a checkpoint that could not be written is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(180);
 
 /// A training run: a recipe, latents, and a folder that this process alone writes to.
 #[derive(Debug)]
@@ -45,6 +49,9 @@ pub struct Run {
     position: Option<Position>,
     /// The step of the newest checkpoint.
     saved: Option<u64>,
+    retry_after: Duration,
+    /// When a checkpoint that could not be written is tried again.
+    retry_at: Option<Instant>,
     /// Held as long as the run.
     _lock: File,
 }
@@ -102,9 +109,8 @@ impl Run {
             let problem = "the latents are not those that the run began with (their manifest has another hash)";
             return Err(TrainError::Unfit { problems: vec![problem.to_owned()] });
         }
-        if state.threads != tch::get_num_threads() {
-            let (before, now) = (state.threads, tch::get_num_threads());
-            tracing::warn!(before, now, "another number of threads: results will differ in their last bits");
+        for (what, before, now) in state.machine_differences(&Machine::of(device)) {
+            tracing::warn!(before, now, "another {what}: results will differ in their last bits");
         }
         run.restore(&state, newest)?;
         run.position = Some(state.position);
@@ -144,6 +150,8 @@ impl Run {
             rollbacks: 0,
             position: None,
             saved: None,
+            retry_after: RETRY_AFTER,
+            retry_at: None,
             _lock: lock,
         })
     }
@@ -153,12 +161,22 @@ impl Run {
         self.evaluator = MaybeEvaluator(Some(evaluator));
     }
 
-    /// Trains until all steps are taken or `stop` is requested, and leaves a checkpoint of where it ended.
+    /// Has a checkpoint that could not be written tried again after `pause`, not after 3 minutes.
+    pub fn retry_checkpoints_after(&mut self, pause: Duration) {
+        self.retry_after = pause;
+    }
+
+    /// Trains until all steps are taken or `stop` is requested, and leaves a checkpoint of where it ended. Where the disk refuses
+    /// the last one, it waits for room until there is some, or `stop` is requested.
     ///
     /// # Errors
     /// [`TrainError::Unfit`] where `[eval]` asks for what nothing was given for by [`evaluate_with`](Self::evaluate_with);
     /// [`TrainError::NonFinite`] as the recipe's policy says; [`TrainError::Observer`]; whatever libtorch, the data or the
-    /// last checkpoint's disk refuse. The checkpoints written before are intact.
+    /// last checkpoint's disk refuse. The checkpoints written before are intact, and but for an observer's error there is one of
+    /// the last whole step, if it can be written.
+    ///
+    /// # Panics
+    /// Where libtorch does, for want of memory say: after such a checkpoint.
     pub fn train(&mut self, observer: &mut dyn Observer, stop: &StopRequest) -> Result<Outcome, TrainError> {
         let steps = self.recipe.train.steps;
         if self.recipe.eval.every != Every::Never && self.evaluator.0.is_none() {
@@ -171,80 +189,102 @@ impl Run {
             // There must be something to go back to.
             self.save(observer)?;
         }
+        // After a panic nothing is used but what is known to be whole.
+        match catch_unwind(AssertUnwindSafe(|| self.take_steps(observer, stop))) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.keep_last_whole_step(&error);
+                return Err(error);
+            }
+            Err(panic) => {
+                self.keep_whole_state();
+                resume_unwind(panic)
+            }
+        }
+        let checkpoint = match self.saved {
+            Some(step) if step == self.step => self.checkpoints.at(step),
+            _ => self.save_at_the_end(observer, stop)?,
+        };
+        let step = self.step;
+        Ok(if step < steps { Outcome::Stopped { step, checkpoint } } else { Outcome::Finished { step, checkpoint } })
+    }
+
+    /// All steps that are left, or those until `stop` is requested, and what is due after each.
+    fn take_steps(&mut self, observer: &mut dyn Observer, stop: &StopRequest) -> Result<(), TrainError> {
+        let steps = self.recipe.train.steps;
         let mut feed = self.feed()?;
         let mut window = Window::new(self.trainer.objective.timesteps());
         let (mut skipped, mut rollbacks_here) = (0, 0);
         let mut last = Instant::now();
         while self.step < steps && !stop.is_requested() {
             let data = feed.next()?;
-            let (samples, lr, grad_norm) = match self.trainer.step(&data, self.step)? {
-                Stepped::Taken { samples, lr, grad_norm } => (samples, lr, grad_norm),
-                Stepped::NonFinite(report) => {
-                    match self.recipe.guardian.on_non_finite {
-                        NonFinitePolicy::Stop => return Err(given_up(report, String::new())),
-                        NonFinitePolicy::Skip => {
-                            skipped += 1;
-                            if skipped > MOST_SKIPPED {
-                                return Err(given_up(report, format!(" after {MOST_SKIPPED} skipped steps in a row")));
-                            }
-                            tell(observer, &Event::NonFinite { report: &report, remedy: Remedy::Skipped })?;
-                            self.advance(&data);
-                        }
-                        NonFinitePolicy::RollBack => {
-                            rollbacks_here += 1;
-                            if rollbacks_here > MOST_ROLLBACKS {
-                                return Err(given_up(report, format!(" after going back {MOST_ROLLBACKS} times")));
-                            }
-                            drop(feed);
-                            let to = self.roll_back(&data)?;
-                            feed = self.feed()?;
-                            tell(observer, &Event::NonFinite { report: &report, remedy: Remedy::RolledBack { to } })?;
-                        }
-                    }
-                    window.restart();
-                    last = Instant::now();
-                    continue;
+            match self.trainer.step(&data, self.step)? {
+                Stepped::Taken { samples, lr, grad_norm } => {
+                    skipped = 0;
+                    self.advance(&data);
+                    let report = self.report(&samples, lr, grad_norm, data.batch.labels.len(), last.elapsed());
+                    tell(observer, &Event::Step(&report))?;
+                    window.add(&report, &samples);
                 }
-            };
-            skipped = 0;
-            self.advance(&data);
-            let report = self.report(&samples, lr, grad_norm, data.batch.labels.len(), last.elapsed());
-            tell(observer, &Event::Step(&report))?;
-            window.add(&report, &samples);
+                Stepped::NonFinite(report) => match self.recipe.guardian.on_non_finite {
+                    NonFinitePolicy::Stop => return Err(given_up(report, String::new())),
+                    NonFinitePolicy::Skip => {
+                        skipped += 1;
+                        if skipped > MOST_SKIPPED {
+                            return Err(given_up(report, format!(" after {MOST_SKIPPED} skipped steps in a row")));
+                        }
+                        tell(observer, &Event::NonFinite { report: &report, remedy: Remedy::Skipped })?;
+                        self.advance(&data);
+                    }
+                    NonFinitePolicy::RollBack => {
+                        rollbacks_here += 1;
+                        if rollbacks_here > MOST_ROLLBACKS {
+                            return Err(given_up(report, format!(" after going back {MOST_ROLLBACKS} times")));
+                        }
+                        drop(feed);
+                        let to = self.roll_back(&data)?;
+                        feed = self.feed()?;
+                        tell(observer, &Event::NonFinite { report: &report, remedy: Remedy::RolledBack { to } })?;
+                        window.restart();
+                        last = Instant::now();
+                        continue;
+                    }
+                },
+            }
             if (self.step.is_multiple_of(self.recipe.train.log_every.get()) || self.step == steps)
-                && let Some(report) = window.close()
+                && let Some(report) = window.close(self.step)
             {
                 tell(observer, &Event::Window(&report))?;
             }
-            if self.recipe.validation.every.is_due(self.step)
-                && let Some(validation) = &self.validation
-            {
-                let report = validation.measure(&self.trainer, self.step)?;
-                tell(observer, &Event::Validation(&report))?;
-            }
-            if self.recipe.samples.every.is_due(self.step) {
-                let ema = self.trainer.first_average()?;
-                tell(observer, &Event::SamplesDue { step: self.step, ema: &ema })?;
-            }
-            if self.recipe.eval.every.is_due(self.step) {
-                self.evaluate(observer)?;
-            }
-            if self.step.is_multiple_of(self.recipe.train.checkpoint_every.get()) && self.step < steps {
-                match self.save(observer) {
-                    Ok(_) => rollbacks_here = 0,
-                    Err(error @ TrainError::Observer(_)) => return Err(error),
-                    Err(error) => tell(observer, &Event::CheckpointFailed { step: self.step, error: &error })?,
-                }
+            self.measure(observer)?;
+            if self.step < steps && self.is_checkpoint_due() && self.try_to_save(observer)? {
+                rollbacks_here = 0;
             }
             last = Instant::now();
         }
-        drop(feed);
-        let checkpoint = match self.saved {
-            Some(step) if step == self.step => self.checkpoints.at(step),
-            _ => self.save(observer)?,
-        };
-        let step = self.step;
-        Ok(if step < steps { Outcome::Stopped { step, checkpoint } } else { Outcome::Finished { step, checkpoint } })
+        // A run that is stopped has a part of one.
+        match window.close(self.step) {
+            Some(report) => tell(observer, &Event::Window(&report)),
+            None => Ok(()),
+        }
+    }
+
+    /// What is looked at after a step.
+    fn measure(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        if self.recipe.validation.every.is_due(self.step)
+            && let Some(validation) = &self.validation
+        {
+            let report = validation.measure(&self.trainer, self.step)?;
+            tell(observer, &Event::Validation(&report))?;
+        }
+        if self.recipe.samples.every.is_due(self.step) {
+            let ema = self.trainer.first_average()?;
+            tell(observer, &Event::SamplesDue { step: self.step, ema: &ema })?;
+        }
+        if self.recipe.eval.every.is_due(self.step) {
+            self.evaluate(observer)?;
+        }
+        Ok(())
     }
 
     /// Steps taken.
@@ -296,69 +336,6 @@ impl Run {
         StepReport { step: self.step, losses: losses.mean().unwrap_or_default(), lr, grad_norm, images, time }
     }
 
-    /// Writes a checkpoint, and removes those that the recipe does not keep.
-    fn save(&mut self, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
-        let begun = Instant::now();
-        let position = match self.position {
-            Some(position) => position,
-            None => self.data.batches(&self.recipe, None)?.position(),
-        };
-        let progress = Progress {
-            step: self.step,
-            updates: self.trainer.optimizer.steps_taken(),
-            rollbacks: self.rollbacks,
-            position,
-        };
-        let state = State::new(progress, self.data.identity.clone(), self.recipe.to_toml());
-        let path = self.checkpoints.at(self.step);
-        checkpoint::save(&self.trainer, state, &self.metadata(), &path)?;
-        self.saved = Some(self.step);
-        let train = &self.recipe.train;
-        if let Err(error) = self.checkpoints.rotate(train.keep_last, train.keep_every) {
-            tracing::warn!(%error, "an old checkpoint stays");
-        }
-        tell(observer, &Event::CheckpointWritten { step: self.step, path: &path, time: begun.elapsed() })?;
-        Ok(path)
-    }
-
-    /// What the weights' files say about themselves.
-    fn metadata(&self) -> Metadata {
-        let names = &self.data.class_names;
-        let class_names = (names.len() == self.data.config.num_classes).then(|| names.clone());
-        Metadata {
-            config: Some(ModelConfig::Dit(self.data.config.clone())),
-            process: Some(self.recipe.diffusion.process()),
-            class_names,
-            ..Metadata::default()
-        }
-    }
-
-    /// Weights, averages, moments and step of the newest checkpoint.
-    fn restore(&mut self, state: &State, step: u64) -> Result<(), TrainError> {
-        let path = self.checkpoints.at(step);
-        if state.step != step {
-            let problem = format!("its state is of step {}", state.step);
-            return Err(TrainError::Damaged { path, problem });
-        }
-        checkpoint::load(&mut self.trainer, state, &path)?;
-        self.step = step;
-        self.saved = Some(step);
-        Ok(())
-    }
-
-    /// Back to the newest checkpoint, past the data that failed, with other random numbers.
-    fn roll_back(&mut self, failed: &StepData) -> Result<u64, TrainError> {
-        let to = self.saved.ok_or_else(|| TrainError::NoRun {
-            path: self.folder.clone(),
-            problem: "it has no checkpoint to go back to".to_owned(),
-        })?;
-        let state = State::read(&self.checkpoints.at(to))?;
-        self.restore(&state, to)?;
-        self.position = Some(failed.after);
-        self.rollbacks += 1;
-        Ok(to)
-    }
-
     fn warn_of_lagging_averages(&self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let steps = self.recipe.train.steps;
         for ema in &self.trainer.emas {
@@ -385,13 +362,19 @@ fn check_recipe(recipe: &Recipe, state: &State, folder: &Path) -> Result<(), Tra
     let differences: Vec<String> = begun
         .differences(recipe)
         .into_iter()
-        .filter(|difference| !difference.may_change)
+        .filter(|difference| !difference.may_change && !is_moved_folder(difference, &begun, recipe))
         .map(|difference| format!("{}: {} in the run, {} now", difference.key, difference.before, difference.after))
         .collect();
     if differences.is_empty() {
         return Ok(());
     }
     Err(TrainError::Recipe { path: folder.to_owned(), differences })
+}
+
+/// Whether the held-out latents are only said to lie elsewhere: which they are is known by their hash.
+fn is_moved_folder(difference: &Difference, begun: &Recipe, now: &Recipe) -> bool {
+    let folder = |recipe: &Recipe| matches!(recipe.validation.held_out, HeldOut::Folder(_));
+    difference.key == "validation.held_out" && folder(begun) && folder(now)
 }
 
 /// The run folder's lock. Its file stays: taking it away would let two processes hold locks on two files of one name.
@@ -404,53 +387,5 @@ fn lock(folder: &Path) -> Result<File, TrainError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(TrainError::Locked { path: folder.to_owned() }),
         Err(TryLockError::Error(source)) => Err(failed("lock")(&path, source)),
-    }
-}
-
-/// Means since the last report.
-#[derive(Debug)]
-struct Window {
-    timesteps: usize,
-    losses: BucketLosses,
-    steps: u64,
-    grad_norms: f64,
-    images: usize,
-    time: Duration,
-    newest: Option<StepReport>,
-}
-
-impl Window {
-    fn new(timesteps: usize) -> Self {
-        let losses = BucketLosses::new(timesteps);
-        Self { timesteps, losses, steps: 0, grad_norms: 0.0, images: 0, time: Duration::ZERO, newest: None }
-    }
-
-    fn restart(&mut self) {
-        *self = Self::new(self.timesteps);
-    }
-
-    fn add(&mut self, report: &StepReport, samples: &[SampleLoss]) {
-        samples.iter().for_each(|sample| self.losses.add(sample));
-        self.steps += 1;
-        self.grad_norms += report.grad_norm;
-        self.images += report.images;
-        self.time += report.time;
-        self.newest = Some(*report);
-    }
-
-    fn close(&mut self) -> Option<WindowReport> {
-        let newest = self.newest?;
-        let losses: Losses = self.losses.mean()?;
-        let report = WindowReport {
-            step: newest.step,
-            steps: self.steps,
-            losses,
-            by_bucket: self.losses.clone(),
-            lr: newest.lr,
-            grad_norm: self.grad_norms / self.steps as f64,
-            images_per_second: self.images as f64 / self.time.as_secs_f64().max(f64::MIN_POSITIVE),
-        };
-        self.restart();
-        Some(report)
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Trainer {
     pub(crate) emas: Vec<Ema>,
     pub(crate) sampler: TimestepSampler,
     pub(crate) objective: TrainingObjective,
+    /// Whether all of it is of the same step.
+    whole: bool,
     recipe: Recipe,
     scale: LatentScale,
     device: Device,
@@ -79,7 +81,7 @@ impl Trainer {
         let emas = recipe.ema.decays.iter().map(|&decay| Ema::new(decay, network.masters())).collect();
         let objective = TrainingObjective::new(&recipe.diffusion, device)?;
         let sampler = TimestepSampler::new(recipe.diffusion.timesteps, objective.timesteps());
-        Ok(Self { network, optimizer, emas, sampler, objective, recipe: recipe.clone(), scale, device })
+        Ok(Self { network, optimizer, emas, sampler, objective, whole: true, recipe: recipe.clone(), scale, device })
     }
 
     /// Takes the step after `taken` others.
@@ -111,13 +113,37 @@ impl Trainer {
             clip(&mut gradients, grad_norm, most)?;
         }
         let lr = learning_rate(&self.recipe.optim, taken, self.recipe.train.steps);
-        self.optimizer.step(self.network.masters_mut(), &gradients, lr)?;
-        for ema in &mut self.emas {
-            ema.update(self.network.masters())?;
-        }
-        self.network.publish()?;
-        self.sampler.learn(&samples);
+        self.changing(|this| {
+            this.optimizer.step(this.network.masters_mut(), &gradients, lr)?;
+            for ema in &mut this.emas {
+                ema.update(this.network.masters())?;
+            }
+            this.network.publish()?;
+            this.sampler.learn(&samples);
+            Ok(())
+        })?;
         Ok(Stepped::Taken { samples, lr, grad_norm })
+    }
+
+    /// Where it computes.
+    pub(crate) fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Does what changes the state as a whole: an error or a panic half-way leaves one that is not [whole](Self::is_whole).
+    pub(crate) fn changing(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        self.whole = false;
+        change(self)?;
+        self.whole = true;
+        Ok(())
+    }
+
+    /// Whether weights, averages and moments are of the same step: not after an error in the middle of a change.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// The network with the first average's weights, for inference.

@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path, time::Duration};
 
+use dit_config::LatentSize;
+use dit_recipe::{DataShape, Recipe};
 use dit_train::{
     BucketLosses, EvaluationReport, Event, Losses, NonFiniteReport, Observer, Remedy, SampleLoss, Stage,
     ValidationReport, WindowReport,
@@ -164,9 +166,25 @@ fn each_session_has_an_event_file_of_its_own() {
 
 #[test]
 fn published_losses_belong_to_published_models() {
-    let config = |name: &str| dit_config::DitConfig::standard(name.parse().unwrap(), 256).unwrap();
-    assert_eq!(expected_loss(&config("DiT-S/8")).last().map(|at| at.loss), Some(0.17));
-    assert!(expected_loss(&config("DiT-B/2")).is_empty());
-    let other_data = config("DiT-XL/2").with(|spec| spec.num_classes = 10).unwrap();
-    assert!(expected_loss(&other_data).is_empty());
+    let data = DataShape { latent: LatentSize::square(32), channels: 4, num_classes: 1000 };
+    let last = |name: &str, key: &str, data: DataShape| {
+        let keys: Vec<String> = [format!("model.name={name}")].into_iter().chain([key.to_owned()]).collect();
+        let recipe = Recipe::from_toml("", &keys).unwrap();
+        expected_loss(&recipe, &recipe.model_config(data).unwrap()).last().map(|at| at.loss)
+    };
+    assert_eq!(last("DiT-S/8", "train.steps=1000", data), Some(0.17));
+    assert_eq!(last("DiT-XL/2", "train.precision=bf16", data), Some(0.175));
+    assert_eq!(last("DiT-B/2", "train.steps=1000", data), None);
+    assert_eq!(last("DiT-XL/2", "train.steps=1000", DataShape { num_classes: 10, ..data }), None);
+    for other in [
+        "model.block=adaln",
+        "model.mlp_ratio=2.0",
+        "diffusion.predict=v",
+        "diffusion.weighting={ min-snr = 5.0 }",
+        "train.batch_size=64",
+        "optim.lr=1e-3",
+        "data.label_dropout=0.0",
+    ] {
+        assert_eq!(last("DiT-S/8", other, data), None, "{other}");
+    }
 }

@@ -9,11 +9,13 @@
 
 mod folder;
 mod load;
+mod machine;
 mod save;
 mod state;
 
 pub(crate) use folder::CheckpointFolder;
 pub(crate) use load::load;
+pub(crate) use machine::Machine;
 pub(crate) use save::save;
 pub(crate) use state::{DataIdentity, Progress, State};
 

@@ -183,7 +183,9 @@ impl Line {
                 folder: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
                 seconds: time.as_secs_f64(),
             },
-            Event::CheckpointFailed { step, error } => Self::CheckpointFailed { step: *step, error: error.to_string() },
+            Event::CheckpointFailed { step, error } | Event::WaitingForRoom { step, error } => {
+                Self::CheckpointFailed { step: *step, error: error.to_string() }
+            }
             Event::NonFinite { report, remedy } => {
                 let (step, remedy) = match remedy {
                     Remedy::Skipped => (report.step.saturating_sub(1), "the step was left out".to_owned()),

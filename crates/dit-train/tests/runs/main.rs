@@ -2,6 +2,7 @@
 
 mod going_on;
 mod guarded;
+mod kept;
 mod options;
 mod refused;
 mod support;

@@ -38,7 +38,7 @@ fn a_changed_recipe_is_refused_where_it_would_be_another_run() {
     check_changed(&["train.seed=1"], Some("train.seed: 0 in the run, 1 now"));
     check_changed(&["model.hidden=32"], Some("model.hidden: 16 in the run, 32 now"));
     check_changed(&["ema.decays=[0.5, 0.9]"], Some("ema.decays: [0.5] in the run, [0.5, 0.9] now"));
-    check_changed(&["train.steps=30", "train.keep_last=1", "train.log_every=7", "samples.count=1"], None);
+    check_changed(&["train.steps=30", "train.keep_last=1", "train.log_every=7", "samples.every=99"], None);
 }
 
 #[test]
@@ -131,8 +131,9 @@ fn a_full_disk_costs_checkpoints_but_not_the_run() {
         return;
     }
     let recipe = recipe(&["train.steps=12", "train.checkpoint_every=2", "train.keep_last=9"]);
-    let mut seen = Seen::default();
-    let result = place.start(&recipe, "run").unwrap().train(&mut seen, &StopRequest::new());
+    let stop = StopRequest::new();
+    let mut seen = Seen { stop_waiting: Some(stop.clone()), ..Seen::default() };
+    let result = place.start(&recipe, "run").unwrap().train(&mut seen, &stop);
     let newest = place.resume(&recipe, "run").map(|run| run.step());
     let left = fs::read_dir(folder.join("checkpoints")).unwrap().count();
     assert!(Command::new("umount").arg(&folder).status().unwrap().success());
@@ -142,6 +143,6 @@ fn a_full_disk_costs_checkpoints_but_not_the_run() {
     assert!(seen.failed.iter().all(|(_, disk_full)| *disk_full), "{:?}", seen.failed);
     assert_eq!(newest.unwrap(), *seen.written.last().unwrap(), "the last one written is intact");
     assert_eq!(left, seen.written.len(), "no half of a checkpoint is left");
-    // The last one has nothing after it to make up for it.
+    // The last one has nothing after it to make up for it: the run waited for room until it was told not to.
     assert!(result.unwrap_err().is_disk_full());
 }

@@ -172,6 +172,8 @@ pub struct Seen {
     pub lagging: Vec<f64>,
     pub samples: Vec<u64>,
     pub evaluations: Vec<u64>,
+    /// Asked to stop when the run waits for its disk.
+    pub stop_waiting: Option<StopRequest>,
 }
 
 impl Observer for Seen {
@@ -184,6 +186,7 @@ impl Observer for Seen {
             Event::CheckpointWritten { step, .. } => self.written.push(*step),
             Event::CheckpointFailed { step, error } => self.failed.push((*step, error.is_disk_full())),
             Event::NonFinite { report, remedy } => self.non_finite.push(((*report).clone(), *remedy)),
+            Event::WaitingForRoom { .. } => self.stop_waiting.iter().for_each(StopRequest::request),
             Event::EmaLags { decay, .. } => self.lagging.push(*decay),
             Event::SamplesDue { step, ema } => {
                 assert!(!ema.pos_embed().requires_grad());

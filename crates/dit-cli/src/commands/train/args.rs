@@ -37,6 +37,9 @@ pub struct TrainArgs {
     /// Say what the run will cost, and stop
     #[arg(long)]
     pub plan: bool,
+    /// Train even if the run does not seem to fit into the free memory
+    #[arg(long)]
+    pub ignore_memory: bool,
     /// Latent codec for pictures: diffusers folder, file, or name from the manifest [default: the one of the latents]
     #[arg(long, value_name = "NAME|PATH")]
     pub vae: Option<String>,

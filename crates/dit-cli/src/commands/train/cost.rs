@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use dit_config::DitConfig;
+use dit_config::{DitConfig, VaeConfig};
 use dit_recipe::{Plan, Precision, Recipe};
 use dit_train::watch::expected_loss;
 use tch::{Device, Kind, Tensor};
@@ -14,9 +14,22 @@ use crate::{machine, speak::say};
 /// How long the device's speed is measured.
 const MEASURE: Duration = Duration::from_millis(300);
 
+/// What the cost depends on, beside the recipe.
+pub struct Costs<'a> {
+    pub config: &'a DitConfig,
+    /// The latents' codec, which makes pictures where the recipe asks for some.
+    pub codec: &'a VaeConfig,
+    /// How many there are to learn from.
+    pub records: u64,
+    pub device: Device,
+    /// Whether a run that does not fit is only warned of.
+    pub ignore_memory: bool,
+}
+
 /// Says what `recipe` costs, and makes sure that it fits.
-pub fn say_plan(recipe: &Recipe, config: &DitConfig, records: u64, device: Device) -> Result<Plan> {
-    let plan = Plan::new(recipe, config);
+pub fn say_plan(recipe: &Recipe, costs: &Costs<'_>) -> Result<()> {
+    let &Costs { config, codec, records, device, ignore_memory } = costs;
+    let plan = Plan::new(recipe, config).with_codec(recipe, codec, config);
     let available = machine::memory_for_training(device);
     let memory = &plan.memory;
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
@@ -27,18 +40,22 @@ pub fn say_plan(recipe: &Recipe, config: &DitConfig, records: u64, device: Devic
     ));
     let turned = if recipe.train.checkpoint_activations { "kept" } else { "recomputed" };
     say(format_args!(
-        "memory: about {:.2} GiB{}: weights {:.2}, gradients {:.2}, moments {:.2}, averages {:.2}, activations {:.2} (if {turned} {:.2})",
+        "memory: about {:.2} GiB{}: weights {:.2}, gradients {:.2}, moments {:.2}, averages {:.2}, watching {:.2}, activations {:.2} (if {turned} {:.2})",
         gib(memory.total()),
         available.map_or(String::new(), |bytes| format!(" of {:.1} free", gib(bytes))),
         gib(memory.weights),
         gib(memory.gradients),
         gib(memory.moments),
         gib(memory.averages),
+        gib(memory.watching),
         gib(memory.activations),
         gib(plan.memory_otherwise.activations),
     ));
     if let Some(available) = available {
-        plan.check(recipe, config, available)?;
+        match plan.check(recipe, config, available) {
+            Err(error) if ignore_memory => say(format_args!("warning: {error}")),
+            fits => fits?,
+        }
     }
     let speed = plan.images_per_second(linear_speed(recipe, config, device));
     let epochs = plan.images as f64 / records.max(1) as f64;
@@ -50,12 +67,12 @@ pub fn say_plan(recipe: &Recipe, config: &DitConfig, records: u64, device: Devic
         duration(plan.images as f64 / speed.max(1e-9)),
         MEASURE.as_secs_f64(),
     ));
-    let expected = expected_loss(config);
+    let expected = expected_loss(recipe, config);
     if !expected.is_empty() {
         let text: Vec<String> = expected.iter().map(|at| format!("{} at step {}", at.loss, at.step)).collect();
         say(format_args!("expected loss of the original's recipe on ImageNet: about {}", text.join(", ")));
     }
-    Ok(plan)
+    Ok(())
 }
 
 /// Multiply-accumulates per second of an MLP's Linear, forward.

@@ -13,7 +13,7 @@ use dit_catalog::Kind;
 use dit_config::{DitConfig, LatentSize};
 use dit_data::shard::{LatentFolder, Manifest};
 use dit_files::write_atomically;
-use dit_recipe::{DataShape, Every, Recipe};
+use dit_recipe::{DataShape, Every, HeldOut, Recipe};
 use dit_train::{
     Outcome, Run, StopRequest,
     watch::{FidChart, JsonLog, LossChart, SampleGrids, Session, TensorBoard, Together, expected_loss},
@@ -24,15 +24,20 @@ use serde::Serialize;
 use tch::Device;
 
 pub use self::args::TrainArgs;
-use self::{evaluation::TrainingFid, screen::Screen};
+use self::{cost::Costs, evaluation::Asked, screen::Screen};
 use crate::{
     interrupt, machine,
     open::Library,
+    panic,
     speak::{print_json, print_out, say},
 };
 
 /// The recipe's name in the run's folder.
 const RECIPE: &str = "recipe.toml";
+
+/// What helps a run that memory did not suffice for.
+const MEMORY_HELP: &str = "the last whole step is kept: continue with --resume when more memory is free; or begin again with --set \
+    train.accumulate=2 (or more), or --set train.checkpoint_activations=true";
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -57,14 +62,17 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let config = recipe.model_config(shape(&data))?;
     let device = machine::parse_device(args.device.as_deref().unwrap_or("auto"))?;
     let threads = machine::set_threads(args.threads)?;
-    cost::say_plan(&recipe, &config, data.len(), device)?;
+    panic::help_for_memory(MEMORY_HELP);
+    let (codec, records) = (&data.manifest().settings.vae.config, data.len());
+    cost::say_plan(&recipe, &Costs { config: &config, codec, records, device, ignore_memory: args.ignore_memory })?;
     let (Some(out), false) = (&args.out, args.plan) else { return Ok(()) };
     let vae = match (recipe.samples.every, recipe.eval.every) {
         (Every::Never, Every::Never) => None,
         _ => Some(Rc::new(vae_of(args, data.manifest(), device)?)),
     };
+    let asked = Asked::open(&recipe, data.manifest(), device)?;
     let session = about::session(&data, device, threads)?;
-    Job { args, recipe: &recipe, config: &config, data: &data, out, device }.train(session, vae)
+    Job { args, recipe: &recipe, config: &config, data: &data, out, device }.train(session, vae, asked)
 }
 
 /// The recipe: as named, else that of the run that continues, else the original's; with what --set says.
@@ -74,9 +82,22 @@ fn recipe(args: &TrainArgs) -> Result<Recipe> {
         (None, Some(out)) if args.resume => Some(out.join(RECIPE)),
         (None, _) => None,
     };
-    let Some(path) = path else { return Ok(Recipe::from_toml("", &args.overrides)?) };
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read the recipe {}", path.display()))?;
-    Recipe::from_toml(&text, &args.overrides).with_context(|| path.display().to_string())
+    let recipe = match path {
+        None => Recipe::from_toml("", &args.overrides)?,
+        Some(path) => {
+            let text =
+                fs::read_to_string(&path).with_context(|| format!("cannot read the recipe {}", path.display()))?;
+            Recipe::from_toml(&text, &args.overrides).with_context(|| path.display().to_string())?
+        }
+    };
+    Ok(recipe.with(|sections| {
+        // As seen from anywhere: the run may be continued from another folder.
+        if let HeldOut::Folder(folder) = &mut sections.validation.held_out
+            && let Ok(path) = Path::new(folder).canonicalize()
+        {
+            *folder = path.display().to_string();
+        }
+    })?)
 }
 
 /// The latents: as named, else those of the run that continues.
@@ -126,16 +147,14 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn train(&self, session: Session, vae: Option<Rc<AutoencoderKl>>) -> Result<()> {
+    fn train(&self, session: Session, vae: Option<Rc<AutoencoderKl>>, asked: Option<Asked<'_>>) -> Result<()> {
         let Self { args, recipe, data, out, device, .. } = *self;
         let mut run = match args.resume {
             true => Run::resume(recipe, data.path(), out, device)?,
             false => Run::start(recipe, data.path(), out, device)?,
         };
-        if let Some(vae) = &vae
-            && let Some(evaluator) = TrainingFid::new(recipe, data.manifest(), vae.clone(), out, device)?
-        {
-            run.evaluate_with(Box::new(evaluator));
+        if let (Some(vae), Some(asked)) = (&vae, asked) {
+            run.evaluate_with(Box::new(asked.prepare(vae.clone(), out)?));
         }
         let begun = run.step();
         write_atomically(&out.join(RECIPE), recipe.to_toml().as_bytes())?;
@@ -163,7 +182,7 @@ impl Job<'_> {
         let together = Together::new().and(JsonLog::new(out)).and(LossChart::new(
             out,
             format!("{config}: training"),
-            expected_loss(config),
+            expected_loss(recipe, config),
         ));
         let together = match (vae, recipe.samples.every) {
             (Some(vae), Every::Steps(_)) => together.and(SampleGrids::new(out, recipe, vae)?),

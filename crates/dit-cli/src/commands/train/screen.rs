@@ -126,6 +126,10 @@ impl Observer for &mut Screen {
             Event::CheckpointFailed { step, error } => self.tell(format_args!(
                 "warning: no checkpoint of step {step}: {error}\n  the one before is intact, and training goes on; make room"
             )),
+            Event::WaitingForRoom { step, error } => self.tell(format_args!(
+                "warning: all steps are taken, and the checkpoint of step {step} cannot be written: {error}\n  \
+                 it is tried again until it can: make room; Ctrl-C gives it up"
+            )),
             Event::NonFinite { report, remedy } => match remedy {
                 Remedy::Skipped => self.tell(format_args!("warning: {report}; the step is left out")),
                 Remedy::RolledBack { to } => {

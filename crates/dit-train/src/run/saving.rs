@@ -1,0 +1,153 @@
+//! When a run's state goes to the disk, and comes back from it.
+
+use std::{
+    mem,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use dit_weights::{Metadata, ModelConfig};
+
+use super::{Run, tell};
+use crate::{
+    Event, Observer, Stage, StopRequest, TrainError,
+    checkpoint::{self, Progress, State},
+    feed::StepData,
+};
+
+/// A run without steps left tries to write its last checkpoint as often as this.
+const WAIT_AT_THE_END: Duration = Duration::from_secs(20);
+/// And sees as soon as this that it is to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+impl Run {
+    /// Writes a checkpoint, and removes those that the recipe does not keep.
+    pub(super) fn save(&mut self, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
+        let begun = Instant::now();
+        let path = self.write_checkpoint()?;
+        let train = &self.recipe.train;
+        if let Err(error) = self.checkpoints.rotate(train.keep_last, train.keep_every) {
+            tracing::warn!(%error, "an old checkpoint stays");
+        }
+        tell(observer, &Event::CheckpointWritten { step: self.step, path: &path, time: begun.elapsed() })?;
+        Ok(path)
+    }
+
+    fn write_checkpoint(&mut self) -> Result<PathBuf, TrainError> {
+        let position = match self.position {
+            Some(position) => position,
+            None => self.data.batches(&self.recipe, None)?.position(),
+        };
+        let progress = Progress {
+            step: self.step,
+            updates: self.trainer.optimizer.steps_taken(),
+            rollbacks: self.rollbacks,
+            position,
+        };
+        let state = State::new(progress, self.data.identity.clone(), self.recipe.to_toml(), self.trainer.device());
+        let path = self.checkpoints.at(self.step);
+        checkpoint::save(&self.trainer, state, &self.metadata(), &path)?;
+        self.saved = Some(self.step);
+        self.retry_at = None;
+        Ok(path)
+    }
+
+    pub(super) fn is_checkpoint_due(&self) -> bool {
+        let again = self.retry_at.is_some_and(|at| Instant::now() >= at);
+        again || self.step.is_multiple_of(self.recipe.train.checkpoint_every.get())
+    }
+
+    /// A checkpoint in the middle of a run, which the run can do without; whether it was written.
+    pub(super) fn try_to_save(&mut self, observer: &mut dyn Observer) -> Result<bool, TrainError> {
+        match self.save(observer) {
+            Ok(_) => Ok(true),
+            Err(error @ TrainError::Observer(_)) => Err(error),
+            Err(error) => {
+                self.retry_at = Some(Instant::now() + self.retry_after);
+                tell(observer, &Event::CheckpointFailed { step: self.step, error: &error })?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// The last checkpoint, which nothing makes up for: tried until it can be written, or the run is asked to stop.
+    pub(super) fn save_at_the_end(
+        &mut self,
+        observer: &mut dyn Observer,
+        stop: &StopRequest,
+    ) -> Result<PathBuf, TrainError> {
+        let pause = self.retry_after.min(WAIT_AT_THE_END);
+        let mut told = false;
+        loop {
+            let error = match self.save(observer) {
+                Err(error) if error.is_refused_file() && !stop.is_requested() => error,
+                other => return other,
+            };
+            if !mem::replace(&mut told, true) {
+                tell(observer, &Event::WaitingForRoom { step: self.step, error: &error })?;
+            }
+            let failed = Instant::now();
+            while failed.elapsed() < pause && !stop.is_requested() {
+                thread::sleep(LOOK_EVERY.min(pause));
+            }
+        }
+    }
+
+    /// After an error: what the steps before it came to is kept, unless the weights themselves are bad.
+    pub(super) fn keep_last_whole_step(&mut self, error: &TrainError) {
+        let bad_weights = matches!(error, TrainError::NonFinite { report, .. } if report.stage == Stage::Weights);
+        if !bad_weights && !matches!(error, TrainError::Observer(_)) {
+            self.keep_whole_state();
+        }
+    }
+
+    /// Writes a checkpoint beside those that are there, if a step has been taken since the newest, and none was left half-way.
+    pub(super) fn keep_whole_state(&mut self) {
+        if self.step == 0 || self.saved == Some(self.step) || !self.trainer.is_whole() {
+            return;
+        }
+        match self.write_checkpoint() {
+            Ok(path) => tracing::warn!(path = %path.display(), "the state of the last whole step is kept"),
+            Err(error) => tracing::warn!(%error, "the state of the last whole step cannot be kept"),
+        }
+    }
+
+    /// What the weights' files say about themselves.
+    fn metadata(&self) -> Metadata {
+        let names = &self.data.class_names;
+        let class_names = (names.len() == self.data.config.num_classes).then(|| names.clone());
+        Metadata {
+            config: Some(ModelConfig::Dit(self.data.config.clone())),
+            process: Some(self.recipe.diffusion.process()),
+            class_names,
+            ..Metadata::default()
+        }
+    }
+
+    /// Weights, averages, moments and step of the newest checkpoint.
+    pub(super) fn restore(&mut self, state: &State, step: u64) -> Result<(), TrainError> {
+        let path = self.checkpoints.at(step);
+        if state.step != step {
+            let problem = format!("its state is of step {}", state.step);
+            return Err(TrainError::Damaged { path, problem });
+        }
+        self.trainer.changing(|trainer| checkpoint::load(trainer, state, &path))?;
+        self.step = step;
+        self.saved = Some(step);
+        Ok(())
+    }
+
+    /// Back to the newest checkpoint, past the data that failed, with other random numbers.
+    pub(super) fn roll_back(&mut self, failed: &StepData) -> Result<u64, TrainError> {
+        let to = self.saved.ok_or_else(|| TrainError::NoRun {
+            path: self.folder.clone(),
+            problem: "it has no checkpoint to go back to".to_owned(),
+        })?;
+        let state = State::read(&self.checkpoints.at(to))?;
+        self.restore(&state, to)?;
+        self.position = Some(failed.after);
+        self.rollbacks += 1;
+        Ok(to)
+    }
+}

@@ -1,0 +1,189 @@
+//! What is kept of a run that cannot go on, or whose disk refuses it.
+
+use std::{
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    time::Duration,
+};
+
+use dit_train::{Event, Observer, ObserverError, Outcome, Remedy, StopRequest, TrainError};
+
+use crate::support::{Latents, Place, Seen, recipe};
+
+/// The record that overflows.
+const BAD: u64 = 17;
+
+#[test]
+fn stop_keeps_the_step_before_and_what_it_advises_goes_on() {
+    let place = Place::new(Latents::Overflowing(BAD));
+    let skipping = recipe(&["train.seed=3", "guardian.on_non_finite=skip"]);
+    let mut seen = Seen::default();
+    let mut run = place.start(&recipe(&["train.seed=3"]), "parts").unwrap();
+    let error = run.train(&mut seen, &StopRequest::new()).unwrap_err();
+    assert!(matches!(error, TrainError::NonFinite { .. }), "{error}");
+    assert!(error.to_string().contains("--resume --set guardian.on_non_finite=skip"), "{error}");
+    let taken = seen.steps.len() as u64;
+    assert!(taken > 0 && run.newest_checkpoint().is_some_and(|path| path.ends_with(format!("step-{taken:08}"))));
+    drop(run);
+    let mut run = place.resume(&skipping, "parts").unwrap();
+    assert_eq!(run.step(), taken);
+    run.train(&mut Seen::default(), &StopRequest::new()).unwrap();
+    place.train(&skipping, "whole");
+    for (name, bytes) in place.checkpoint("whole", 12) {
+        assert!(place.checkpoint("parts", 12)[&name] == bytes, "{name} differs");
+    }
+}
+
+#[test]
+fn weights_that_are_bad_themselves_are_not_kept() {
+    let place = Place::new(Latents::Varied);
+    // The first update is as large as the learning rate: more than fp32 holds.
+    let mut run = place.start(&recipe(&["optim.lr=1e39"]), "run").unwrap();
+    let error = run.train(&mut Seen::default(), &StopRequest::new()).unwrap_err();
+    assert!(error.to_string().contains("beyond repair"), "{error}");
+    assert_eq!(run.newest_checkpoint(), None);
+}
+
+#[test]
+fn what_is_due_on_a_step_that_is_left_out_comes_all_the_same() {
+    let place = Place::new(Latents::Overflowing(BAD));
+    let keys = ["train.checkpoint_every=1", "train.keep_last=99", "samples.every=1", "guardian.on_non_finite=skip"];
+    let seen = place.train(&recipe(&keys), "run");
+    assert_eq!(seen.non_finite.iter().map(|(_, remedy)| *remedy).collect::<Vec<_>>(), [Remedy::Skipped]);
+    assert_eq!(seen.steps.len(), 11);
+    assert_eq!(seen.written, (1..=12).collect::<Vec<_>>());
+    assert_eq!(seen.samples, (1..=12).collect::<Vec<_>>());
+}
+
+/// Panics at a step.
+struct Panics(u64);
+
+impl Observer for Panics {
+    fn observe(&mut self, event: &Event<'_>) -> Result<(), ObserverError> {
+        assert!(!matches!(event, Event::Step(report) if report.step == self.0), "as libtorch does without memory");
+        Ok(())
+    }
+}
+
+#[test]
+fn a_panic_leaves_the_last_whole_step() {
+    let place = Place::new(Latents::Varied);
+    let recipe = recipe(&[]);
+    let mut run = place.start(&recipe, "parts").unwrap();
+    let result = catch_unwind(AssertUnwindSafe(|| run.train(&mut Panics(5), &StopRequest::new())));
+    assert!(result.is_err());
+    drop(run);
+    let mut run = place.resume(&recipe, "parts").unwrap();
+    assert_eq!(run.step(), 5);
+    run.train(&mut Seen::default(), &StopRequest::new()).unwrap();
+    place.train(&recipe, "whole");
+    assert!(place.checkpoint("whole", 12) == place.checkpoint("parts", 12));
+}
+
+/// Stands in for a disk that refuses: a file where the checkpoints' folder is, from one step until another, or until the run waits.
+struct Disk {
+    seen: Seen,
+    folder: PathBuf,
+    refuses_at: u64,
+    accepts_at: Option<u64>,
+    /// Asked to stop when the run waits; else the disk is mended then.
+    stop: Option<StopRequest>,
+}
+
+impl Disk {
+    fn aside(&self) -> PathBuf {
+        self.folder.with_file_name("aside")
+    }
+
+    fn mend(&self) {
+        fs::remove_file(&self.folder).unwrap();
+        fs::rename(self.aside(), &self.folder).unwrap();
+    }
+}
+
+impl Observer for Disk {
+    fn observe(&mut self, event: &Event<'_>) -> Result<(), ObserverError> {
+        match event {
+            Event::Step(report) if report.step == self.refuses_at => {
+                fs::rename(&self.folder, self.aside())?;
+                fs::write(&self.folder, "")?;
+            }
+            Event::Step(report) if Some(report.step) == self.accepts_at => self.mend(),
+            Event::WaitingForRoom { .. } => match &self.stop {
+                Some(stop) => stop.request(),
+                None => self.mend(),
+            },
+            _ => {}
+        }
+        self.seen.observe(event)
+    }
+}
+
+#[track_caller]
+fn check_disk(refuses_at: u64, accepts_at: Option<u64>, stopped: bool, written: &[u64], failed: &[u64]) {
+    let place = Place::new(Latents::Varied);
+    let folder = place.run_folder("run").join("checkpoints");
+    let stop = StopRequest::new();
+    let asked = stopped.then(|| stop.clone());
+    let mut disk = Disk { seen: Seen::default(), folder, refuses_at, accepts_at, stop: asked };
+    let mut run = place.start(&recipe(&["train.checkpoint_every=4"]), "run").unwrap();
+    run.retry_checkpoints_after(Duration::from_nanos(1));
+    let result = run.train(&mut disk, &stop);
+    assert_eq!(disk.seen.written, written);
+    assert_eq!(disk.seen.failed.iter().map(|(step, _)| *step).collect::<Vec<_>>(), failed);
+    match result {
+        Ok(Outcome::Finished { step: 12, checkpoint }) => assert!(!stopped && checkpoint.is_dir()),
+        Err(TrainError::Write(_)) => assert!(stopped),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_checkpoint_that_failed_is_tried_again_soon() {
+    check_disk(4, Some(7), false, &[7, 8, 12], &[4, 5, 6]);
+}
+
+#[test]
+fn the_last_checkpoint_waits_for_room_until_it_is_told_not_to() {
+    check_disk(12, None, false, &[4, 8, 12], &[]);
+    check_disk(12, None, true, &[4, 8], &[]);
+}
+
+/// Stops at a step.
+struct StopAt<'a>(u64, &'a StopRequest, Seen);
+
+impl Observer for StopAt<'_> {
+    fn observe(&mut self, event: &Event<'_>) -> Result<(), ObserverError> {
+        if matches!(event, Event::Step(report) if report.step == self.0) {
+            self.1.request();
+        }
+        self.2.observe(event)
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_tells_of_the_window_it_was_in() {
+    let place = Place::new(Latents::Varied);
+    let stop = StopRequest::new();
+    let mut observer = StopAt(7, &stop, Seen::default());
+    place.start(&recipe(&["train.log_every=5"]), "run").unwrap().train(&mut observer, &stop).unwrap();
+    let windows: Vec<(u64, u64)> = observer.2.windows.iter().map(|window| (window.step, window.steps)).collect();
+    assert_eq!(windows, [(5, 5), (7, 2)]);
+}
+
+#[test]
+fn held_out_latents_may_be_moved_and_not_exchanged() {
+    let place = Place::new(Latents::Varied);
+    let held_out = Latents::Constant.write(place.folder.path());
+    let of = |folder: &str| {
+        let held_out = place.folder.path().join(folder);
+        recipe(&["validation.every=6", &format!("validation.held_out={{ folder = '{}' }}", held_out.display())])
+    };
+    let before = of(held_out.file_name().unwrap().to_str().unwrap());
+    place.train(&before, "run");
+    fs::rename(&held_out, place.folder.path().join("moved")).unwrap();
+    assert_eq!(place.resume(&of("moved"), "run").unwrap().step(), 12);
+    let other = place.resume(&of(place.latents.file_name().unwrap().to_str().unwrap()), "run");
+    assert!(matches!(other, Err(TrainError::Unfit { .. })), "{other:?}");
+}
