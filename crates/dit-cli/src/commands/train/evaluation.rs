@@ -29,24 +29,33 @@ pub struct TrainingFid {
     sampler: AverageSampler,
 }
 
-impl TrainingFid {
+/// What the recipe asks for, opened: what is wrong with it is told before a run is begun.
+pub struct Asked<'a> {
+    recipe: &'a Recipe,
+    network: Box<dyn FeatureNetwork>,
+    reference: &'a str,
+    input: Input<'a>,
+}
+
+impl<'a> Asked<'a> {
     /// As the recipe says; none where it says nothing.
-    pub fn new(
-        recipe: &Recipe,
-        manifest: &Manifest,
-        vae: Rc<AutoencoderKl>,
-        run: &Path,
-        device: Device,
-    ) -> Result<Option<Self>> {
-        let request = recipe.eval.clone();
+    pub fn open(recipe: &'a Recipe, manifest: &Manifest, device: Device) -> Result<Option<Self>> {
+        let request = &recipe.eval;
         let (Every::Steps(_), Some(reference)) = (request.every, &request.reference) else { return Ok(None) };
         let (side, crop) = (manifest.settings.image_size, manifest.settings.crop);
         let network = network(&request.features, device).context("eval.features")?;
         network.check_size(side, side).context("eval.features")?;
-        let path = Path::new(reference);
-        let of = || format!("eval.reference is {reference}");
-        let input = Input::open(path, Fit::Square { side, crop }).with_context(of)?;
-        let gaussian = reference_of(&input, &*network, &run.join(CACHE)).with_context(of)?;
+        let fit = Fit::Square { side, crop };
+        let input = Input::open(Path::new(reference), fit).with_context(|| format!("eval.reference is {reference}"))?;
+        Ok(Some(Self { recipe, network, reference, input }))
+    }
+
+    /// Makes the reference's statistics, whose features are kept below `run`.
+    pub fn prepare(self, vae: Rc<AutoencoderKl>, run: &Path) -> Result<TrainingFid> {
+        let Self { recipe, network, reference, input } = self;
+        let request = recipe.eval.clone();
+        let gaussian = reference_of(&input, &*network, &run.join(CACHE))
+            .with_context(|| format!("eval.reference is {reference}"))?;
         let width = network.widths().pooled;
         if gaussian.width() != width {
             let found = gaussian.width();
@@ -60,7 +69,7 @@ impl TrainingFid {
             ));
         }
         let sampler = AverageSampler::new(recipe, request.steps, request.cfg_scale, request.seed, vae)?;
-        Ok(Some(Self { request, network, reference: FrechetReference::new(gaussian)?, sampler }))
+        Ok(TrainingFid { request, network, reference: FrechetReference::new(gaussian)?, sampler })
     }
 }
 
