@@ -1,6 +1,6 @@
 //! The charts and the tables.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use anyhow::Result;
 use dit_config::{BlockDesign, DitConfig, DitSpec, LatentSize, Numerics, Sigma};
@@ -94,15 +94,17 @@ pub fn fid_chart(all: &[Trained]) -> Result<String> {
     let title = format!("Block designs: FID of {few} samples in the demo's features, two seeds each");
     let mut chart = Chart::new(title, Axis::linear("step"), Axis::log("FID, no guidance"));
     for Trained { design, qualities, .. } in all {
-        let steps = qualities.first().map_or(&[][..], |run| &run.over_training);
-        let point = |(at, (step, _)): (usize, &(u64, Quality))| {
-            let fids: Vec<f64> =
-                qualities.iter().filter_map(|run| Some(run.over_training.get(at)?.1.fid.value)).collect();
-            let y = mean(&fids);
+        // A run may have kept fewer checkpoints than another.
+        let mut by_step = BTreeMap::<u64, Vec<f64>>::new();
+        for (step, quality) in qualities.iter().flat_map(|run| &run.over_training) {
+            by_step.entry(*step).or_default().push(quality.fid.value);
+        }
+        let point = |(step, fids): (&u64, &Vec<f64>)| {
+            let y = mean(fids);
             let (low, high) = fids.iter().fold((y, y), |(low, high), fid| (low.min(*fid), high.max(*fid)));
             Point { x: *step as f64, y, low, high }
         };
-        chart = chart.with(Series::band(design.name(), steps.iter().enumerate().map(point)));
+        chart = chart.with(Series::band(design.name(), by_step.iter().map(point)));
     }
     Ok(chart.to_svg()?)
 }
@@ -131,7 +133,7 @@ pub fn quality_table(all: &[Trained], floor: &Quality) -> Result<String> {
                 "| {} | {} | {} | {} | {} | {} | {} | {} |",
                 trained.design,
                 if *scale == 1.0 { "none".to_owned() } else { format!("{scale:.1}") },
-                each(|of| of.fid, 1.0, 2),
+                each(|of| of.fid, 1.0, 3),
                 each(|of| of.kid, 1e3, 2),
                 each(|of| of.precision, 1.0, 3),
                 each(|of| of.recall, 1.0, 3),
@@ -143,7 +145,7 @@ pub fn quality_table(all: &[Trained], floor: &Quality) -> Result<String> {
     writeln!(
         text,
         "| the test set | – | {} | {} | {} | {} | – | – |",
-        floor.fid.text(1.0, 2),
+        floor.fid.text(1.0, 3),
         floor.kid.text(1e3, 2),
         floor.precision.text(1.0, 3),
         floor.recall.text(1.0, 3),
@@ -198,8 +200,8 @@ mod tests {
     fn designs_are_ranked_by_their_mean_fid_for_each_guidance() {
         let table = quality_table(&all(), &quality(1.5)).unwrap();
         assert_eq!(column(&table, 6), ["4", "3", "2", "1", "1", "2", "3", "4", "–"]);
-        assert!(table.contains("| none | 30.00 ± 0.10, 31.00 ± 0.10 | 10.00 ± 100.00, "), "{table}");
-        assert!(table.contains("| the test set | – | 1.50 ± 0.10 |"), "{table}");
+        assert!(table.contains("| none | 30.000 ± 0.100, 31.000 ± 0.100 | 10.00 ± 100.00, "), "{table}");
+        assert!(table.contains("| the test set | – | 1.500 ± 0.100 |"), "{table}");
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub fn tables(guided: &[Point], plain: &[Point], floor: &Quality, samples: u64, 
 
 fn numbers(quality: &Quality) -> String {
     let Quality { fid, kid, precision, recall } = quality;
-    [fid.text(1.0, 2), kid.text(1e3, 2), precision.text(1.0, 3), recall.text(1.0, 3)].join(" | ")
+    [fid.text(1.0, 3), kid.text(1e3, 2), precision.text(1.0, 3), recall.text(1.0, 3)].join(" | ")
 }
 
 #[cfg(test)]
@@ -82,10 +82,10 @@ mod tests {
         let text = tables(&guided, &plain, &guided[0].quality, 500, "0123456789abcdef").unwrap();
         for expected in [
             "500 samples a point, of the checkpoint with SHA-256 `0123456789ab…`",
-            "| 2 | 7.00 ± 0.10 | 10.00 ± 100.00 | 0.700 ± 0.100 | 0.600 ± 0.100 |",
-            "| ddim | 10 | 19.00 ± 0.10 |",
-            "| ddim | 50 | 11.00 ± 0.10 |",
-            "| unipc | lambda10 | 12.00 ± 0.10 |",
+            "| 2 | 7.000 ± 0.100 | 10.00 ± 100.00 | 0.700 ± 0.100 | 0.600 ± 0.100 |",
+            "| ddim | 10 | 19.000 ± 0.100 |",
+            "| ddim | 50 | 11.000 ± 0.100 |",
+            "| unipc | lambda10 | 12.000 ± 0.100 |",
         ] {
             assert!(text.contains(expected), "no {expected} in\n{text}");
         }
