@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use dit_config::VaeConfig;
 use dit_ops::{Kernels, conv::records_gradient};
-use dit_weights::{TensorSource, VaeCheckpoint, find_non_finite, to_tensor};
+use dit_weights::{TensorSource, VaeCheckpoint, check_tensors, find_non_finite, to_tensor};
 use tch::{Device, Kind, Tensor};
 
 use crate::decoder::Decoder;
@@ -25,8 +25,28 @@ pub struct AutoencoderKl {
     packed: bool,
     encoder: Encoder,
     quant: Option<Conv2d>,
+    /// What [`load_encoder`](Self::load_encoder) leaves out.
+    decoding: Option<Decoding>,
+}
+
+/// From raw latents to pictures.
+#[derive(Debug)]
+struct Decoding {
     post_quant: Option<Conv2d>,
     decoder: Decoder,
+}
+
+/// What of an autoencoder is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Halves {
+    Both,
+    Encoder,
+}
+
+impl Halves {
+    fn include(self, tensor: &str) -> bool {
+        self == Self::Both || !(tensor.starts_with("decoder.") || tensor.starts_with("post_quant_conv."))
+    }
 }
 
 impl AutoencoderKl {
@@ -47,16 +67,36 @@ impl AutoencoderKl {
     /// [`Error::Checkpoint`] where the file cannot be read or holds NaN or infinities; else as
     /// [`from_tensors`](Self::from_tensors).
     pub fn load_with(checkpoint: &VaeCheckpoint, device: Device, kind: Kind, kernels: Kernels) -> Result<Self, Error> {
+        Self::load_halves(checkpoint, device, kind, kernels, Halves::Both)
+    }
+
+    /// As [`load`](Self::load), without the half that decodes: for whoever only encodes, half the time and memory. The whole
+    /// checkpoint is checked all the same.
+    ///
+    /// # Errors
+    /// As [`load_with`](Self::load_with). Decoding is [`Error::NoDecoder`] then.
+    pub fn load_encoder(checkpoint: &VaeCheckpoint, device: Device, kind: Kind) -> Result<Self, Error> {
+        Self::load_halves(checkpoint, device, kind, Kernels::Fused, Halves::Encoder)
+    }
+
+    fn load_halves(
+        checkpoint: &VaeCheckpoint,
+        device: Device,
+        kind: Kind,
+        kernels: Kernels,
+        halves: Halves,
+    ) -> Result<Self, Error> {
+        check_tensors(checkpoint, &checkpoint.config().tensors(), Weights::EXPECTED, |_| None)?;
         let tensors = find_non_finite(checkpoint)?;
         if !tensors.is_empty() {
             return Err(dit_weights::Error::NonFinite { tensors }.into());
         }
         let mut tensors = BTreeMap::new();
-        for name in checkpoint.infos().keys() {
+        for name in checkpoint.infos().keys().filter(|name| halves.include(name)) {
             tensors.insert(name.clone(), to_tensor(checkpoint, name)?.to_device(device));
             checkpoint.release(name);
         }
-        Self::from_tensors(checkpoint.config().clone(), tensors, device, kind, kernels)
+        Self::of_halves(checkpoint.config().clone(), tensors, device, kind, kernels, halves)
     }
 
     /// An autoencoder of these weights, named as in diffusers' present state dicts ([`VaeConfig::tensors`] lists them),
@@ -76,13 +116,33 @@ impl AutoencoderKl {
         kind: Kind,
         kernels: Kernels,
     ) -> Result<Self, Error> {
-        let mut weights = Weights::checked(&config, tensors, device, kind, kernels)?;
+        Self::of_halves(config, tensors, device, kind, kernels, Halves::Both)
+    }
+
+    fn of_halves(
+        config: VaeConfig,
+        tensors: BTreeMap<String, Tensor>,
+        device: Device,
+        kind: Kind,
+        kernels: Kernels,
+        halves: Halves,
+    ) -> Result<Self, Error> {
+        let mut specs = config.tensors();
+        specs.retain(|spec| halves.include(&spec.name));
+        let mut weights = Weights::checked(&specs, tensors, device, kind, kernels)?;
         let weights = &mut weights;
+        let point =
+            |weights: &mut Weights, wanted: bool, name: &str| wanted.then(|| Conv2d::same(weights, name)).transpose();
         Ok(Self {
             encoder: Encoder::new(weights, &config)?,
-            quant: if config.use_quant_conv { Some(Conv2d::same(weights, "quant_conv")?) } else { None },
-            post_quant: if config.use_post_quant_conv { Some(Conv2d::same(weights, "post_quant_conv")?) } else { None },
-            decoder: Decoder::new(weights, &config)?,
+            quant: point(weights, config.use_quant_conv, "quant_conv")?,
+            decoding: match halves {
+                Halves::Encoder => None,
+                Halves::Both => Some(Decoding {
+                    post_quant: point(weights, config.use_post_quant_conv, "post_quant_conv")?,
+                    decoder: Decoder::new(weights, &config)?,
+                }),
+            },
             packed: weights.products().is_some(),
             activations: weights.activations(),
             config,
@@ -152,11 +212,12 @@ impl LatentCodec for AutoencoderKl {
     }
 
     fn decode_raw(&self, raw: &RawLatents) -> Result<Tensor, Error> {
+        let Some(Decoding { post_quant, decoder }) = &self.decoding else { return Err(Error::NoDecoder) };
         let z = self.input("latents", raw.tensor(), self.config.latent_channels)?; // (N, C, h, w)
-        let z = match &self.post_quant {
+        let z = match post_quant {
             None => z,
             Some(post_quant) => post_quant.forward(&z)?, // (N, C, h, w)
         };
-        Ok(self.decoder.forward(&z)?.to_kind(Kind::Float).contiguous()) // (N, 3, H, W)
+        Ok(decoder.forward(&z)?.to_kind(Kind::Float).contiguous()) // (N, 3, H, W)
     }
 }

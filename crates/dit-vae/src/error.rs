@@ -49,6 +49,9 @@ pub enum Error {
         /// Which tensor asks for it.
         what: &'static str,
     },
+    /// Only the half that encodes was loaded.
+    #[error("this autoencoder was loaded without its decoder\n  help: load it with AutoencoderKl::load")]
+    NoDecoder,
     /// A kernel refused.
     #[error(transparent)]
     Ops(#[from] dit_ops::OpsError),

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use dit_config::VaeConfig;
+use dit_config::TensorSpec;
 use dit_ops::Kernels;
 use dit_ops::conv::{Convolution, Products};
 use dit_weights::{TchSource, check_tensors};
@@ -17,9 +17,12 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// Checks names and shapes both ways and reports every difference at once.
+    /// What tensors are compared with, in messages.
+    pub(crate) const EXPECTED: &str = "the AutoencoderKL of its configuration";
+
+    /// Checks names and shapes against `specs` both ways and reports every difference at once.
     pub(crate) fn checked(
-        config: &VaeConfig,
+        specs: &[TensorSpec],
         tensors: BTreeMap<String, Tensor>,
         device: Device,
         kind: Kind,
@@ -30,7 +33,7 @@ impl Weights {
             return Err(Error::Kind { what, actual: kind, expected: "Float, BFloat16, Half or Double" });
         }
         let source = TchSource::new(tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())))?;
-        check_tensors(&source, &config.tensors(), "the AutoencoderKL of its configuration", |_| None)?;
+        check_tensors(&source, specs, Self::EXPECTED, |_| None)?;
         for (name, tensor) in &tensors {
             if !tensor.is_floating_point() {
                 return Err(Error::Kind { what: name.clone(), actual: tensor.kind(), expected: "floating point" });

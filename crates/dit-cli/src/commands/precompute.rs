@@ -180,7 +180,7 @@ fn precompute(args: &PrecomputeArgs, data: &Path, interrupt: &OnInterrupt) -> Re
     };
     let writer =
         FolderWriter::open(&args.out, settings, source.class_names().to_vec()).map_err(dit_precompute::Error::from)?; // which knows what a full disk is
-    let codec = AutoencoderKl::load(&checkpoint, device, kind)?;
+    let codec = AutoencoderKl::load_encoder(&checkpoint, device, kind)?;
     let defaults = RunOptions::default();
     let options = RunOptions { workers: args.workers.unwrap_or(defaults.workers), max_skipped: args.max_skipped };
 

@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
 
-use dit_vae::{AutoencoderKl, LatentCodec};
+use dit_vae::{AutoencoderKl, Error, LatentCodec, RawLatents};
 use dit_weights::VaeCheckpoint;
 use tch::{Device, Kind, Tensor};
 
@@ -56,4 +56,26 @@ fn nan_weights_are_refused_by_name() {
     });
     let message = load(damaged.path(), Kind::Float).unwrap_err().to_string();
     assert!(message.contains("decoder.conv_in.bias"), "{message}");
+}
+
+#[test]
+fn the_encoding_half_alone_encodes_the_same() {
+    let _no_grad = tch::no_grad_guard();
+    let path = workspace("tests/fixtures/vae-small");
+    let io = tensors(&path.join("io.safetensors"));
+    let whole = load(&path, Kind::Float).unwrap();
+    let half = AutoencoderKl::load_encoder(&VaeCheckpoint::open(&path).unwrap(), Device::Cpu, Kind::Float).unwrap();
+    assert_eq!(half.encode(&io["image"]).unwrap().mean(), whole.encode(&io["image"]).unwrap().mean());
+    let raw = || RawLatents::new(io["mean"].shallow_clone());
+    assert!(whole.decode_raw(&raw()).is_ok());
+    assert!(matches!(half.decode_raw(&raw()), Err(Error::NoDecoder)));
+
+    // The half that is not wanted is checked all the same.
+    let damaged = folder(|name, tensor| {
+        let tensor = if name == "decoder.conv_in.bias" { tensor * f64::NAN } else { tensor };
+        (name, tensor)
+    });
+    let checkpoint = VaeCheckpoint::open(damaged.path()).unwrap();
+    let error = AutoencoderKl::load_encoder(&checkpoint, Device::Cpu, Kind::Float).unwrap_err();
+    assert!(error.to_string().contains("decoder.conv_in.bias"), "{error}");
 }
