@@ -148,9 +148,32 @@ fn what_does_not_go_together_is_refused_with_what_does() {
     fail(&["--frames", "3"], &["--interpolate"]);
     fail(&["--cache", "often"], &["`off` or a factor"]);
     fail(&["--cache", "-1"], &["--cache -1"]);
-    fail(&["--animate", "a.gif"], &["a.gif", ".png"]);
+    fail(&["--animate", "a.gif"], &["a.gif", "animated PNG", "name it a.png"]);
+    fail(&["--cfg-scale", "1", "--cfg-channels", "all"], &["--cfg-channels has no effect", "--cfg-scale above 1"]);
+    let same = ["--autoguidance", &demo, "--autoguidance-scale", "1", "--cfg-rescale", "0.5"];
+    fail(&same, &["--cfg-rescale has no effect", "--autoguidance-scale above 1"]);
+    fail(&["--init", "p.png", "--invert", "--seed", "3"], &["--seed has no effect with --invert", "leave --seed out"]);
+    fail(&["--init", "p.png", "--invert", "--noise", "n"], &["--noise has no effect with --invert"]);
+    fail(&["--init", "p.png", "--invert", "--num-samples", "2"], &["--num-samples", "would be the same"]);
+    let run = ["sample", "--sampler", "euler", "--eta", "0.5"];
+    fail_in(folder.path(), &run, &["--eta is DDIM's", "--sampler ddim"]);
+    fail_in(folder.path(), &["sample", "--steps", "lambda2000"], &["2000 of 1000 training steps", "1000 or fewer"]);
+    fail_in(folder.path(), &["sample", "--steps", "karras"], &["not a step spacing", "karrasN", "exponentialN"]);
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["p.png"], "nothing is left behind");
+}
+
+#[test]
+fn one_solver_and_one_spacing_may_have_two_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let sample = |more: &[&str]| {
+        let run = ["sample", "--ckpt", "dit-fashion-demo", "--class", "2", "--latents", "l", "--out", "a.png"];
+        succeed_in(folder.path(), &[&run[..], more].concat());
+        read_tensor(&folder.path().join("l"), "latents")
+    };
+    let euler = sample(&["--sampler", "euler", "--steps", "exponential5"]);
+    assert_eq!(euler, sample(&["--sampler", "ddim", "--steps", "lambda5"]));
+    assert_ne!(euler, sample(&["--sampler", "heun", "--steps", "lambda5"]));
 }
 
 #[test]

@@ -55,6 +55,13 @@ fn a_killed_run_continues_and_ends_as_one_that_was_not() {
     let npz = |folder: &Path| fs::read(folder.join("all.npz")).unwrap();
     assert!(npz(killed.path()) == npz(whole.path()));
 
+    let hidden = |folder: &Path| {
+        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with('.')).collect::<Vec<_>>()
+    };
+    assert_eq!(hidden(killed.path()), [""; 0], "what the killed runs left is gone");
+    assert_eq!(hidden(&killed.path().join("each")), [""; 0]);
+
     // Complete: nothing is computed. Of another recipe: all is.
     let ran = succeed_in(killed.path(), &RUN);
     assert!(ran.stderr.contains("40 of 40 pictures were there already"), "{}", ran.stderr);
@@ -74,7 +81,8 @@ fn random_labels_are_seeded_and_recorded() {
     let run = |seed: &str, dir: &str| {
         let args = ["sample", "--ckpt", "dit-fashion-demo", "--sampler", "ddim", "--steps", "1", "--class", "all"];
         let more = ["--num-samples", "2", "--labels", "random", "--seed", seed, "--out-dir", dir];
-        succeed_in(folder.path(), &[&args[..], &more].concat());
+        let summary = succeed_in(folder.path(), &[&args[..], &more, &["--json"]].concat()).stdout;
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&summary).unwrap()["labels"], "random");
         let texts =
             (0..20).map(|k| dit_image::read_recipe(&folder.path().join(dir).join(format!("{k:06}.png"))).unwrap());
         texts.map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap()).collect::<Vec<_>>()

@@ -38,16 +38,32 @@ pub fn checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// Trains in `run` until it has all its steps: begins, continues, or finds it done. The last checkpoint's folder.
+/// A run that there shall be.
+pub struct Wanted<'a> {
+    pub recipe: &'a Path,
+    /// Its steps, the recipe's or others.
+    pub steps: u64,
+    /// Folder of latents.
+    pub data: &'a Path,
+    /// Folder of the run.
+    pub run: &'a Path,
+}
+
+/// [`train_wanted`], with the recipe's steps.
 pub fn train(binary: &Path, recipe: &Path, data: &Path, run: &Path, more: &[String]) -> Result<PathBuf> {
-    let steps = steps_of(recipe)?;
+    train_wanted(binary, &Wanted { recipe, steps: steps_of(recipe)?, data, run }, more)
+}
+
+/// Trains until the run has all its steps: begins, continues, or finds it done. The last checkpoint's folder.
+pub fn train_wanted(binary: &Path, wanted: &Wanted<'_>, more: &[String]) -> Result<PathBuf> {
+    let &Wanted { recipe, steps, data, run } = wanted;
     let newest = checkpoints(run)?.pop();
     if !matches!(&newest, Some((step, _)) if *step >= steps) {
         let mut command = Command::new(binary);
         command.arg("train").arg("--out").arg(run).arg("--data").arg(data).args(more);
         match newest {
             Some(_) => command.arg("--resume"),
-            None => command.arg("--config").arg(recipe),
+            None => command.arg("--config").arg(recipe).arg(format!("--set=train.steps={steps}")),
         };
         succeed("dit-cli train", &mut command)?;
     }
