@@ -215,6 +215,9 @@ fn bad_pictures_are_skipped_and_listed() {
     let keys: Vec<Value> = skipped.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let keys: Vec<&str> = keys.iter().map(|line| line["key"].as_str().unwrap()).collect();
     assert_eq!(keys.len(), 3, "{skipped}");
+    for reason in ["not a picture: it is empty", "it begins with the text"] {
+        assert!(skipped.contains(reason), "{skipped}");
+    }
     for (key, file) in keys.iter().zip(["cut.png", "empty.jpg", "text.jpg"]) {
         assert!(key.ends_with(file), "{skipped}");
     }
@@ -256,6 +259,11 @@ fn damage_and_other_settings_are_found() {
     fs::write(&shard, &bytes).unwrap();
     let verify = ["precompute-latents", "--out", "out", "--verify"];
     fail_in(folder.path(), &verify, &["shard-000001.safetensors: its SHA-256"]);
+    // A header that no longer can be read: what to do is said once.
+    bytes[..8].fill(0xff);
+    fs::write(&shard, &bytes).unwrap();
+    let ran = fail_in(folder.path(), &verify, &["not a sound safetensors file", "command that made it again"]);
+    assert_eq!(ran.stderr.matches("help:").count(), 1, "{}", ran.stderr);
     let ran = succeed_in(folder.path(), &arguments(&["--out", "out", "--verify"]));
     assert!(ran.stderr.contains("shard-000001.safetensors is made again"), "{}", ran.stderr);
     assert!(contents(&out) == before);

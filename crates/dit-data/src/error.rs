@@ -160,7 +160,7 @@ pub enum Error {
     },
 
     /// A picture that is to be padded, and is larger than what it is padded to.
-    #[error("a picture of {width} x {height} pixels cannot be padded to {size}\n  help: crop with --crop adm")]
+    #[error("a picture of {width} x {height} pixels cannot be padded to {size}; --crop adm would scale it")]
     TooLargeToPad {
         /// Columns.
         width: usize,
@@ -169,6 +169,12 @@ pub enum Error {
         /// Side asked for.
         size: usize,
     },
+}
+
+/// The message of an error that becomes a part of another one, which says by itself what to do.
+pub(crate) fn without_help(error: &impl std::error::Error) -> String {
+    let message = error.to_string();
+    message.split("\n  help:").next().unwrap_or_default().to_owned()
 }
 
 /// What the operating system said, and what to do where that is known.

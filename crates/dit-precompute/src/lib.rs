@@ -13,7 +13,7 @@
 //! ```
 //! use dit_config::{VaeConfig, VaeSpec};
 //! use dit_data::{CropRecipe, Rgb, shard::*};
-//! use dit_precompute::{PictureError, Records, RunOptions, run};
+//! use dit_precompute::{Picture, PictureError, Records, RunOptions, run};
 //! use dit_vae::{AutoencoderKl, Kernels};
 //! use tch::{Device, Kind, Tensor};
 //!
@@ -21,8 +21,8 @@
 //! impl Records for Greys {
 //!     fn key(&self, index: u64) -> String { format!("grey {index}") }
 //!     fn label(&self, index: u64) -> i64 { index as i64 % 2 }
-//!     fn picture(&self, index: u64) -> Result<Rgb, PictureError> {
-//!         Ok(Rgb::new(20, 16, vec![index as u8; 20 * 16 * 3]).unwrap())
+//!     fn picture(&self, index: u64) -> Result<Picture<'_>, PictureError> {
+//!         Ok(Rgb::new(20, 16, vec![index as u8; 20 * 16 * 3]).unwrap().into())
 //!     }
 //! }
 //!
@@ -63,5 +63,5 @@ mod run;
 mod window;
 
 pub use error::Error;
-pub use records::{PictureError, Records, SourceRecords};
+pub use records::{Picture, PictureError, Records, SourceRecords};
 pub use run::{Progress, Report, RunOptions, run};

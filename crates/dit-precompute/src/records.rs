@@ -1,6 +1,6 @@
 use std::{
     io,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use dit_data::{DecodeError, Limits, Rgb, Source};
@@ -15,11 +15,34 @@ pub trait Records: Sync {
     /// Its class.
     fn label(&self, index: u64) -> i64;
 
-    /// Its picture, of any size.
+    /// Its picture, of any size. It is dropped once it is cropped.
     ///
     /// # Errors
     /// [`PictureError::Bad`] where this picture is to be skipped; [`PictureError::Source`] where the run is to end.
-    fn picture(&self, index: u64) -> Result<Rgb, PictureError>;
+    fn picture(&self, index: u64) -> Result<Picture<'_>, PictureError>;
+}
+
+/// A decoded picture and, where it is a large one, the turn that keeps others from being decoded at the same time.
+#[derive(Debug)]
+pub struct Picture<'a> {
+    pixels: Rgb,
+    turn: Option<MutexGuard<'a, ()>>,
+}
+
+impl Picture<'_> {
+    /// What `work` makes of the pixels, which are gone before the turn ends.
+    pub(crate) fn map<T>(self, work: impl FnOnce(Rgb) -> T) -> T {
+        let Self { pixels, turn } = self;
+        let made = work(pixels);
+        drop(turn);
+        made
+    }
+}
+
+impl From<Rgb> for Picture<'_> {
+    fn from(pixels: Rgb) -> Self {
+        Self { pixels, turn: None }
+    }
 }
 
 /// Why there is no picture.
@@ -31,7 +54,7 @@ pub enum PictureError {
     Source(dit_data::Error),
 }
 
-/// Pictures of more pixels than this, which take 100 MB and more, are decoded one at a time.
+/// Pictures of more pixels than this, which take 100 MB and more, are decoded and cropped one at a time.
 const MODEST: Limits = Limits { max_pixels: 1 << 25 };
 
 /// The pictures of a source's files.
@@ -39,7 +62,7 @@ const MODEST: Limits = Limits { max_pixels: 1 << 25 };
 pub struct SourceRecords<'a> {
     source: &'a Source,
     limits: Limits,
-    /// Held while a large picture is decoded, so that memory does not grow with the number of threads.
+    /// Held while a large picture is decoded and cropped, so that memory does not grow with the number of threads.
     large: Mutex<()>,
 }
 
@@ -59,14 +82,14 @@ impl Records for SourceRecords<'_> {
         i64::from(self.source.record(index as usize).label)
     }
 
-    fn picture(&self, index: u64) -> Result<Rgb, PictureError> {
+    fn picture(&self, index: u64) -> Result<Picture<'_>, PictureError> {
         let encoded = self.source.read(index as usize).map_err(of_source)?;
         let decoded = match encoded.decode(&MODEST) {
             Err(DecodeError::TooLarge { .. }) => {
-                let _alone = self.large.lock().unwrap_or_else(PoisonError::into_inner);
-                encoded.decode(&self.limits)
+                let turn = self.large.lock().unwrap_or_else(PoisonError::into_inner);
+                encoded.decode(&self.limits).map(|pixels| Picture { pixels, turn: Some(turn) })
             }
-            other => other,
+            other => other.map(Picture::from),
         };
         decoded.map_err(|error| PictureError::Bad(error.to_string()))
     }

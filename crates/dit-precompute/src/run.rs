@@ -199,7 +199,7 @@ type Prepared = Result<Rgb, PictureError>;
 fn prepare(records: &dyn Records, index: u64, crop: CropRecipe, size: usize) -> Prepared {
     let prepare = || {
         let picture = records.picture(index)?;
-        crop.apply(picture, size).map_err(|error| PictureError::Bad(error.to_string()))
+        picture.map(|picture| crop.apply(picture, size)).map_err(|error| PictureError::Bad(error.to_string()))
     };
     // A fault in a decoder must not stop the run, nor leave the encoder waiting.
     catch_unwind(AssertUnwindSafe(prepare)).unwrap_or_else(|_| Err(PictureError::Bad("the decoder failed".to_owned())))

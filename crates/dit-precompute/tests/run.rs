@@ -14,7 +14,7 @@ use dit_data::{
         Store, VaeIdentity,
     },
 };
-use dit_precompute::{Error, PictureError, Progress, Records, Report, RunOptions, run};
+use dit_precompute::{Error, Picture, PictureError, Progress, Records, Report, RunOptions, run};
 use dit_vae::{AutoencoderKl, LatentCodec};
 use dit_weights::VaeCheckpoint;
 use tch::{Device, Kind, Tensor};
@@ -52,7 +52,7 @@ impl Records for Pictures {
         (index % 3) as i64
     }
 
-    fn picture(&self, index: u64) -> Result<Rgb, PictureError> {
+    fn picture(&self, index: u64) -> Result<Picture<'_>, PictureError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         if index == self.fails_at && index > 0 {
             let source = io::Error::other("the disk was pulled out");
@@ -62,7 +62,7 @@ impl Records for Pictures {
         if self.bad.contains(&index) {
             return Err(PictureError::Bad(format!("bad picture {index}")));
         }
-        Ok(picture(index))
+        Ok(picture(index).into())
     }
 }
 

@@ -43,12 +43,23 @@ impl fmt::Display for Format {
     }
 }
 
+/// The beginning of what is no picture: as text where it is that, as a page that was downloaded in a picture's place.
+fn described(beginning: &[u8]) -> String {
+    match beginning {
+        [] => "is empty".to_owned(),
+        text if text.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => {
+            format!("begins with the text \"{}\"", text.escape_ascii())
+        }
+        bytes => format!("begins with the bytes {bytes:02x?}"),
+    }
+}
+
 /// Why a picture cannot be decoded. None of these stops a run: the picture is skipped and recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// The first bytes belong to no known picture format.
-    #[error("not a picture: it begins with {beginning:02x?}")]
+    #[error("not a picture: it {}", described(beginning))]
     Unknown {
         /// The first bytes.
         beginning: Vec<u8>,

@@ -162,7 +162,7 @@ pub(crate) fn open_shard(folder: &Path, entry: &ShardEntry, layout: &MomentsLayo
     if length != entry.bytes {
         return Err(format!("it has {length} bytes, expected {}", entry.bytes));
     }
-    let file = SafetensorsFile::open(&path).map_err(|error| error.to_string())?;
+    let file = SafetensorsFile::open(&path).map_err(|error| crate::error::without_help(&error))?;
     let records = usize::try_from(entry.records).map_err(|error| error.to_string())?;
     let expected = BTreeMap::from([
         ("labels".to_owned(), TensorInfo { dtype: Dtype::I64, shape: vec![records] }),
