@@ -47,6 +47,15 @@ pub enum Error {
         loss: f64,
     },
 
+    /// A gradient became NaN or infinite.
+    #[error(
+        "a gradient is NaN or infinite at step {step}; the learning rate is too high\n  help: remove the state file and begin anew with a lower --lr"
+    )]
+    NonFiniteGradient {
+        /// The step.
+        step: u64,
+    },
+
     /// Reading or writing weights failed.
     #[error(transparent)]
     Weights(#[from] dit_weights::Error),
@@ -66,4 +75,11 @@ pub enum Error {
     /// libtorch failed.
     #[error("libtorch failed")]
     Torch(#[from] tch::TchError),
+}
+
+impl Error {
+    /// Whether a file could not be written, for want of space say, which may pass.
+    pub fn is_refused_file(&self) -> bool {
+        matches!(self, Self::Weights(dit_weights::Error::Write(_)))
+    }
 }

@@ -185,7 +185,7 @@ impl Training {
     /// Takes one step.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] when it diverges; else when latents cannot be read or libtorch fails.
+    /// [`Error::NonFinite`] and [`Error::NonFiniteGradient`] when it diverges, the weights being those of the step before; else when latents cannot be read or libtorch fails.
     pub fn step(&mut self) -> Result<StepReport, Error> {
         let step = self.steps_taken();
         let batch = self.batches.next_batch()?;
@@ -202,6 +202,9 @@ impl Training {
         }
         let mut tensors = shared(&self.parameters);
         let gradients = Tensor::f_run_backward(&[loss], &tensors, false, false)?;
+        if !are_finite(&gradients)? {
+            return Err(Error::NonFiniteGradient { step });
+        }
         self.optimizer.step(&mut tensors, &gradients, self.options.rate(step))?;
         Ok(StepReport { step: step + 1, loss: value, accuracy: accuracy.f_double_value(&[])? })
     }
@@ -216,6 +219,13 @@ impl Training {
         let Identity { spec, vae_sha256, class_names, .. } = self.identity.clone();
         About::new(spec, vae_sha256, class_names, self.steps_taken())
     }
+}
+
+/// Whether no gradient holds NaN or infinity.
+fn are_finite(gradients: &[Tensor]) -> Result<bool, Error> {
+    let sums: Vec<Tensor> =
+        gradients.iter().map(|one| one.f_abs()?.f_amax([0_i64; 0], false)).collect::<Result<_, _>>()?;
+    Ok(f64::try_from(Tensor::f_stack(&sums, 0)?.f_max()?)?.is_finite())
 }
 
 /// The variables themselves, not copies.

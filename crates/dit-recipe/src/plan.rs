@@ -42,9 +42,10 @@ pub struct Memory {
     /// ([`Plan::with_codec`]).
     pub watching: u64,
     /// What one micro-batch keeps for the backward pass, and what that works in. A block keeps about (18 + 2r)·D values a token
-    /// of width D with an MLP ratio of r, and in bf16, where four of them are fp32, as many as (22 + 2r)·D: inputs and outputs of norms, modulations and gates, query, key, value and their
-    /// product, both sides of the MLP's activation; a quarter of that comes on top. Recomputing blocks keeps D a block, one
-    /// whole block and its gradients. Measured peaks of training small models lie within 10 % of it.
+    /// of width D with an MLP ratio of r, and in bf16, where the sequence between blocks stays fp32, as many as (26 + 2r)·D: inputs
+    /// and outputs of norms, modulations and gates, query, key, value and their product, both sides of the MLP's activation; a
+    /// quarter of that comes on top. Recomputing blocks keeps D a block, one whole block and its gradients. Measured peaks of
+    /// training small models lie within 10 % of it.
     pub activations: u64,
     /// libtorch itself, its kernels' buffers, and batches in flight.
     pub overhead: u64,
@@ -72,11 +73,12 @@ impl Memory {
         };
         let micro_batch = recipe.train.batch_size.div_ceil(accumulate.max(1)) as u64;
         let width = config.hidden as u64;
-        // In bf16 the sequence between blocks, which the norms keep, and what they make of it are fp32: twice two values more.
+        // In bf16 the sequence between blocks, which the norms keep, what they make of it, and its gradients are fp32.
         let carried = 4 / value - 1;
-        let block = ((18.0 + 2.0 * config.mlp_ratio) * config.hidden as f64) as u64 + 4 * carried * width;
+        let block = ((18.0 + 2.0 * config.mlp_ratio) * config.hidden as f64) as u64 + 8 * carried * width;
         let depth = config.depth as u64;
-        let per_token = if recompute { (1 + carried) * depth * width + 2 * block + block / 4 } else { depth * block + block / 4 };
+        let per_token =
+            if recompute { (1 + carried) * depth * width + 2 * block + block / 4 } else { depth * block + block / 4 };
         let tokens = config.tokens() as u64;
         let activations = micro_batch.saturating_mul(tokens).saturating_mul(per_token).saturating_mul(value);
         Self {
