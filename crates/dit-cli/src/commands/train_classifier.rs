@@ -1,21 +1,23 @@
 //! `dit-cli train-classifier`.
 
 use std::{
-    fs,
+    fs::{self, File, TryLockError},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
-use dit_classifier::{Bucket, ClassifierSpec, Training, TrainingOptions, accuracy};
+use dit_classifier::{Bucket, ClassifierSpec, Error, Training, TrainingOptions, accuracy};
 use dit_data::shard::LatentFolder;
 use dit_files::ensure_writable;
+use dit_train::StopRequest;
 use serde::Serialize;
 
 use crate::{
     args::TrainClassifierArgs,
-    interrupt::OnInterrupt,
-    machine,
+    interrupt, machine,
     progress::bar,
     speak::{print_json, say},
 };
@@ -26,6 +28,11 @@ const BUCKETS: usize = 5;
 const JUDGED_AT_ONCE: usize = 500;
 /// Losses and accuracies are told as means over so many steps.
 const TOLD_EVERY: u64 = 200;
+
+/// A state that could not be written is tried again after this.
+const RETRY_AFTER: Duration = Duration::from_secs(180);
+/// Training that has no steps left tries to write what it has as often as this.
+const WAIT_AT_THE_END: Duration = Duration::from_secs(10);
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -54,7 +61,13 @@ pub fn run(args: &TrainClassifierArgs) -> Result<()> {
     if args.save_every == 0 {
         bail!("--save-every 0: expected the number of steps between two states on disk");
     }
-    let _interrupt = OnInterrupt::install()?; // the state on disk is whole at any time: there is nothing to keep
+    let stop = StopRequest::new();
+    let asked = stop.clone();
+    interrupt::ask_first(move || {
+        asked.request();
+        say(format_args!("\nstopping after this step, with its state on the disk; Ctrl-C once more stops at once"));
+    })?;
+    let lock = Lock::take(&args.out)?;
     let device = machine::parse_device(args.device.as_deref().unwrap_or("auto"))?;
     machine::set_threads(args.threads)?;
     let folder = LatentFolder::open(&args.data)?;
@@ -83,9 +96,19 @@ pub fn run(args: &TrainClassifierArgs) -> Result<()> {
     if begun_at > 0 {
         say(format_args!("continues {} at step {begun_at}", state.display()));
     }
-    train(args, &mut training, &state)?;
+    train(args, &mut training, &state, &stop)?;
+    if !training.is_done() {
+        say(format_args!(
+            "{} of {} steps taken; the same command continues from {}",
+            training.steps_taken(),
+            args.steps,
+            state.display()
+        ));
+        drop(lock);
+        interrupt::exit_now(interrupt::EXIT_CODE);
+    }
     let about = training.about();
-    training.classifier().save(&args.out, &about)?;
+    until_written(&stop, || training.classifier().save(&args.out, &about))?;
     say(format_args!("wrote {}", args.out.display()));
 
     let ranges = match validation {
@@ -120,12 +143,69 @@ pub fn run(args: &TrainClassifierArgs) -> Result<()> {
     }
 }
 
-/// All steps that are left, the state written now and then.
-fn train(args: &TrainClassifierArgs, training: &mut Training, state: &Path) -> Result<()> {
+/// Keeps a second process from training the same file: `OUT.lock`, there as long as the training.
+struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Lock {
+    fn take(out: &Path) -> Result<Self> {
+        let path = beside(out, ".lock");
+        let cannot = || format!("cannot lock {}", path.display());
+        loop {
+            let file = File::options().write(true).create(true).truncate(false).open(&path).with_context(cannot)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => bail!(
+                    "another process is training {}\n  help: wait for it to end, or choose another --out",
+                    out.display()
+                ),
+                Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
+            }
+            // One that has just ended may have taken the file away between the two.
+            let inode = file.metadata().with_context(cannot)?.ino();
+            if fs::metadata(&path).is_ok_and(|metadata| metadata.ino() == inode) {
+                return Ok(Self { path, _file: file });
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While it is still held. One that stays is taken over by the next process.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Does `write` until the disk takes it, or `stop` is requested.
+fn until_written(stop: &StopRequest, mut write: impl FnMut() -> Result<(), Error>) -> Result<()> {
+    let mut told = false;
+    loop {
+        let error = match write() {
+            Err(error) if error.is_refused_file() && !stop.is_requested() => error,
+            other => return Ok(other?),
+        };
+        if !std::mem::replace(&mut told, true) {
+            say(format_args!(
+                "warning: {error}\n  it is tried again until it can be written: make room; Ctrl-C gives up"
+            ));
+        }
+        let failed = Instant::now();
+        while failed.elapsed() < WAIT_AT_THE_END && !stop.is_requested() {
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// All steps that are left, or those until `stop` is requested; the state written now and then, and at the end.
+fn train(args: &TrainClassifierArgs, training: &mut Training, state: &Path, stop: &StopRequest) -> Result<()> {
     let bar = bar("{msg} {wide_bar} step {pos}/{len} {rate} steps/s {eta} left");
     bar.set_length(args.steps);
     let (mut loss, mut right, mut count) = (0.0, 0.0, 0_u64);
-    while !training.is_done() {
+    let mut again: Option<Instant> = None;
+    while !training.is_done() && !stop.is_requested() {
         let report = training.step()?;
         (loss, right, count) = (loss + report.loss, right + report.accuracy, count + 1);
         bar.set_position(report.step);
@@ -139,12 +219,20 @@ fn train(args: &TrainClassifierArgs, training: &mut Training, state: &Path) -> R
         if report.step.is_multiple_of(TOLD_EVERY) {
             (loss, right, count) = (0.0, 0.0, 0);
         }
-        if report.step.is_multiple_of(args.save_every) || training.is_done() {
-            training.save(state)?;
+        let due = report.step.is_multiple_of(args.save_every) || again.is_some_and(|at| Instant::now() >= at);
+        if due && !training.is_done() {
+            again = match training.save(state) {
+                Ok(()) => None,
+                Err(error) if error.is_refused_file() => {
+                    bar.suspend(|| say(format_args!("warning: no state of step {}: {error}", report.step)));
+                    Some(Instant::now() + RETRY_AFTER)
+                }
+                Err(error) => return Err(error.into()),
+            };
         }
     }
     bar.finish_and_clear();
-    Ok(())
+    until_written(stop, || training.save(state))
 }
 
 fn spec(args: &TrainClassifierArgs, folder: &LatentFolder) -> ClassifierSpec {
@@ -162,7 +250,12 @@ fn spec(args: &TrainClassifierArgs, folder: &LatentFolder) -> ClassifierSpec {
 
 /// Where the state is until the training is done: `OUT.training` beside the result.
 fn state_path(args: &TrainClassifierArgs) -> PathBuf {
-    let mut name = args.out.file_name().unwrap_or_default().to_owned();
-    name.push(".training");
-    args.out.with_file_name(name)
+    beside(&args.out, ".training")
+}
+
+/// `out` with more after its name.
+fn beside(out: &Path, more: &str) -> PathBuf {
+    let mut name = out.file_name().unwrap_or_default().to_owned();
+    name.push(more);
+    out.with_file_name(name)
 }
