@@ -31,6 +31,14 @@ pub enum WriteError {
         /// What is there.
         what: &'static str,
     },
+    /// What is to be written is what is read, or lies in it.
+    #[error("{}: it is the input {}, or lies in it; choose another place", path.display(), input.display())]
+    Input {
+        /// The path given.
+        path: PathBuf,
+        /// The input.
+        input: PathBuf,
+    },
     /// The file system refuses.
     #[error("{}: permission denied (or the file system is read-only); choose another place", path.display())]
     Denied {
@@ -71,6 +79,7 @@ impl WriteError {
         let (Self::MissingFolder { path, .. }
         | Self::NotAFolder { path, .. }
         | Self::NotAFile { path, .. }
+        | Self::Input { path, .. }
         | Self::Denied { path }
         | Self::DiskFull { path }
         | Self::Io { path, .. }) = &mut self;

@@ -2,7 +2,8 @@
 //!
 //! Whatever this toolkit writes, it writes beside its final place, synchronises and renames: a reader never sees half a file, and
 //! a failed or interrupted write leaves what was there before. [`ensure_writable`] and [`ensure_folder`] tell before minutes of
-//! computing whether the result could be written at all; [`remove_unfinished`] clears up after a process that was killed.
+//! computing whether the result could be written at all, [`ensure_apart`] whether it would replace its own input;
+//! [`remove_unfinished`] clears up after a process that was killed.
 //!
 //! It does not read, lock or format anything.
 //!
@@ -28,5 +29,5 @@ mod unfinished;
 pub use atomic::{AtomicFile, is_unfinished, sync_folder, write_atomically};
 pub use error::WriteError;
 pub use folder::AtomicFolder;
-pub use place::{ensure_folder, ensure_writable};
+pub use place::{ensure_apart, ensure_folder, ensure_writable};
 pub use unfinished::remove_unfinished;

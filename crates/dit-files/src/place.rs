@@ -33,6 +33,27 @@ pub fn ensure_folder(folder: &Path) -> Result<(), WriteError> {
     temporary_beside(&folder.join("probe"), folder).map(drop)
 }
 
+/// Checks that `path` is none of `inputs` and lies in none of them, whatever links lead there: what is written to it would replace,
+/// or become part of, what is read. Inputs that are not there are passed over.
+///
+/// # Errors
+/// [`WriteError::Input`].
+pub fn ensure_apart(path: &Path, inputs: &[&Path]) -> Result<(), WriteError> {
+    let place = follow(path);
+    // Of what is not there yet, the part that is.
+    let real = place.ancestors().find_map(|part| {
+        let part = if part.as_os_str().is_empty() { Path::new(".") } else { part };
+        let rest = place.strip_prefix(part).unwrap_or(&place);
+        Some(fs::canonicalize(part).ok()?.join(rest))
+    });
+    let Some(real) = real else { return Ok(()) };
+    let holds = |input: &&&Path| fs::canonicalize(input).is_ok_and(|input| real.starts_with(input));
+    match inputs.iter().find(holds) {
+        Some(input) => Err(WriteError::Input { path: path.to_path_buf(), input: input.to_path_buf() }),
+        None => Ok(()),
+    }
+}
+
 /// A temporary file in the folder of `target`; errors speak of `path`, as the user wrote it.
 pub(crate) fn temporary_beside(target: &Path, path: &Path) -> Result<NamedTempFile, WriteError> {
     let prefix = temporary_prefix(target);
@@ -124,5 +145,40 @@ pub(crate) fn folder_of(path: &Path) -> PathBuf {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
         _ => PathBuf::from("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_told_from_inputs() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("data/one")).unwrap();
+        fs::write(at("x.npz"), "x").unwrap();
+        std::os::unix::fs::symlink(at("data"), at("link")).unwrap();
+        std::os::unix::fs::symlink("x.npz", at("also.npz")).unwrap();
+        let inputs = [at("data"), at("x.npz"), at("missing")];
+        let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
+        for (path, apart) in [
+            ("y.npz", true),
+            ("data.npz", true),
+            ("new/folder/y.npz", true),
+            ("missing", true),
+            ("x.npz", false),
+            ("also.npz", false),
+            ("data/../x.npz", false),
+            ("data", false),
+            ("data/y.npz", false),
+            ("data/new/y.npz", false),
+            ("link/one/y.npz", false),
+        ] {
+            assert_eq!(ensure_apart(&at(path), &inputs).is_ok(), apart, "{path}");
+        }
+        // Relative paths too, with an input that the process stands in.
+        assert!(ensure_apart(Path::new("stats.npz"), &[Path::new(".")]).is_err());
+        assert!(ensure_apart(Path::new("stats.npz"), &[folder.path()]).is_ok());
     }
 }

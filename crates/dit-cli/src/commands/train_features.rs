@@ -42,9 +42,10 @@ pub fn run(args: &TrainFeaturesArgs) -> Result<()> {
     machine::set_threads(args.threads)?;
     let recipe = fs::read_to_string(&args.config).with_context(|| format!("cannot read {}", args.config.display()))?;
     let settings = FeatureRecipe::from_toml(&recipe).with_context(|| args.config.display().to_string())?;
+    let test_path = args.test.clone().map_or_else(|| test_beside(&args.data), Ok)?;
+    dit_files::ensure_apart(&args.out, &[args.data.as_path(), &test_path, &args.config])?;
     dit_files::ensure_writable(&args.out)?;
     let source = Source::open(&args.data)?;
-    let test_path = args.test.clone().map_or_else(|| test_beside(&args.data), Ok)?;
     let train = GreyPictures::load(&source)?;
     let test = GreyPictures::load(&Source::open(&test_path)?)?;
     say(format_args!("{} pictures to train on, {} to test on", train.len(), test.len()));
