@@ -1,7 +1,8 @@
 //! Labelled pictures, to the byte as the original's Python would see them, and latents on disk.
 //!
-//! [`Source`] finds labelled pictures wherever they are kept: folders, tars, parquet, IDX. [`decode`] turns their bytes into RGB and
-//! [`adm_crop`] into a square, each exactly as Pillow does. [`shard`] keeps what an encoder makes of them and reads it back.
+//! [`Source`] finds labelled pictures wherever they are kept: folders, tars, parquet, IDX; [`Unlabelled`] finds those without
+//! classes. [`decode`] turns their bytes into RGB and [`adm_crop`] into a square, each exactly as Pillow does. [`shard`] keeps what
+//! an encoder makes of them and reads it back.
 //!
 //! ```
 //! use dit_data::{Limits, adm_crop, decode};
@@ -32,4 +33,4 @@ pub use decode::{DecodeError, Encoded, Format, Limits, decode};
 pub use error::Error;
 pub use rgb::Rgb;
 pub use shard::CropRecipe;
-pub use source::{Record, Source, SourceKind};
+pub use source::{Record, Source, SourceKind, Unlabelled};

@@ -10,10 +10,10 @@ use super::names::{is_picture, key, python_order};
 use super::{Source, SourceKind, Store, file};
 use crate::{Encoded, Error};
 
-/// Paths of a class folder's pictures.
-struct Folder {
-    root: PathBuf,
-    paths: Vec<PathBuf>,
+/// Pictures at `paths` below `root`.
+pub(super) struct Folder {
+    pub(super) root: PathBuf,
+    pub(super) paths: Vec<PathBuf>,
 }
 
 impl Store for Folder {
@@ -59,6 +59,16 @@ pub(super) fn open(root: &Path) -> Result<Source, Error> {
     let records = paths.iter().map(|path| key(path.as_os_str().as_bytes())).zip(labels).collect();
     let listing = Listing::named(root, records, class_names)?;
     Source::new(SourceKind::Folder, root, listing, Folder { root: root.to_owned(), paths })
+}
+
+/// Any picture in `folder` or below it, but for hidden folders.
+pub(super) fn first_picture(folder: &Path) -> Result<Option<PathBuf>, Error> {
+    let mut found = Vec::new();
+    walk(folder, PathBuf::new(), &mut Vec::new(), &mut found)?;
+    let visible =
+        |path: &Path| !path.as_os_str().as_bytes().split(|&byte| byte == b'/').any(|part| part.starts_with(b"."));
+    let all = found.into_iter().flat_map(|(folder, names)| names.into_iter().map(move |name| folder.join(name)));
+    Ok(all.filter(|path| visible(path)).map(|path| folder.join(path)).min())
 }
 
 /// The pictures below one class, relative to `root`: folders by their whole path, then files by name, as `sorted(os.walk(…))`.

@@ -11,6 +11,7 @@ mod names;
 mod parquet;
 mod recognise;
 mod tar;
+mod unlabelled;
 mod webdataset;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{Encoded, Error};
 use listing::Listing;
+pub use unlabelled::Unlabelled;
 
 /// What a source was recognised as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

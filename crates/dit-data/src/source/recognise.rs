@@ -142,6 +142,15 @@ fn content(path: &Path) -> Result<Content, Error> {
     })
 }
 
+/// Whether this file is an archive, a table or an IDX file, whatever it holds.
+pub(super) fn is_collection(path: &Path) -> Result<bool, Error> {
+    Ok(match content(path)? {
+        Content::Tar | Content::Parquet | Content::Idx => true,
+        Content::Gzip => is_idx_gzip(path),
+        Content::Other => false,
+    })
+}
+
 /// Whether a gzipped file goes by the name of an IDX file of pictures.
 fn is_idx_gzip(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().contains("idx3"))

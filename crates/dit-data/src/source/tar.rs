@@ -33,16 +33,23 @@ pub(super) struct Members<'a> {
     file: &'a SharedFile,
     position: u64,
     end: u64,
+    passed_over: Vec<Vec<u8>>,
 }
 
 impl<'a> Members<'a> {
     pub(super) fn new(file: &'a SharedFile) -> Self {
-        Self { file, position: 0, end: file.len() }
+        Self { file, position: 0, end: file.len(), passed_over: Vec::new() }
     }
 
     /// Of an archive that is itself a member.
     pub(super) fn within(file: &'a SharedFile, archive: &Member) -> Self {
-        Self { file, position: archive.offset, end: archive.offset + archive.size }
+        let end = archive.offset + archive.size;
+        Self { file, position: archive.offset, end, passed_over: Vec::new() }
+    }
+
+    /// The names of links, devices and sparse files among the members so far.
+    pub(super) fn passed_over(&self) -> &[Vec<u8>] {
+        &self.passed_over
     }
 
     /// The next regular file, or nothing at the end.
@@ -91,6 +98,9 @@ impl<'a> Members<'a> {
                         return Ok(Some(Member { name, offset, size }));
                     }
                     tracing::debug!(name = %String::from_utf8_lossy(&name), kind, "not a plain file: passed over");
+                    if kind != b'5' && !name.ends_with(b"/") {
+                        self.passed_over.push(name);
+                    }
                 }
             }
         }

@@ -5,6 +5,7 @@ mod idx;
 mod tables;
 mod tar_file;
 mod tars;
+mod unlabelled;
 
 use std::path::Path;
 
