@@ -118,6 +118,132 @@ fn statistics_are_made_and_compared_with() {
         &["KID needs the reference's pictures", "help:"],
     );
     fail_in(folder.path(), &["evaluate", "stats.npz", &a, "--features", "demo"], &["the samples must be pictures"]);
+    // Statistics do not hide that the pictures beside them are none.
+    let mut spoiled = fs::read(folder.path().join("stats.npz")).unwrap();
+    for at in 0..spoiled.len() - 9 {
+        if &spoiled[at..at + 9] == b"notes.npy" {
+            spoiled[at..at + 9].copy_from_slice(b"arr_0.npy");
+        }
+    }
+    fs::write(folder.path().join("spoiled.npz"), spoiled).unwrap();
+    let args = ["evaluate", &a, "spoiled.npz", "--features", "demo", "--metrics", "fid"];
+    fail_in(folder.path(), &args, &["spoiled.npz: arr_0 is", "not uint8 (N, H, W, 3)"]);
+    // What the file says of itself is in the record.
+    assert_eq!(through["reference"]["count"], 140);
+    assert_eq!(through["reference"]["statistics_of"], direct["reference"]["sha256"]);
+    assert_eq!(through["warnings"].as_array().unwrap().len(), 2, "{through}");
+}
+
+#[test]
+fn statistics_of_another_network_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let a = npz(here, "a.npz", 40, 30);
+    succeed_in(here, &["evaluate", "--features", "demo", "--stats", &a, "--out", "stats.npz"]);
+    // The same network, by its name; other weights.
+    let weights = fs::read(root().join("weights/demo/features-fashion.safetensors")).unwrap();
+    let mut other = weights.clone();
+    *other.last_mut().unwrap() ^= 1;
+    fs::write(here.join("other.safetensors"), other).unwrap();
+    fail_in(
+        here,
+        &["evaluate", &a, "stats.npz", "--features", "other.safetensors"],
+        &["the reference's statistics are of `demo`", "sha256", "help: pass the same --features"],
+    );
+    // A damaged file of the demo's is told as that, not as an Inception without its tensors.
+    fs::write(here.join("short.safetensors"), &weights[..weights.len() - 100]).unwrap();
+    let ran = fail_in(here, &["evaluate", &a, &a, "--features", "short.safetensors"], &["short.safetensors"]);
+    assert!(!ran.stderr.contains("Conv2d"), "{}", ran.stderr);
+}
+
+#[test]
+fn inputs_are_never_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let a = npz(here, "a.npz", 40, 30);
+    pngs(here, "flat", 40, 30);
+    let before = fs::read(here.join(&a)).unwrap();
+    std::os::unix::fs::symlink(&a, here.join("link.npz")).unwrap();
+    for (data, out) in
+        [("a.npz", "a.npz"), ("a.npz", "./flat/../a.npz"), ("link.npz", "a.npz"), ("flat", "flat/stats.npz")]
+    {
+        let args = ["evaluate", "--features", "demo", "--stats", data, "--out", out];
+        fail_in(here, &args, &["it is the input", "choose another place"]);
+    }
+    assert_eq!(fs::read(here.join(&a)).unwrap(), before);
+    fs::copy(root().join("configs/features.toml"), here.join("recipe.toml")).unwrap();
+    for (data, out) in [("flat", "flat/f.safetensors"), ("a.npz", "recipe.toml")] {
+        let args = ["train-features", "--data", data, "--test", data, "--config", "recipe.toml", "--out", out];
+        fail_in(here, &args, &["it is the input"]);
+    }
+}
+
+#[test]
+fn no_picture_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let a = npz(here, "a.npz", 40, 30);
+    let mixed = pngs(here, "mixed", 20, 30);
+    pngs(here, "mixed/class", 20, 60);
+    fail_in(
+        here,
+        &["evaluate", "mixed", &a, "--features", "demo"],
+        &["such as 000000.png, and class/000000.png", "either could be meant"],
+    );
+    // A tar without labels, whole, then cut short within a picture.
+    fs::remove_dir_all(mixed.join("class")).unwrap();
+    let mut tar = Vec::new();
+    for index in 0..20 {
+        let name = format!("{index:06}.png");
+        let data = fs::read(mixed.join(&name)).unwrap();
+        let mut header = [0; 512];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        header[124..136].copy_from_slice(format!("{:011o}\0", data.len()).as_bytes());
+        header[156] = b'0';
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        tar.extend(header);
+        tar.extend(data);
+        tar.resize(tar.len().next_multiple_of(512), 0);
+    }
+    let cut = tar.len() - 100;
+    tar.extend([0; 1024]);
+    fs::write(here.join("samples.tar"), &tar).unwrap();
+    let of = |form: &str| evaluate(here, &[form, &a, "--metrics", "fid,kid"]);
+    assert_eq!(of("samples.tar")["metrics"], of("mixed")["metrics"]);
+    fs::write(here.join("cut.tar"), &tar[..cut]).unwrap();
+    fail_in(here, &["evaluate", "cut.tar", &a, "--features", "demo"], &["cut.tar", "ends within a member"]);
+}
+
+#[test]
+fn changed_bytes_of_an_archive_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = npz(folder.path(), "a.npz", 40, 30);
+    let mut bytes = fs::read(folder.path().join(&a)).unwrap();
+    bytes[20_000] ^= 4;
+    fs::write(folder.path().join("b.npz"), bytes).unwrap();
+    fail_in(folder.path(), &["evaluate", "b.npz", &a, "--features", "demo"], &["b.npz", "arr_0", "checksum", "help:"]);
+}
+
+#[test]
+fn records_say_what_intervals_cover_and_warn_of_what_was_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = npz(folder.path(), "a.npz", 40, 30);
+    let record = evaluate(folder.path(), &[&a, &a, "--metrics", "pr,is,kid"]);
+    for (metric, method, covers) in [
+        ("precision", "wilson", "the draw of the samples"),
+        ("recall", "block-jackknife", "the draw of the samples, and so of their neighbourhoods"),
+        ("inception_score", "block-jackknife", "the draw of the samples"),
+        ("kid", "block-jackknife", "the draw of the samples; not that of the subsets"),
+    ] {
+        assert_eq!(
+            (&record["metrics"][metric]["method"], &record["metrics"][metric]["covers"]),
+            (&method.into(), &covers.into())
+        );
+    }
+    // Few pictures are a warning of FID.
+    assert_eq!(record["warnings"].as_array().unwrap().len(), 0, "{record}");
 }
 
 #[test]
@@ -159,6 +285,9 @@ fn what_cannot_be_compared_is_told() {
         (vec![&a, &a, "--metrics", "sfid"], vec!["sFID needs spatial features"]),
         (vec![&a, &a, "--crop", "pad"], vec!["--crop needs --image-size"]),
         (vec![&a, &a, "--image-size", "64"], vec!["not 64 x 64"]),
+        (vec![&a, &a, "--batch-size", "0"], vec!["--batch-size", "expected 1 to 1024"]),
+        (vec!["--stats", &a, "--out", "s.npz", "--seed", "1"], vec!["--seed", "cannot be used with"]),
+        (vec![&a, &a, "--cache", "text.npz"], vec!["cannot keep features in text.npz", "pass --cache DIR"]),
         (vec![&a], vec!["REFERENCE"]),
         (vec![], vec!["SAMPLES"]),
     ] {

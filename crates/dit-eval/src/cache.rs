@@ -9,12 +9,14 @@ use std::{
 
 use dit_files::ensure_folder;
 use dit_weights::{SafetensorsFile, TchSource, TensorSource, to_tensor, write_safetensors};
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
 use tch::Tensor;
 
+use crate::numbers::choose;
 use crate::{Error, FeatureNetwork, Features, Pictures, Widths};
 
-/// Pictures whose features are in one file.
-const CHUNK: usize = 1024;
+const CHUNK: usize = FeatureSet::CHUNK;
 /// Batches that are decoded ahead.
 const AHEAD: usize = 2;
 /// What the folder's name begins with changes when features would.
@@ -43,6 +45,9 @@ pub struct ExtractionProgress {
 }
 
 impl FeatureSet {
+    /// Pictures whose features are in one file; no batch is larger.
+    pub const CHUNK: usize = 1024;
+
     /// The features of `pictures`, whose hash is `sha256`, computed where `cache` does not have them yet.
     ///
     /// Pictures are read and decoded on a thread of their own while `network` computes. Every batch is of `batch_size` pictures
@@ -61,8 +66,7 @@ impl FeatureSet {
         network.check_size(pictures.height(), pictures.width())?;
         let short = |hash: &str| hash.chars().take(16).collect::<String>();
         let folder = cache.join(format!("{VERSION}-{}-{}-{}", network.name(), short(network.sha256()), short(sha256)));
-        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-        ensure_folder(&folder)?;
+        Self::ensure_cache(&folder)?;
         let set = Self { folder, count: pictures.len(), widths: network.widths() };
         let missing: Vec<usize> = (0..set.chunks()).filter(|&chunk| set.read_chunk(chunk).is_err()).collect();
         let absent: usize = missing.iter().map(|&chunk| set.range(chunk).len()).sum();
@@ -114,6 +118,17 @@ impl FeatureSet {
             Ok(())
         })
         .map(|()| set)
+    }
+
+    /// Makes the folder `cache` if it is not there, and sees that files can be made in it: before minutes of computing.
+    ///
+    /// # Errors
+    /// [`Error::Cache`].
+    pub fn ensure_cache(cache: &Path) -> Result<(), Error> {
+        let failed =
+            |source: Box<dyn std::error::Error + Send + Sync>| Error::Cache { folder: cache.to_owned(), source };
+        fs::create_dir_all(cache).map_err(|error| failed(error.into()))?;
+        ensure_folder(cache).map_err(|error| failed(error.into()))
     }
 
     /// Pictures there are.
@@ -168,6 +183,31 @@ impl FeatureSet {
         Ok(Tensor::f_cat(&chunks.collect::<Result<Vec<_>, Error>>()?, 0)?)
     }
 
+    /// The pooled features of all pictures, or of `most` that are chosen by `seed`, in the pictures' order (N, D). What is not
+    /// chosen is in memory for a chunk only.
+    ///
+    /// # Errors
+    /// As [`read_chunk`](Self::read_chunk).
+    pub fn pooled_of(&self, most: usize, seed: u64) -> Result<Tensor, Error> {
+        if self.count <= most {
+            return self.pooled();
+        }
+        let mut chosen = choose(self.count, most, &mut ChaCha8Rng::seed_from_u64(seed));
+        chosen.sort_unstable();
+        let mut parts = Vec::new();
+        let mut rest = &chosen[..];
+        for chunk in 0..self.chunks() {
+            let range = self.range(chunk);
+            let (here, later) = rest.split_at(rest.partition_point(|&index| index < range.end as i64));
+            rest = later;
+            if !here.is_empty() {
+                let rows: Vec<i64> = here.iter().map(|index| index - range.start as i64).collect();
+                parts.push(self.read_chunk(chunk)?.pooled.f_index_select(0, &Tensor::f_from_slice(&rows)?)?);
+            }
+        }
+        Ok(Tensor::f_cat(&parts, 0)?)
+    }
+
     fn path(&self, chunk: usize) -> PathBuf {
         self.folder.join(format!("{chunk:06}.safetensors"))
     }
@@ -200,5 +240,76 @@ impl FeatureSet {
         let source = TchSource::new(tensors)?;
         debug_assert!(!source.infos().is_empty());
         Ok(write_safetensors(&self.path(chunk), &source, &Default::default())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+    use crate::Fit;
+    use crate::input::{npy_of, zip};
+
+    /// A picture's own bytes.
+    struct Pixels;
+
+    impl FeatureNetwork for Pixels {
+        fn name(&self) -> &str {
+            "pixels"
+        }
+
+        fn sha256(&self) -> &str {
+            ""
+        }
+
+        fn widths(&self) -> Widths {
+            Widths { pooled: 3, spatial: None, logits: None }
+        }
+
+        fn check_size(&self, _: usize, _: usize) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn extract(&self, pictures: &Tensor) -> Result<Features, Error> {
+            let pooled = pictures.f_view([-1, 3])?.f_to_kind(Kind::Float)?;
+            Ok(Features { pooled, spatial: None, logits: None })
+        }
+    }
+
+    #[test]
+    fn some_of_the_features_are_those_of_some_pictures() {
+        const COUNT: usize = 2500; // three chunks
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npz");
+        let bytes: Vec<u8> = (0..COUNT).flat_map(|index| [(index % 256) as u8, (index / 256) as u8, 0]).collect();
+        fs::write(&path, zip(&[("arr_0.npy".to_owned(), npy_of("|u1", &[COUNT, 1, 1, 3], &bytes))])).unwrap();
+        let pictures = Pictures::open(&path, Fit::AsIs).unwrap();
+        let set = FeatureSet::extract(&pictures, "12", &Pixels, &folder.path().join("kept"), 100, &mut |_| ()).unwrap();
+        let of = |most, seed| -> Vec<i64> {
+            let rows = Vec::<Vec<f64>>::try_from(&set.pooled_of(most, seed).unwrap().to_kind(Kind::Double)).unwrap();
+            rows.iter().map(|row| row[0] as i64 + 256 * row[1] as i64).collect()
+        };
+        assert_eq!(of(COUNT, 0), (0..COUNT as i64).collect::<Vec<_>>());
+        for most in [1, 10, 2000] {
+            let chosen = of(most, 7);
+            assert_eq!(chosen.len(), most);
+            assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]), "each once, in order");
+            assert_eq!(chosen, of(most, 7));
+        }
+        assert_ne!(of(10, 7), of(10, 8));
+        assert!(of(10, 7).iter().any(|&index| index >= 1024), "of all chunks");
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_is_told_before_anything_is_computed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "x").unwrap();
+        for cache in [file.clone(), file.join("below")] {
+            let message = FeatureSet::ensure_cache(&cache).unwrap_err().to_string();
+            assert!(message.contains("cannot keep features in") && message.contains("pass --cache DIR"), "{message}");
+        }
+        FeatureSet::ensure_cache(&folder.path().join("new/folder")).unwrap();
     }
 }

@@ -97,6 +97,28 @@ pub enum Error {
         reference: usize,
     },
 
+    /// Statistics of another network than the samples' features.
+    #[error(
+        "the reference's statistics are of {statistics}, the samples' features of {network}\n  help: pass the same --features as when they were made, or make them again"
+    )]
+    OtherNetwork {
+        /// Whose the statistics are.
+        statistics: String,
+        /// Whose the features are.
+        network: String,
+    },
+
+    /// Features cannot be kept.
+    #[error(
+        "cannot keep features in {}: {}\n  help: pass --cache DIR, a folder that can be written to", folder.display(), source
+    )]
+    Cache {
+        /// Where.
+        folder: PathBuf,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
     /// A tensor is not of the shape that a function takes.
     #[error("{what} of shape {actual:?}, expected {expected}")]
     TensorShape {

@@ -6,8 +6,8 @@ use serde::Serialize;
 use tch::Tensor;
 
 use crate::{
-    Blocks, Error, Estimate, FeatureSet, FrechetReference, Gaussian, InceptionScore, KidOptions, Moments, Statistics,
-    kernel_distance, precision_recall,
+    Error, Estimate, FeatureSet, FidStream, FrechetReference, Gaussian, InceptionScore, KidOptions, Moments,
+    PrecisionRecall, Statistics, kernel_distance, precision_recall,
 };
 
 /// What can be measured.
@@ -72,8 +72,8 @@ pub struct Measured {
     pub kid: Option<Estimate>,
 }
 
-/// Measures `metrics` of `samples` against `reference`. `seed` decides which samples are left out together for intervals, and
-/// KID's subsets.
+/// Measures `metrics` of `samples` against `reference`. `seed` decides which samples are left out together for intervals, which
+/// share a split of the Inception score, KID's subsets, and which pictures are taken of a reference too large for all.
 ///
 /// # Errors
 /// [`Error::TooFew`], [`Error::Width`], [`Error::NeedsPictures`] and [`Error::NeedsFeatures`] for what the reference or the
@@ -85,11 +85,10 @@ pub fn evaluate(
     seed: u64,
 ) -> Result<Measured, Error> {
     let mut measured = Measured::default();
-    let blocks = Blocks::new(samples.len(), seed);
     let asked = |metric| metrics.contains(&metric);
     if asked(Metric::Fid) {
         let statistics = reference.statistics.as_ref().map(|statistics| &statistics.pooled);
-        measured.fid = Some(frechet(samples, reference, statistics, Layer::Pooled, &blocks)?);
+        measured.fid = Some(frechet(samples, reference, statistics, Layer::Pooled, seed)?);
     }
     if asked(Metric::Sfid) {
         let statistics = match &reference.statistics {
@@ -98,27 +97,25 @@ pub fn evaluate(
             ),
             None => None,
         };
-        measured.sfid = Some(frechet(samples, reference, statistics, Layer::Spatial, &blocks)?);
+        measured.sfid = Some(frechet(samples, reference, statistics, Layer::Spatial, seed)?);
     }
     if asked(Metric::InceptionScore) {
-        let mut score = InceptionScore::new(InceptionScore::SPLIT);
+        let mut score = InceptionScore::new(samples.len(), InceptionScore::SPLIT, seed);
         for chunk in 0..samples.chunks() {
             let logits = samples.read_chunk(chunk)?.logits;
-            score.push(
-                &logits.ok_or(Error::NeedsFeatures { metric: "the Inception score", what: "logits" })?,
-                &blocks,
-            )?;
+            score.push(&logits.ok_or(Error::NeedsFeatures { metric: "the Inception score", what: "logits" })?)?;
         }
         measured.inception_score = Some(score.estimate()?);
     }
     if asked(Metric::PrecisionRecall) {
-        let found = precision_recall(&samples.pooled()?, &reference.features("precision and recall")?.pooled()?, seed)?;
+        let reference = reference.features("precision and recall")?.pooled_of(PrecisionRecall::MOST_REFERENCE, seed)?;
+        let found = precision_recall(&samples.pooled()?, &reference, seed)?;
         (measured.precision, measured.recall) = (Some(found.precision), Some(found.recall));
     }
     if asked(Metric::Kid) {
+        let reference = reference.features("KID")?.pooled_of(KidOptions::MOST, seed)?;
         let options = KidOptions { seed, ..KidOptions::default() };
-        let reference = reference.features("KID")?.pooled()?;
-        measured.kid = Some(kernel_distance(&samples.pooled()?, &reference, options)?);
+        measured.kid = Some(kernel_distance(&samples.pooled_of(KidOptions::MOST, seed)?, &reference, options)?);
     }
     Ok(measured)
 }
@@ -129,7 +126,7 @@ pub fn evaluate(
 /// [`Error::TooFew`], whatever reading meets.
 pub fn statistics_of(features: &FeatureSet) -> Result<Statistics, Error> {
     let spatial = features.widths().spatial.map(|_| gaussian_of(features, Layer::Spatial)).transpose()?;
-    Ok(Statistics { pooled: gaussian_of(features, Layer::Pooled)?, spatial })
+    Ok(Statistics { pooled: gaussian_of(features, Layer::Pooled)?, spatial, notes: None })
 }
 
 #[derive(Clone, Copy)]
@@ -169,7 +166,7 @@ fn frechet(
     reference: &Reference,
     statistics: Option<&Gaussian>,
     layer: Layer,
-    blocks: &Blocks,
+    seed: u64,
 ) -> Result<Estimate, Error> {
     let to = match statistics {
         Some(statistics) => Gaussian::new(statistics.mean().copy(), statistics.covariance().copy())?,
@@ -179,15 +176,10 @@ fn frechet(
     if to.width() != width {
         return Err(Error::Width { samples: width, reference: to.width() });
     }
-    let mut parts: Vec<Moments> = (0..Blocks::COUNT).map(|_| Moments::new(width)).collect::<Result<_, _>>()?;
-    let mut at = 0;
+    let reference = FrechetReference::new(to)?;
+    let mut stream = FidStream::new(&reference, samples.len(), seed)?;
     for chunk in 0..samples.chunks() {
-        let features = layer_of(samples, chunk, layer)?;
-        let count = features.size().first().copied().unwrap_or(0) as usize;
-        for (part, rows) in parts.iter_mut().zip(blocks.rows(at, count)) {
-            part.push(&features.f_index_select(0, &rows)?)?;
-        }
-        at += count;
+        stream.push(&layer_of(samples, chunk, layer)?)?;
     }
-    FrechetReference::new(to)?.estimate(&parts)
+    stream.estimate()
 }

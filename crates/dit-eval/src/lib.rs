@@ -42,8 +42,8 @@ pub use features::demo::{DemoFeatures, DemoNotes};
 pub use features::demo_training::{EpochReport, FeatureRecipe, GreyPictures, demo_accuracy, train_demo};
 pub use features::inception::{Inception, Preprocessing};
 pub use features::{FeatureNetwork, Features, Widths};
-pub use input::{Fit, PictureReader, Pictures, Statistics};
+pub use input::{Fit, PictureReader, Pictures, Statistics, StatisticsNotes};
 pub use numbers::{
-    Blocks, Estimate, FidStream, FrechetReference, Gaussian, InceptionScore, IntervalMethod, KidOptions, Moments, PrecisionRecall,
-    kernel_distance, precision_recall,
+    Blocks, Estimate, FidStream, FrechetReference, Gaussian, InceptionScore, IntervalMethod, KidOptions, Moments,
+    PrecisionRecall, kernel_distance, precision_recall,
 };

@@ -9,7 +9,9 @@ use std::{collections::BTreeSet, path::Path, time::Instant};
 
 use anyhow::{Result, bail};
 use dit_data::CropRecipe;
-use dit_eval::{FeatureNetwork, Fit, Metric, Pictures, Reference, evaluate, statistics_of};
+use dit_eval::{
+    FeatureNetwork, Fit, Metric, Pictures, Reference, Statistics, StatisticsNotes, evaluate, statistics_of,
+};
 
 pub use self::args::EvaluateArgs;
 use self::{
@@ -23,6 +25,8 @@ use crate::{
     speak::{print_json, print_out, say},
 };
 
+/// Who writes records and statistics.
+const SOFTWARE: &str = concat!("dit-rs ", env!("CARGO_PKG_VERSION"));
 /// Fewer samples than this and a number says little about the distribution.
 const FEW: usize = 10_000;
 
@@ -33,6 +37,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     let fit = fit_of(args)?;
     match (&args.stats, &args.out, &args.samples, &args.reference) {
         (Some(data), Some(out), None, None) => {
+            dit_files::ensure_apart(out, &[data.as_path()])?;
             dit_files::ensure_writable(out)?;
             let network = network(&args.features, device)?;
             write_statistics(args, data, out, fit, &*network)
@@ -72,14 +77,9 @@ fn write_statistics(
     let pictures = Pictures::open(data, fit)?;
     let (features, sha256) = features(data, &pictures, network, args.cache.as_deref(), args.batch_size)?;
     warn_of_rank("", features.len(), network);
-    let notes = serde_json::json!({
-        "software": concat!("dit-rs ", env!("CARGO_PKG_VERSION")),
-        "pictures": sha256,
-        "count": features.len(),
-        "network": network.name(),
-        "weights": network.sha256(),
-    });
-    statistics_of(&features)?.write(out, &notes.to_string())?;
+    let mut statistics = statistics_of(&features)?;
+    statistics.notes = Some(StatisticsNotes::new(SOFTWARE, &sha256, features.len(), network));
+    statistics.write(out)?;
     say(format_args!("{}: statistics of {} pictures", out.display(), features.len()));
     Ok(())
 }
@@ -97,6 +97,20 @@ fn warn_of_rank(whose: &str, count: usize, network: &dyn FeatureNetwork) -> Opti
     Some(warning)
 }
 
+/// What the statistics say of themselves is compared with the network; where they say nothing, that is told.
+fn check_statistics(statistics: &Statistics, network: &dyn FeatureNetwork) -> Result<Option<String>> {
+    let Some(notes) = &statistics.notes else {
+        let warning = format!(
+            "reference: its statistics do not say which network they are of; FID means nothing unless that is `{}`",
+            network.name()
+        );
+        say(format_args!("warning: {warning}"));
+        return Ok(Some(warning));
+    };
+    notes.check(network)?;
+    Ok(warn_of_rank("reference: ", notes.count, network))
+}
+
 fn compare(
     args: &EvaluateArgs,
     samples: &Input,
@@ -104,17 +118,25 @@ fn compare(
     network: &dyn FeatureNetwork,
     start: Instant,
 ) -> Result<()> {
-    let Some((sample_features, sample_hash)) = samples.features(network, args.cache.as_deref(), args.batch_size)? else {
+    let metrics = metrics_of(args, &reference, network);
+    let frechet = metrics.contains(&Metric::Fid) || metrics.contains(&Metric::Sfid);
+    let mut warnings = Vec::new();
+    if let (Some(statistics), true) = (&reference.statistics, frechet) {
+        warnings.extend(check_statistics(statistics, network)?);
+    }
+    let Some((sample_features, sample_hash)) = samples.features(network, args.cache.as_deref(), args.batch_size)?
+    else {
         bail!("{} holds statistics, but no pictures; the samples must be pictures", samples.path.display())
     };
-    let metrics = metrics_of(args, &reference, network);
     // Statistics alone answer what asks for nothing else.
     let needs_pictures =
         reference.statistics.is_none() || metrics.contains(&Metric::PrecisionRecall) || metrics.contains(&Metric::Kid);
-    let reference_features = if needs_pictures { reference.features(network, args.cache.as_deref(), args.batch_size)? } else { None };
+    let reference_features =
+        if needs_pictures { reference.features(network, args.cache.as_deref(), args.batch_size)? } else { None };
     let seconds_features = start.elapsed().as_secs_f64();
-    let mut warnings = Vec::new();
-    warnings.extend(warn_of_rank("samples: ", sample_features.len(), network));
+    if frechet {
+        warnings.extend(warn_of_rank("samples: ", sample_features.len(), network));
+    }
     let side = Side::new(samples, &sample_hash)?;
     let (reference_set, reference_hash) = match reference_features {
         Some((features, hash)) => (Some(features), hash),
@@ -124,14 +146,16 @@ fn compare(
     let against = match (reference.statistics, reference_set) {
         (Some(statistics), features) => Reference::of_statistics(statistics, features),
         (None, Some(features)) => {
-            warnings.extend(warn_of_rank("reference: ", features.len(), network));
+            if frechet {
+                warnings.extend(warn_of_rank("reference: ", features.len(), network));
+            }
             Reference::of_features(features)
         }
         (None, None) => bail!("{} has neither pictures nor statistics", reference.path.display()),
     };
     let measured = evaluate(&sample_features, &against, &metrics, args.seed)?;
     let record = Record {
-        software: concat!("dit-rs ", env!("CARGO_PKG_VERSION")),
+        software: SOFTWARE,
         samples: side,
         reference: reference_side,
         features: Network {

@@ -58,6 +58,21 @@ pub struct DemoNotes {
 }
 
 impl DemoFeatures {
+    /// Whether the file at `path` says that it is such a classifier.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] for a file by the name of safetensors that is damaged.
+    pub fn is_in(path: &Path) -> Result<bool, Error> {
+        let says_so = |file: &SafetensorsFile| file.metadata().get("format").map(String::as_str) == Some(FORMAT);
+        match SafetensorsFile::open(path) {
+            Ok(file) => Ok(says_so(&file)),
+            Err(error) if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors")) => {
+                Err(error.into())
+            }
+            Err(_) => Ok(false), // of another format
+        }
+    }
+
     /// Loads the classifier at `path` to `device`, strictly.
     ///
     /// # Errors

@@ -7,8 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use flate2::read::DeflateDecoder;
+use flate2::{Crc, read::DeflateDecoder};
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use tch::Tensor;
 
 use super::npy::{Element, Header};
@@ -16,6 +18,8 @@ use crate::Error;
 
 /// Enough of a member to hold its header.
 const HEAD: usize = 1 << 16;
+/// Bytes that are read at once.
+const PIECE: usize = 1 << 20;
 /// The most that a deflated array of numbers may unpack to, in memory.
 const MOST_UNPACKED: u64 = 1 << 32;
 
@@ -37,6 +41,8 @@ struct Member {
     len: usize,
     /// Bytes once unpacked.
     size: u64,
+    /// CRC-32 of those.
+    checksum: u32,
 }
 
 impl Npz {
@@ -96,36 +102,84 @@ impl Npz {
         Ok(header)
     }
 
-    /// The mapped values of `name`; none if it is deflated.
-    pub(crate) fn mapped(&self, name: &str) -> Result<Option<&[u8]>, Error> {
+    /// The values of `name`, from the byte `start` of them on.
+    pub(crate) fn reader(&self, name: &str, start: u64) -> Result<Box<dyn Read + Send + '_>, Error> {
         let header = self.header(name)?;
         let (member, bytes) = self.member(name)?;
-        Ok(if member.deflated { None } else { bytes.get(header.values..) })
+        let skipped = start.saturating_add(header.values as u64);
+        let mapped = |skipped: usize| Mapped {
+            map: &self.map,
+            at: member.start + skipped,
+            end: member.start + bytes.len(),
+            kept: member.start,
+        };
+        if !member.deflated {
+            // Beyond the end, there is nothing to read.
+            let skipped = usize::try_from(skipped).unwrap_or(usize::MAX).min(bytes.len());
+            return Ok(Box::new(mapped(skipped)));
+        }
+        let mut reader = DeflateDecoder::new(mapped(0));
+        std::io::copy(&mut reader.by_ref().take(skipped), &mut std::io::sink())
+            .map_err(Error::io("unpack", &self.path))?;
+        Ok(Box::new(reader))
     }
 
-    /// The values of `name`, from the first on.
-    pub(crate) fn reader(&self, name: &str) -> Result<Box<dyn Read + Send + '_>, Error> {
-        let header = self.header(name)?;
+    /// Hands all values of `name` to `each`, a piece at a time.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where they are not those that the archive's checksum was computed of.
+    pub(crate) fn read_through(&self, name: &str, each: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        let mut header = self.header(name)?.values;
         let (member, bytes) = self.member(name)?;
-        let mut reader: Box<dyn Read + Send> =
-            if member.deflated { Box::new(DeflateDecoder::new(bytes)) } else { Box::new(bytes) };
-        let mut skipped = vec![0; header.values];
-        reader.read_exact(&mut skipped).map_err(Error::io("unpack", &self.path))?;
-        Ok(reader)
+        let mapped = Mapped { map: &self.map, at: member.start, end: member.start + bytes.len(), kept: member.start };
+        let mut reader: Box<dyn Read> =
+            if member.deflated { Box::new(DeflateDecoder::new(mapped)) } else { Box::new(mapped) };
+        let mut checksum = Crc::new();
+        let mut piece = vec![0; PIECE];
+        let mut total = 0;
+        loop {
+            let count = reader.read(&mut piece).map_err(Error::io("unpack", &self.path))?;
+            let Some(read) = piece.get(..count).filter(|read| !read.is_empty()) else { break };
+            checksum.update(read);
+            total += count as u64;
+            let skipped = header.min(count);
+            header -= skipped;
+            each(&read[skipped..]);
+        }
+        if (total, checksum.sum()) != (member.size, member.checksum) {
+            let (path, help) = (self.path.clone(), "the file is damaged: copy, download or make it again");
+            return Err(Error::Input {
+                path,
+                problem: format!("{name} does not have the checksum that it should have"),
+                help,
+            });
+        }
+        Ok(())
+    }
+
+    /// An array of bytes of at most `most`; none if it is of another kind, or larger.
+    pub(crate) fn bytes(&self, name: &str, most: usize) -> Result<Option<Vec<u8>>, Error> {
+        let header = self.header(name)?;
+        if header.element != Element::U8 || header.byte_len().is_none_or(|len| len > most) {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        self.read_through(name, &mut |piece| bytes.extend_from_slice(piece))?;
+        Ok(Some(bytes))
     }
 
     /// An array of numbers, as f64.
     ///
     /// # Errors
-    /// [`Error::Input`] where there is none, or it is too large for an array of statistics.
+    /// [`Error::Input`] where there is none, its checksum is another, or it is too large for an array of statistics.
     pub(crate) fn numbers(&self, name: &str) -> Result<Tensor, Error> {
         let header = self.header(name)?;
         let len = header.byte_len().unwrap_or(usize::MAX);
         if len as u64 > MOST_UNPACKED {
             return Err(bad(&self.path, format!("{name} of shape {:?} is too large for statistics", header.shape)));
         }
-        let mut bytes = vec![0; len];
-        self.reader(name)?.read_exact(&mut bytes).map_err(Error::io("read", &self.path))?;
+        let mut bytes = Vec::with_capacity(len);
+        self.read_through(name, &mut |piece| bytes.extend_from_slice(piece))?;
         let values: Vec<f64> = match header.element {
             Element::U8 => bytes.iter().map(|&byte| f64::from(byte)).collect(),
             Element::F32 => bytes.as_chunks().0.iter().map(|&b| f64::from(f32::from_le_bytes(b))).collect(),
@@ -137,6 +191,46 @@ impl Npz {
         Ok(Tensor::from_slice(&values).f_view(shape.as_slice())?)
     }
 }
+
+/// Reads a part of a mapped file from its beginning to its end, and gives back the memory behind it: pages that were read would
+/// otherwise count as the process's until they are needed elsewhere.
+struct Mapped<'a> {
+    map: &'a Mmap,
+    at: usize,
+    end: usize,
+    /// Where memory begins that was not given back.
+    kept: usize,
+}
+
+/// Bytes that are given back at once.
+const GIVEN_BACK: usize = 1 << 24;
+
+impl Read for Mapped<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let left = self.map.get(self.at..self.end).unwrap_or_default();
+        let count = left.len().min(buffer.len());
+        let (Some(from), Some(to)) = (left.get(..count), buffer.get_mut(..count)) else { return Ok(0) };
+        to.copy_from_slice(from);
+        self.at += count;
+        if self.at - self.kept >= GIVEN_BACK {
+            give_back(self.map, self.kept, self.at - self.kept);
+            self.kept = self.at;
+        }
+        Ok(count)
+    }
+}
+
+#[cfg(unix)]
+fn give_back(map: &Mmap, offset: usize, len: usize) {
+    // SAFETY: the map is of a file and is never written to, so that what is given back is read from the file again.
+    let given = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, len) };
+    if let Err(error) = given {
+        tracing::debug!(%error, "the system keeps what was read");
+    }
+}
+
+#[cfg(not(unix))]
+fn give_back(_map: &Mmap, _offset: usize, _len: usize) {}
 
 pub(super) fn bad(path: &Path, problem: String) -> Error {
     let help = "give an npz with arr_0, uint8 (N, H, W, 3), or with mu and sigma";
@@ -173,10 +267,10 @@ fn directory(zip: &[u8]) -> Option<BTreeMap<String, Member>> {
         let (len, local) = (usize::try_from(len).ok()?, usize::try_from(local).ok()?);
         zip.get(local..)?.starts_with(b"PK\x03\x04").then_some(())?;
         let start = local + 30 + usize::from(u16_at(zip, local + 26)?) + usize::from(u16_at(zip, local + 28)?);
-        let encrypted = field16(8)? & 1 == 1;
+        let (encrypted, checksum) = (field16(8)? & 1 == 1, u32_at(zip, at + 16)?);
         if !encrypted && matches!(method, 0 | 8) && start.checked_add(len)? <= zip.len() {
             let name = name.strip_suffix(".npy").map_or(name.clone(), str::to_owned);
-            members.insert(name, Member { deflated: method == 8, start, len, size });
+            members.insert(name, Member { deflated: method == 8, start, len, size, checksum });
         }
         at = at.checked_add(46 + name_len + extra_len + comment_len)?;
     }

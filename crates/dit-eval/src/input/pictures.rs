@@ -6,11 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dit_data::{CropRecipe, Encoded, Limits, Source};
+use dit_data::{CropRecipe, Encoded, Limits, Source, Unlabelled};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::flat::Flat;
 use super::npy::Element;
 use super::npz::{Npz, bad};
 use crate::Error;
@@ -19,8 +18,6 @@ use crate::Error;
 const PICTURES: &str = "arr_0";
 /// Their labels, where there are any.
 const LABELS: &str = "arr_1";
-/// Bytes that are hashed at once.
-const PIECE: usize = 1 << 20;
 
 /// How pictures become those that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +48,7 @@ pub struct Pictures {
 enum Store {
     Npz(Npz),
     Labelled(Source),
-    Flat(Flat),
+    Unlabelled(Unlabelled),
 }
 
 impl Pictures {
@@ -61,23 +58,31 @@ impl Pictures {
     /// # Errors
     /// [`Error::Input`] for what is none of these, or whose array has another shape; what opening a source meets.
     pub fn open(path: &Path, fit: Fit) -> Result<Self, Error> {
-        if path.is_dir() {
-            return match Flat::open(path)? {
-                Some(flat) => Self::of_store(path, Store::Flat(flat), fit),
-                None => Self::of_store(path, Store::Labelled(Source::open(path)?), fit),
-            };
-        }
-        if is_zip(path)? {
+        if path.is_file() && is_zip(path)? {
             return Self::of_npz(path, fit);
+        }
+        if path.is_dir()
+            && let Some(pictures) = Unlabelled::open(path)?
+        {
+            return Self::of_store(path, Store::Unlabelled(pictures), fit);
         }
         match Source::open(path) {
             Ok(source) => Self::of_store(path, Store::Labelled(source), fit),
-            Err(error) if path.extension().is_some_and(|ending| ending == "tar") => match Flat::open(path)? {
-                Some(flat) => Self::of_store(path, Store::Flat(flat), fit),
+            // A tar whose pictures have no labels.
+            Err(error @ dit_data::Error::Source { .. }) if path.is_file() => match Unlabelled::open(path)? {
+                Some(pictures) => Self::of_store(path, Store::Unlabelled(pictures), fit),
                 None => Err(error.into()),
             },
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether the npz at `path` has an array of pictures.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for what is no archive, [`Error::Io`].
+    pub fn are_in(path: &Path) -> Result<bool, Error> {
+        Ok(Npz::open(path)?.has(PICTURES))
     }
 
     fn of_npz(path: &Path, fit: Fit) -> Result<Self, Error> {
@@ -102,7 +107,7 @@ impl Pictures {
     fn of_store(path: &Path, store: Store, fit: Fit) -> Result<Self, Error> {
         let count = match &store {
             Store::Labelled(source) => source.len(),
-            Store::Flat(flat) => flat.len(),
+            Store::Unlabelled(pictures) => pictures.len(),
             Store::Npz(_) => 0,
         };
         let mut pictures = Self { path: path.to_owned(), store, fit, count, height: 0, width: 0 };
@@ -157,7 +162,7 @@ impl Pictures {
                 (0..source.len())
                     .for_each(|index| *counts.entry(i64::from(source.record(index).label)).or_insert(0) += 1);
             }
-            Store::Npz(_) | Store::Flat(_) => return Ok(None),
+            Store::Npz(_) | Store::Unlabelled(_) => return Ok(None),
         }
         Ok(Some(counts.into_values().collect()))
     }
@@ -165,23 +170,15 @@ impl Pictures {
     /// A hash of the pictures' bytes (for files, of the encoded ones), their sizes and their order.
     ///
     /// # Errors
-    /// Whatever reading meets.
+    /// Whatever reading meets; [`Error::Input`] for an archive whose checksum is another.
     pub fn sha256(&self) -> Result<String, Error> {
         let mut hash = Sha256::new();
         hash.update(format!("dit-eval pictures 1: {} {} {} {:?}\n", self.count, self.height, self.width, self.fit));
         match &self.store {
             Store::Npz(npz) => {
-                let mut reader = npz.reader(PICTURES)?;
-                let mut piece = vec![0; PIECE];
-                loop {
-                    let read = reader.read(&mut piece).map_err(Error::io("read", &self.path))?;
-                    if read == 0 {
-                        break;
-                    }
-                    hash.update(&piece[..read]);
-                }
+                npz.read_through(PICTURES, &mut |piece| hash.update(piece))?;
             }
-            Store::Labelled(_) | Store::Flat(_) => {
+            Store::Labelled(_) | Store::Unlabelled(_) => {
                 for start in (0..self.count).step_by(256) {
                     let each = |index: usize| -> Result<[u8; 32], Error> {
                         Ok(match self.encoded(index)? {
@@ -205,14 +202,8 @@ impl Pictures {
     /// [`Error::Io`], of a deflated archive.
     pub fn reader(&self, start: usize) -> Result<PictureReader<'_>, Error> {
         let stream = match &self.store {
-            Store::Npz(npz) if npz.mapped(PICTURES)?.is_none() => {
-                let mut stream = npz.reader(PICTURES)?;
-                let skipped = (start * self.bytes()) as u64;
-                std::io::copy(&mut stream.by_ref().take(skipped), &mut std::io::sink())
-                    .map_err(Error::io("unpack", &self.path))?;
-                Some(stream)
-            }
-            _ => None,
+            Store::Npz(npz) => Some(npz.reader(PICTURES, (start * self.bytes()) as u64)?),
+            Store::Labelled(_) | Store::Unlabelled(_) => None,
         };
         Ok(PictureReader { pictures: self, at: start, stream })
     }
@@ -225,7 +216,7 @@ impl Pictures {
     fn encoded(&self, index: usize) -> Result<Encoded, Error> {
         match &self.store {
             Store::Labelled(source) => Ok(source.read(index)?),
-            Store::Flat(flat) => flat.read(index),
+            Store::Unlabelled(pictures) => Ok(pictures.read(index)?),
             Store::Npz(_) => Err(bad(&self.path, "an archive's pictures are not encoded".to_owned())),
         }
     }
@@ -233,7 +224,7 @@ impl Pictures {
     fn name(&self, index: usize) -> String {
         match &self.store {
             Store::Labelled(source) => source.record(index).key.to_owned(),
-            Store::Flat(flat) => flat.name(index).to_owned(),
+            Store::Unlabelled(pictures) => pictures.key(index).to_owned(),
             Store::Npz(_) => format!("{index}"),
         }
     }
@@ -253,7 +244,7 @@ impl Pictures {
 pub struct PictureReader<'a> {
     pictures: &'a Pictures,
     at: usize,
-    /// Where a deflated archive is.
+    /// The values of an archive that are still to come.
     stream: Option<Box<dyn Read + Send + 'a>>,
 }
 
@@ -266,17 +257,13 @@ impl PictureReader<'_> {
         let pictures = self.pictures;
         let until = self.at.saturating_add(count).min(pictures.count);
         let (from, each) = (self.at, pictures.bytes());
-        let batch = match (&pictures.store, &mut self.stream) {
-            (Store::Npz(_), Some(stream)) => {
+        let batch = match &mut self.stream {
+            Some(stream) => {
                 let mut batch = vec![0; (until - from) * each];
                 stream.read_exact(&mut batch).map_err(Error::io("unpack", &pictures.path))?;
                 batch
             }
-            (Store::Npz(npz), None) => {
-                let mapped = npz.mapped(PICTURES)?.and_then(|mapped| mapped.get(from * each..until * each));
-                mapped.ok_or_else(|| bad(&pictures.path, "it is cut short".to_owned()))?.to_vec()
-            }
-            (Store::Labelled(_) | Store::Flat(_), _) => {
+            None => {
                 let decode = |index: usize| {
                     let (height, width, pixels) = pictures.decode(index)?;
                     if (height, width) == (pictures.height, pictures.width) {

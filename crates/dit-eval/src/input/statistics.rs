@@ -5,8 +5,12 @@ use std::{io::Write, path::Path};
 use dit_files::AtomicFile;
 use tch::{Kind, Tensor};
 
+use super::StatisticsNotes;
 use super::npz::{Npz, bad};
 use crate::{Error, numbers::Gaussian};
+
+/// The most that notes may take.
+const MOST_NOTES: usize = 1 << 16;
 
 /// What a reference's statistics are: `mu`, `sigma` of the pooled features, `mu_s`, `sigma_s` of the spatial ones.
 #[derive(Debug)]
@@ -15,6 +19,8 @@ pub struct Statistics {
     pub pooled: Gaussian,
     /// Of the spatial features, where there are any.
     pub spatial: Option<Gaussian>,
+    /// Of which pictures and features they are, where this toolkit wrote them.
+    pub notes: Option<StatisticsNotes>,
 }
 
 impl Statistics {
@@ -32,14 +38,16 @@ impl Statistics {
             }
         };
         let Some(pooled) = gaussian("mu", "sigma")? else { return Ok(None) };
-        Ok(Some(Self { pooled, spatial: gaussian("mu_s", "sigma_s")? }))
+        let notes = if npz.has("notes") { npz.bytes("notes", MOST_NOTES)? } else { None };
+        let notes = notes.and_then(|text| serde_json::from_slice(&text).ok());
+        Ok(Some(Self { pooled, spatial: gaussian("mu_s", "sigma_s")?, notes }))
     }
 
-    /// Writes them to `path`, as float64, together with the text in `notes` (as `notes.npy`, uint8).
+    /// Writes them to `path`, as float64, together with the notes (as `notes.npy`, uint8).
     ///
     /// # Errors
     /// [`Error::Write`], [`Error::Io`], [`Error::Torch`].
-    pub fn write(&self, path: &Path, notes: &str) -> Result<(), Error> {
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
         let mut members = Vec::new();
         let mut add = |name: &str, x: &Tensor| -> Result<(), Error> {
             members.push((format!("{name}.npy"), npy(x)?));
@@ -51,7 +59,10 @@ impl Statistics {
             add("mu_s", spatial.mean())?;
             add("sigma_s", spatial.covariance())?;
         }
-        members.push(("notes.npy".to_owned(), npy_of("|u1", &[notes.len()], notes.as_bytes())));
+        if let Some(notes) = &self.notes {
+            let text = serde_json::json!(notes).to_string();
+            members.push(("notes.npy".to_owned(), npy_of("|u1", &[text.len()], text.as_bytes())));
+        }
         let mut file = AtomicFile::create(path)?;
         file.file_mut().write_all(&zip(&members)).map_err(Error::io("write", path))?;
         file.commit().map_err(Error::io("write", path))
@@ -66,7 +77,7 @@ fn npy(x: &Tensor) -> Result<Vec<u8>, Error> {
     Ok(npy_of("<f8", &shape, &bytes))
 }
 
-fn npy_of(descr: &str, shape: &[usize], values: &[u8]) -> Vec<u8> {
+pub(crate) fn npy_of(descr: &str, shape: &[usize], values: &[u8]) -> Vec<u8> {
     let extents: String = shape.iter().map(|extent| format!("{extent}, ")).collect();
     let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({}), }}", extents.trim_end());
     // The header's length, with its first ten bytes and the line's end, is a multiple of 64.
@@ -81,7 +92,7 @@ fn npy_of(descr: &str, shape: &[usize], values: &[u8]) -> Vec<u8> {
 }
 
 /// A zip file of stored members, below 4 GiB.
-fn zip(members: &[(String, Vec<u8>)]) -> Vec<u8> {
+pub(crate) fn zip(members: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut file = Vec::new();
     let mut directory = Vec::new();
     for (name, bytes) in members {
@@ -121,4 +132,112 @@ fn zip(members: &[(String, Vec<u8>)]) -> Vec<u8> {
     }
     file.extend(0u16.to_le_bytes());
     file
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write as _};
+
+    use flate2::{Compression, write::DeflateEncoder};
+    use tch::Device;
+
+    use super::*;
+    use crate::{Fit, Pictures};
+
+    fn statistics() -> Statistics {
+        let options = (Kind::Double, Device::Cpu);
+        let gaussian = |width: i64| Gaussian::new(Tensor::arange(width, options), Tensor::eye(width, options)).unwrap();
+        let notes = StatisticsNotes {
+            software: "a test".to_owned(),
+            pictures: "12ab".to_owned(),
+            count: 7,
+            network: "demo".to_owned(),
+            weights: "34cd".to_owned(),
+        };
+        Statistics { pooled: gaussian(3), spatial: Some(gaussian(2)), notes: Some(notes) }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npz");
+        for spoiled in [false, true] {
+            let mut written = statistics();
+            if spoiled {
+                (written.spatial, written.notes) = (None, None);
+            }
+            written.write(&path).unwrap();
+            let found = Statistics::read(&path).unwrap().unwrap();
+            assert_eq!(found.pooled.mean(), written.pooled.mean());
+            assert_eq!(found.spatial.is_some(), !spoiled);
+            assert_eq!(found.notes, written.notes);
+        }
+        fs::write(
+            &path,
+            zip(&[("other.npy".to_owned(), npy(&Tensor::ones([2], (Kind::Double, Device::Cpu))).unwrap())]),
+        )
+        .unwrap();
+        assert!(Statistics::read(&path).unwrap().is_none());
+    }
+
+    #[test]
+    fn notes_of_others_are_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npz");
+        for text in ["not ours", "{}", "[1]"] {
+            let mut members = Vec::new();
+            for (name, x) in
+                [("mu", statistics().pooled.mean().copy()), ("sigma", statistics().pooled.covariance().copy())]
+            {
+                members.push((format!("{name}.npy"), npy(&x).unwrap()));
+            }
+            members.push(("notes.npy".to_owned(), npy_of("|u1", &[text.len()], text.as_bytes())));
+            fs::write(&path, zip(&members)).unwrap();
+            assert_eq!(Statistics::read(&path).unwrap().unwrap().notes, None, "{text}");
+        }
+    }
+
+    /// Every byte of `bytes` that belongs to an array, changed, is found.
+    #[track_caller]
+    fn check_damage(path: &Path, bytes: &[u8], at: usize, read: &dyn Fn() -> Result<(), Error>) {
+        fs::write(path, bytes).unwrap();
+        read().unwrap();
+        let mut damaged = bytes.to_vec();
+        damaged[at] ^= 1;
+        fs::write(path, damaged).unwrap();
+        let message = read().unwrap_err().to_string();
+        assert!(message.contains("checksum") && message.contains("help: the file is damaged"), "{message}");
+    }
+
+    #[test]
+    fn changed_bytes_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npz");
+        statistics().write(&path).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        let read = || Statistics::read(&path).map(|_| ());
+        // A value of sigma: the second array's.
+        let sigma = bytes.windows(9).position(|window| window == b"sigma.npy").unwrap();
+        check_damage(&path, &bytes, sigma + 9 + 128 + 3, &read);
+
+        // Pictures, stored; then deflated, where the checksum in the directory is another.
+        let pictures = npy_of("|u1", &[2, 4, 4, 3], &[7; 96]);
+        let hash = || Pictures::open(&path, Fit::AsIs)?.sha256().map(|_| ());
+        let stored = zip(&[("arr_0.npy".to_owned(), pictures.clone())]);
+        check_damage(&path, &stored, 30 + 9 + 128 + 50, &hash);
+
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(&pictures).unwrap();
+        let deflated = encoder.finish().unwrap();
+        let mut file = zip(&[("arr_0.npy".to_owned(), deflated.clone())]);
+        let mut checksum = flate2::Crc::new();
+        checksum.update(&pictures);
+        let directory = file.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
+        for header in [0, directory + 2] {
+            file[header + 8] = 8; // deflated
+            file[header + 14..header + 18].copy_from_slice(&checksum.sum().to_le_bytes());
+            file[header + 22..header + 26].copy_from_slice(&(pictures.len() as u32).to_le_bytes());
+        }
+        check_damage(&path, &file, directory + 16, &hash);
+    }
 }

@@ -24,6 +24,11 @@ impl Blocks {
         Self { of }
     }
 
+    /// The block of a sample.
+    pub(crate) fn of(&self, sample: usize) -> usize {
+        self.of.get(sample).copied().map_or(0, usize::from)
+    }
+
     /// For each block, which of the samples `start … start + count − 1` are in it, counted from `start`.
     pub(crate) fn rows(&self, start: usize, count: usize) -> [Tensor; Self::COUNT] {
         let part = self.of.get(start..start + count).unwrap_or_default();

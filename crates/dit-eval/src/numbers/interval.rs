@@ -23,7 +23,12 @@ pub struct Estimate {
     pub high: f64,
     /// Where the interval comes from.
     pub method: IntervalMethod,
+    /// What it covers, in words; all else is held fixed.
+    pub covers: &'static str,
 }
+
+/// What an interval covers unless it says more.
+const SAMPLES: &str = "the draw of the samples";
 
 /// How an interval was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -31,7 +36,7 @@ pub struct Estimate {
 pub enum IntervalMethod {
     /// Leaving out one of ten random blocks of samples at a time; Student's t (Shao & Wu 1989).
     BlockJackknife,
-    /// Wilson 1927, of a fraction: the neighbourhoods are held fixed.
+    /// Wilson 1927, of a fraction of independent samples.
     Wilson,
 }
 
@@ -42,7 +47,23 @@ impl Estimate {
         let mean = without.iter().sum::<f64>() / count;
         let squares: f64 = without.iter().map(|value| (value - mean).powi(2)).sum();
         let half = STUDENT_T * ((count - 1.0) / count * squares).sqrt();
-        Self { value, low: (value - half).max(least), high: value + half, method: IntervalMethod::BlockJackknife }
+        Self {
+            value,
+            low: (value - half).max(least),
+            high: value + half,
+            method: IntervalMethod::BlockJackknife,
+            covers: SAMPLES,
+        }
+    }
+
+    /// The same, with another word on what its interval covers.
+    pub(crate) fn covering(self, covers: &'static str) -> Self {
+        Self { covers, ..self }
+    }
+
+    /// The same as far as it lies within 0 … 1.
+    pub(crate) fn of_a_fraction(self) -> Self {
+        Self { high: self.high.min(1.0), ..self }
     }
 
     /// The fraction `hits` / `count`, of at least one.
@@ -53,7 +74,7 @@ impl Estimate {
         let half = NORMAL / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
         // Rounding must not put a fraction of 0 or 1 outside its own interval.
         let (low, high) = ((centre - half).clamp(0.0, p), (centre + half).clamp(p, 1.0));
-        Self { value: p, low, high, method: IntervalMethod::Wilson }
+        Self { value: p, low, high, method: IntervalMethod::Wilson, covers: SAMPLES }
     }
 }
 

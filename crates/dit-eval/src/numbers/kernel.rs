@@ -5,7 +5,7 @@ use rand_core::SeedableRng;
 use tch::{Kind, Tensor};
 
 use super::blocks::{choose, permutation};
-use super::{Blocks, Estimate, checked, same_width};
+use super::{Blocks, Estimate, gather, rows_of, same_width};
 use crate::Error;
 
 /// Rows and columns of a kernel matrix that are in memory at once.
@@ -31,6 +31,11 @@ impl Default for KidOptions {
     }
 }
 
+impl KidOptions {
+    /// Pictures of a side that subsets are drawn from, at most: with more, nothing is gained but memory is lost.
+    pub const MOST: usize = 50_000;
+}
+
 /// The squared maximum mean discrepancy between `samples` (N, D) and `reference` (M, D): the mean of unbiased estimates over
 /// random subsets. It may be below zero.
 ///
@@ -39,9 +44,8 @@ impl Default for KidOptions {
 /// # Errors
 /// [`Error::TooFew`] for fewer than twenty on either side, [`Error::Width`], [`Error::NonFinite`].
 pub fn kernel_distance(samples: &Tensor, reference: &Tensor, options: KidOptions) -> Result<Estimate, Error> {
-    let (x, y) = (checked("features", samples)?, checked("reference features", reference)?);
-    same_width(&x, &y)?;
-    let counts = [&x, &y].map(|side| side.size().first().copied().unwrap_or(0) as usize);
+    let counts = [rows_of("features", samples)?, rows_of("reference features", reference)?];
+    same_width(samples, reference)?;
     for (what, found) in [("samples for KID", counts[0]), ("reference samples for KID", counts[1])] {
         let needed = 2 * Blocks::COUNT;
         if found < needed {
@@ -56,14 +60,19 @@ pub fn kernel_distance(samples: &Tensor, reference: &Tensor, options: KidOptions
     let mut sum = 0.0;
     for _ in 0..subsets {
         let part = |side: &Tensor, count: usize, random: &mut ChaCha8Rng| {
-            side.f_index_select(0, &Tensor::from_slice(&choose(count, size, random)))
+            gather(side, &Tensor::from_slice(&choose(count, size, random)))
         };
-        let (a, b) = (part(&x, n, &mut random)?, part(&y, m, &mut random)?);
+        let (a, b) = (part(samples, n, &mut random)?, part(reference, m, &mut random)?);
         let (size, own) =
             (size as f64, |side: &Tensor| -> Result<f64, Error> { Ok(kernel_sum(side, side)? - diagonal_sum(side)?) });
         sum += (own(&a)? + own(&b)?) / (size * (size - 1.0)) - 2.0 * kernel_sum(&a, &b)? / (size * size);
     }
-    Ok(Estimate::jackknife(sum / subsets as f64, jackknife(&x, &y, options.seed)?, f64::NEG_INFINITY))
+    let without = jackknife(samples, reference, options.seed)?;
+    let covers = match n > MOST_FOR_INTERVAL {
+        true => "the draw of 10,000 samples, as more take too long; not that of the subsets",
+        false => "the draw of the samples; not that of the subsets",
+    };
+    Ok(Estimate::jackknife(sum / subsets as f64, without, f64::NEG_INFINITY).covering(covers))
 }
 
 /// The unbiased estimate over all samples but those of one block, for each block.
@@ -73,7 +82,7 @@ fn jackknife(x: &Tensor, y: &Tensor, seed: u64) -> Result<[f64; Blocks::COUNT], 
         let mut order = permutation(count, seed);
         order.truncate(MOST_FOR_INTERVAL);
         let order: Vec<i64> = order.into_iter().map(|index| index as i64).collect();
-        Ok(side.f_index_select(0, &Tensor::from_slice(&order))?)
+        gather(side, &Tensor::from_slice(&order))
     };
     let (x, y) = (at_most(x)?, at_most(y)?);
     // In random order already: every tenth.

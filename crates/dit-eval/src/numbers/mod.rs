@@ -10,6 +10,7 @@ mod score;
 mod stream;
 
 pub use blocks::Blocks;
+pub(crate) use blocks::choose;
 pub use frechet::{FrechetReference, Gaussian};
 pub use interval::{Estimate, IntervalMethod};
 pub use kernel::{KidOptions, kernel_distance};
@@ -24,17 +25,27 @@ use crate::Error;
 
 /// `x` as f64 (N, D), all finite.
 fn checked(what: &'static str, x: &Tensor) -> Result<Tensor, Error> {
+    rows_of(what, x)?;
+    Ok(x.f_to_kind(Kind::Double)?)
+}
+
+/// The number of rows of `x` (N, D), all finite.
+fn rows_of(what: &'static str, x: &Tensor) -> Result<usize, Error> {
     let size = x.size();
-    let &[_, _] = &size[..] else {
+    let &[rows, _] = &size[..] else {
         return Err(Error::TensorShape { what, actual: size, expected: "(N, D)" });
     };
-    let x = x.f_to_kind(Kind::Double)?;
     let finite = x.f_isfinite()?.f_sum(Kind::Int64)?.int64_value(&[]);
     let bad = x.numel() as i64 - finite;
     if bad > 0 {
         return Err(Error::NonFinite { what, count: bad as usize });
     }
-    Ok(x)
+    Ok(rows as usize)
+}
+
+/// The rows of `x` at `index`, as f64.
+fn gather(x: &Tensor, index: &Tensor) -> Result<Tensor, Error> {
+    Ok(x.f_index_select(0, index)?.f_to_kind(Kind::Double)?)
 }
 
 /// The two (N, D) have one D.

@@ -1,57 +1,24 @@
 //! The Inception score. Salimans et al. 2016, section 4.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use super::blocks::permutation;
 use super::{Blocks, Estimate, checked};
 use crate::Error;
 
-/// exp(E[KL(p(y|x) ‖ p(y))]), a batch of logits at a time.
+/// exp(E[KL(p(y|x) ‖ p(y))]) as the mean over splits of the samples, a batch of logits at a time.
 #[derive(Debug)]
 pub struct InceptionScore {
-    split: usize,
-    splits: Vec<Sums>,
-    blocks: [Sums; Blocks::COUNT],
-    count: usize,
-}
-
-/// Sums over samples.
-#[derive(Debug, Default)]
-struct Sums {
-    count: f64,
-    /// Σ p(y|x), (K).
+    splits: usize,
+    /// For each sample, its split times ten plus its block.
+    cells: Vec<i64>,
+    /// Σ p(y|x) of each cell, (S · 10, K).
     p: Option<Tensor>,
-    /// Σ Σ p log p.
-    p_log_p: f64,
-}
-
-impl Sums {
-    fn add(&mut self, p: &Tensor, p_log_p: &Tensor, sign: f64) -> Result<(), Error> {
-        self.count += sign * p.size().first().copied().unwrap_or(0) as f64;
-        self.p_log_p += sign * p_log_p.f_sum(Kind::Double)?.double_value(&[]);
-        let sum = p.f_sum_dim_intlist(&[0i64][..], false, Kind::Double)?;
-        self.p = Some(match self.p.take() {
-            Some(before) => before + sum * sign,
-            None => sum * sign,
-        });
-        Ok(())
-    }
-
-    fn merge(&mut self, other: &Self, sign: f64) {
-        self.count += sign * other.count;
-        self.p_log_p += sign * other.p_log_p;
-        self.p = match (self.p.take(), &other.p) {
-            (Some(own), Some(other)) => Some(own + other * sign),
-            (own, other) => own.or_else(|| other.as_ref().map(|p| p * sign)),
-        };
-    }
-
-    fn score(&self) -> Result<f64, Error> {
-        let Some(p) = &self.p else { return Err(too_few(0)) };
-        // A class that nobody has contributes nothing: 0 log 0 = 0.
-        let marginal = (p / self.count).f_clamp_min(0.0)?;
-        let entropy = marginal.f_xlogy(&marginal)?.f_sum(Kind::Double)?.double_value(&[]);
-        Ok((self.p_log_p / self.count - entropy).exp())
-    }
+    /// Σ Σ p log p of each cell, (S · 10).
+    p_log_p: Tensor,
+    /// Samples of each cell, (S · 10).
+    counts: Tensor,
+    seen: usize,
 }
 
 fn too_few(found: usize) -> Error {
@@ -62,58 +29,94 @@ impl InceptionScore {
     /// Samples in a split, as the published evaluators have it.
     pub const SPLIT: usize = 5000;
 
-    /// The score as the mean over splits of `split` samples in their order, the last one of what is left.
-    pub fn new(split: usize) -> Self {
-        Self { split: split.max(1), splits: Vec::new(), blocks: Default::default(), count: 0 }
+    /// For `count` samples in splits of about `size`, all of nearly the same size, to which samples are dealt at random by `seed`:
+    /// samples are often sorted by class, and a split of few classes would have little variety.
+    pub fn new(count: usize, size: usize, seed: u64) -> Self {
+        Self::dealt(&permutation(count, seed), size, seed)
     }
 
-    /// Adds logits (N, K) of the samples that come next; `blocks` tells where they belong.
+    /// The same with splits in the samples' own order: of samples in random order only.
+    pub fn in_order(count: usize, size: usize, seed: u64) -> Self {
+        Self::dealt(&(0..count).collect::<Vec<_>>(), size, seed)
+    }
+
+    fn dealt(order: &[usize], size: usize, seed: u64) -> Self {
+        let (count, size) = (order.len(), size.max(1));
+        let splits = ((count + size / 2) / size).max(1);
+        let blocks = Blocks::new(count, seed);
+        let mut cells = vec![0; count];
+        for (place, &sample) in order.iter().enumerate() {
+            let split = place * splits / count;
+            cells[sample] = (split * Blocks::COUNT + blocks.of(sample)) as i64;
+        }
+        let zeros = || Tensor::zeros([(splits * Blocks::COUNT) as i64], (Kind::Double, Device::Cpu));
+        Self { splits, cells, p: None, p_log_p: zeros(), counts: zeros(), seen: 0 }
+    }
+
+    /// Adds logits (N, K) of the samples that come next.
     ///
     /// # Errors
-    /// [`Error::NonFinite`], [`Error::TensorShape`].
-    pub fn push(&mut self, logits: &Tensor, blocks: &Blocks) -> Result<(), Error> {
+    /// [`Error::TensorShape`] for another K, and for more samples than were announced; [`Error::NonFinite`].
+    pub fn push(&mut self, logits: &Tensor) -> Result<(), Error> {
         let log_p = checked("logits", logits)?.f_log_softmax(1, Kind::Double)?;
+        let (rows, classes) = log_p.size2()?;
+        let bad = |expected| Error::TensorShape { what: "logits", actual: logits.size(), expected };
+        let cells = self.cells.get(self.seen..self.seen + rows as usize);
+        let cells = Tensor::f_from_slice(cells.ok_or_else(|| bad("no more samples than were announced"))?)?;
         let p = log_p.f_exp()?;
         let p_log_p = (&p * &log_p).f_sum_dim_intlist(&[1i64][..], false, Kind::Double)?; // (N)
-        let count = p.size().first().copied().unwrap_or(0) as usize;
-        for (block, rows) in self.blocks.iter_mut().zip(blocks.rows(self.count, count)) {
-            if rows.numel() > 0 {
-                block.add(&p.f_index_select(0, &rows)?, &p_log_p.f_index_select(0, &rows)?, 1.0)?;
-            }
+        let mut sums = match self.p.take() {
+            Some(sums) => sums,
+            None => Tensor::f_zeros([self.p_log_p.size1()?, classes], (Kind::Double, Device::Cpu))?,
+        };
+        if sums.size2()?.1 != classes {
+            return Err(bad("as many classes as before"));
         }
-        let mut done = 0;
-        while done < count {
-            let index = (self.count + done) / self.split;
-            let until = ((index + 1) * self.split - self.count).min(count);
-            self.splits.resize_with(index + 1, Sums::default);
-            let (start, length) = (done as i64, (until - done) as i64);
-            if let Some(split) = self.splits.last_mut() {
-                split.add(&p.f_narrow(0, start, length)?, &p_log_p.f_narrow(0, start, length)?, 1.0)?;
-            }
-            done = until;
-        }
-        self.count += count;
+        let _ = sums.f_index_add_(0, &cells, &p)?;
+        let _ = self.p_log_p.f_index_add_(0, &cells, &p_log_p)?;
+        let _ = self.counts.f_index_add_(0, &cells, &p_log_p.f_ones_like()?)?;
+        self.p = Some(sums);
+        self.seen += rows as usize;
         Ok(())
     }
 
-    /// The score; its interval is that of all samples as one split.
+    /// The score; its interval is of the same mean over splits.
     ///
     /// # Errors
     /// [`Error::TooFew`] for fewer than ten samples.
     pub fn estimate(&self) -> Result<Estimate, Error> {
-        if self.count < Blocks::COUNT {
-            return Err(too_few(self.count));
-        }
-        let scores: Vec<f64> = self.splits.iter().map(Sums::score).collect::<Result<_, _>>()?;
+        let Some(p) = self.p.as_ref().filter(|_| self.seen >= Blocks::COUNT) else {
+            return Err(too_few(self.seen));
+        };
+        let shape = [self.splits as i64, Blocks::COUNT as i64];
+        let p = p.f_view([shape[0], shape[1], -1])?; // (S, 10, K)
+        let (p_log_p, counts) = (self.p_log_p.f_view(shape)?, self.counts.f_view(shape)?);
+        let kept = |block: i64| -> Result<f64, Error> {
+            let left = |x: &Tensor| -> Result<Tensor, Error> {
+                Ok(x.f_sum_dim_intlist(&[1i64][..], false, Kind::Double)? - x.f_select(1, block)?)
+            };
+            score(&left(&p)?, &left(&p_log_p)?, &left(&counts)?)
+        };
+        let all = |x: &Tensor| x.f_sum_dim_intlist(&[1i64][..], false, Kind::Double);
+        let value = score(&all(&p)?, &all(&p_log_p)?, &all(&counts)?)?;
         let mut without = [0.0; Blocks::COUNT];
-        for (left_out, slot) in without.iter_mut().enumerate() {
-            let mut rest = Sums::default();
-            let kept = self.blocks.iter().enumerate().filter(|(index, _)| *index != left_out);
-            kept.for_each(|(_, block)| rest.merge(block, 1.0));
-            *slot = rest.score()?;
+        for (slot, block) in without.iter_mut().zip(0..) {
+            *slot = kept(block)?;
         }
-        Ok(Estimate::jackknife(scores.iter().sum::<f64>() / scores.len() as f64, without, 1.0))
+        Ok(Estimate::jackknife(value, without, 1.0))
     }
+}
+
+/// The mean score over splits, given their sums of p (S, K), of p log p (S) and of samples (S).
+fn score(p: &Tensor, p_log_p: &Tensor, counts: &Tensor) -> Result<f64, Error> {
+    // What a block's absence leaves empty, in a split of few samples, has no score.
+    let filled = counts.f_gt(0.5)?;
+    let counts = counts.f_clamp_min(1.0)?;
+    // A class that nobody has contributes nothing: 0 log 0 = 0. Taking a block away may leave −0 and rounding.
+    let marginal = (p / counts.f_unsqueeze(1)?).f_clamp_min(0.0)?; // (S, K)
+    let entropy = marginal.f_xlogy(&marginal)?.f_sum_dim_intlist(&[1i64][..], false, Kind::Double)?; // (S)
+    let scores = (p_log_p / &counts - entropy).f_exp()?;
+    Ok(scores.f_masked_select(&filled)?.f_mean(Kind::Double)?.double_value(&[]))
 }
 
 #[cfg(test)]
@@ -125,13 +128,15 @@ mod tests {
         Tensor::from_slice(classes).one_hot(among).to_kind(Kind::Double) * 200.0
     }
 
-    #[track_caller]
-    fn check(classes: &[i64], split: usize, expected: f64) {
-        let mut score = InceptionScore::new(split);
-        let blocks = Blocks::new(classes.len(), 0);
+    fn of(mut score: InceptionScore, logits: &Tensor) -> Estimate {
         // In batches that do not fall on splits.
-        sure(classes, 4).split(7, 0).iter().for_each(|part| score.push(part, &blocks).unwrap());
-        let found = score.estimate().unwrap();
+        logits.split(7, 0).iter().for_each(|part| score.push(part).unwrap());
+        score.estimate().unwrap()
+    }
+
+    #[track_caller]
+    fn check(classes: &[i64], size: usize, expected: f64) {
+        let found = of(InceptionScore::in_order(classes.len(), size, 0), &sure(classes, 4));
         assert!((found.value - expected).abs() < 1e-9, "{found:?}, expected {expected}");
         assert!(found.low >= 1.0);
     }
@@ -143,14 +148,75 @@ mod tests {
         check(&[0, 1].repeat(20), 5000, 2.0);
         // Two splits of one class each are no variety; three splits of 2, 2 and 1 classes.
         check(&[[0; 20], [1; 20]].concat(), 20, 1.0);
-        check(&[0, 1].repeat(16), 12, 2.0);
+        check(&[0, 1].repeat(16), 8, 2.0);
         check(&[[0, 1].repeat(20), vec![2; 20]].concat(), 20, (2.0 + 2.0 + 1.0) / 3.0);
+        // What is left over is spread: no split of a few samples.
+        check(&[0, 1].repeat(11), 20, 2.0);
+    }
+
+    /// Random logits of which each leans to a class, class after class.
+    fn sorted(count: i64) -> Tensor {
+        tch::manual_seed(1);
+        let classes: Vec<i64> = (0..count).map(|index| index * 8 / count).collect();
+        sure(&classes, 8) * 0.02 + Tensor::randn([count, 8], (Kind::Double, Device::Cpu))
     }
 
     #[test]
-    fn too_few_are_refused() {
-        let mut score = InceptionScore::new(10);
-        score.push(&sure(&[0, 1, 2], 4), &Blocks::new(3, 0)).unwrap();
+    fn the_order_of_the_samples_does_not_matter() {
+        let by_class = sorted(4000);
+        let shuffled = by_class.index_select(0, &Tensor::randperm(4000, (Kind::Int64, Device::Cpu)));
+        let score = |seed| of(InceptionScore::new(4000, 500, seed), &by_class);
+        let (first, again) = (score(0), of(InceptionScore::new(4000, 500, 0), &shuffled));
+        // Only which samples share a split differs: less than the interval, and no more than another seed does.
+        let half = first.high - first.value;
+        assert!((first.value - again.value).abs() < half / 2.0, "{first:?} {again:?}");
+        assert!((first.value - score(1).value).abs() < half / 2.0);
+        // Split in the order of the classes, a split has one class of eight.
+        let in_order = of(InceptionScore::in_order(4000, 500, 0), &by_class);
+        assert!(in_order.value < 0.6 * first.value, "{in_order:?} {first:?}");
+    }
+
+    #[test]
+    fn the_interval_is_of_the_mean_over_splits() {
+        let (count, size) = (400, 100);
+        let logits = sorted(count);
+        let score = InceptionScore::new(count as usize, size, 3);
+        let cells = score.cells.clone();
+        let found = of(score, &logits);
+        // By hand: each block left out of every split.
+        let mean = |without: Option<i64>| {
+            let each: Vec<f64> = (0..4)
+                .map(|split| {
+                    let kept: Vec<i64> = (0..count)
+                        .filter(|&row| cells[row as usize] / 10 == split && Some(cells[row as usize] % 10) != without)
+                        .collect();
+                    assert_eq!(kept.len(), if without.is_some() { 90 } else { 100 });
+                    let p = logits.index_select(0, &Tensor::from_slice(&kept)).softmax(1, Kind::Double);
+                    let marginal = p.mean_dim(&[0i64][..], true, Kind::Double);
+                    (&p * (p.log() - marginal.log()))
+                        .sum_dim_intlist(&[1i64][..], false, Kind::Double)
+                        .mean(Kind::Double)
+                        .exp()
+                        .double_value(&[])
+                })
+                .collect();
+            each.iter().sum::<f64>() / 4.0
+        };
+        let expected = Estimate::jackknife(mean(None), std::array::from_fn(|block| mean(Some(block as i64))), 1.0);
+        for (a, b) in [(found.value, expected.value), (found.low, expected.low), (found.high, expected.high)] {
+            assert!((a - b).abs() < 1e-9, "{found:?} instead of {expected:?}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let mut score = InceptionScore::new(3, 10, 0);
+        assert!(matches!(score.estimate(), Err(Error::TooFew { found: 0, .. })));
+        score.push(&sure(&[0, 1, 2], 4)).unwrap();
         assert!(matches!(score.estimate(), Err(Error::TooFew { found: 3, .. })));
+        assert!(matches!(score.push(&sure(&[0], 4)), Err(Error::TensorShape { .. })));
+        let mut score = InceptionScore::new(3, 10, 0);
+        score.push(&sure(&[0, 1], 4)).unwrap();
+        assert!(matches!(score.push(&sure(&[0], 5)), Err(Error::TensorShape { .. })));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use dit_eval::{Blocks, FrechetReference, InceptionScore, KidOptions, Moments, kernel_distance, precision_recall};
+use dit_eval::{FrechetReference, InceptionScore, KidOptions, Moments, kernel_distance, precision_recall};
 use dit_weights::SafetensorsFile;
 use serde_json::Value;
 use tch::Tensor;
@@ -47,8 +47,8 @@ fn metrics_are_the_published_packages() {
 
         let count = logits.size()[0] as usize;
         for (metric, split) in [("inception_score", count), ("inception_score_2_splits", count / 2)] {
-            let mut score = InceptionScore::new(split);
-            score.push(&logits, &Blocks::new(count, 0)).unwrap();
+            let mut score = InceptionScore::in_order(count, split, 0);
+            score.push(&logits).unwrap();
             check(case, metric, score.estimate().unwrap().value, &expected, 1e-9);
         }
     }

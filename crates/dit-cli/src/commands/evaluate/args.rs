@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use dit_eval::Metric;
+use dit_eval::{FeatureSet, Metric};
 
 use crate::args::CropArg;
 
@@ -23,7 +23,7 @@ pub struct EvaluateArgs {
     #[arg(value_name = "REFERENCE")]
     pub reference: Option<PathBuf>,
     /// Make a reference of these pictures instead
-    #[arg(long, value_name = "DATA", conflicts_with_all = ["samples", "metrics", "json"], requires = "out")]
+    #[arg(long, value_name = "DATA", conflicts_with_all = ["samples", "metrics", "json", "seed"], requires = "out")]
     pub stats: Option<PathBuf>,
     /// Statistics to write
     #[arg(long, value_name = "STATS.npz", requires = "stats")]
@@ -41,10 +41,10 @@ pub struct EvaluateArgs {
     /// How they become square [default: adm]
     #[arg(long)]
     pub crop: Option<CropArg>,
-    /// Pictures in the network at once
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    /// Pictures in the network at once, at most 1024
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = batch_size)]
     pub batch_size: usize,
-    /// Seed of intervals and of KID's subsets
+    /// Seed of whatever is drawn: intervals' blocks, the Inception score's splits, KID's subsets, pictures of a large reference
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// Folder to keep features in [default: the pictures' path with .features appended]
@@ -59,6 +59,11 @@ pub struct EvaluateArgs {
     /// A machine-readable record on stdout; everything else is on stderr
     #[arg(long)]
     pub json: bool,
+}
+
+fn batch_size(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=FeatureSet::CHUNK).contains(count));
+    count.ok_or_else(|| format!("expected 1 to {}", FeatureSet::CHUNK))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

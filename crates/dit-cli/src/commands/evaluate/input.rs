@@ -24,12 +24,9 @@ impl<'a> Input<'a> {
     pub fn open(path: &'a Path, fit: Fit) -> Result<Self> {
         let named_npz = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npz"));
         let statistics = if named_npz && path.is_file() { Statistics::read(path)? } else { None };
-        let pictures = match Pictures::open(path, fit) {
-            Ok(pictures) => Some(pictures),
-            // An archive of statistics need not hold pictures.
-            Err(_) if statistics.is_some() => None,
-            Err(error) => return Err(error.into()),
-        };
+        // An archive of statistics need not hold pictures; where it does, they must be right.
+        let without = statistics.is_some() && !Pictures::are_in(path)?;
+        let pictures = if without { None } else { Some(Pictures::open(path, fit)?) };
         Ok(Self { path, pictures, statistics })
     }
 
@@ -54,10 +51,10 @@ pub fn network(name: &str, device: Device) -> Result<Box<dyn FeatureNetwork>> {
         "inception-pytorch-fid" => (library.locate(INCEPTION, Kind::Features)?.path, Preprocessing::PytorchFid),
         other => (library.locate(other, Kind::Features)?.path, Preprocessing::TensorFlow),
     };
-    match DemoFeatures::load(&path, device) {
-        Ok(demo) => Ok(Box::new(demo)),
-        Err(_) => Ok(Box::new(Inception::load(&path, preprocessing, device)?)),
+    if DemoFeatures::is_in(&path)? {
+        return Ok(Box::new(DemoFeatures::load(&path, device)?));
     }
+    Ok(Box::new(Inception::load(&path, preprocessing, device)?))
 }
 
 /// The features of pictures, from the cache (by default beside the pictures) or computed now, and the pictures' hash.
@@ -69,13 +66,14 @@ pub fn features(
     batch_size: usize,
 ) -> Result<(FeatureSet, String)> {
     network.check_size(pictures.height(), pictures.width())?;
-    let sha256 = pictures.sha256()?;
     let beside = || -> PathBuf {
         let mut name = path.file_name().unwrap_or_default().to_os_string();
         name.push(".features");
         path.with_file_name(name)
     };
     let cache = cache.map_or_else(beside, Path::to_owned);
+    FeatureSet::ensure_cache(&cache)?;
+    let sha256 = pictures.sha256()?;
     let shown = bar("{msg} {wide_bar} {pos}/{len} {rate} pictures/s {eta} left");
     shown.set_message(path.display().to_string());
     let set = FeatureSet::extract(pictures, &sha256, network, &cache, batch_size, &mut |progress| {

@@ -38,34 +38,43 @@ pub struct Side {
     path: PathBuf,
     /// Of the pictures; of the file, where only its statistics are used.
     sha256: String,
-    /// Pictures; none if there are statistics only.
+    /// Pictures; where there are statistics only, of how many they are, if they say so.
     count: Option<usize>,
     height: Option<usize>,
     width: Option<usize>,
     label_policy: String,
     statistics: bool,
+    /// Hash of the pictures whose statistics they are, if they say so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    statistics_of: Option<String>,
 }
 
 impl Side {
     pub fn new(input: &Input, sha256: &str) -> Result<Self> {
         let pictures = input.pictures.as_ref();
+        let notes = input.statistics.as_ref().and_then(|statistics| statistics.notes.as_ref());
         let policy = pictures.map(|pictures| label_policy::of(input.path, pictures)).transpose()?;
         Ok(Self {
             path: input.path.to_owned(),
             sha256: sha256.to_owned(),
-            count: pictures.map(dit_eval::Pictures::len),
+            count: pictures.map(dit_eval::Pictures::len).or(notes.map(|notes| notes.count)),
             height: pictures.map(dit_eval::Pictures::height),
             width: pictures.map(dit_eval::Pictures::width),
             label_policy: policy.unwrap_or("unknown".to_owned()),
             statistics: input.statistics.is_some(),
+            statistics_of: notes.map(|notes| notes.pictures.clone()),
         })
     }
 
     fn text(&self) -> String {
-        let count = self.count.map_or("statistics".to_owned(), |count| format!("{count} pictures"));
-        let statistics = if self.statistics && self.count.is_some() { " and statistics" } else { "" };
+        let what = match (self.count, self.height, self.statistics) {
+            (Some(count), Some(_), true) => format!("{count} pictures and statistics"),
+            (Some(count), Some(_), false) => format!("{count} pictures"),
+            (Some(count), None, _) => format!("statistics of {count} pictures"),
+            (None, ..) => "statistics".to_owned(),
+        };
         let short: String = self.sha256.chars().take(12).collect();
-        format!("{}: {count}{statistics}, sha256 {short}…, labels {}", self.path.display(), self.label_policy)
+        format!("{}: {what}, sha256 {short}…, labels {}", self.path.display(), self.label_policy)
     }
 }
 
@@ -89,11 +98,11 @@ impl Record {
             ("KID", kid, 6),
         ];
         for (name, estimate, digits) in rows {
-            if let Some(Estimate { value, low, high, .. }) = estimate {
-                text.push_str(&format!("{name:<11}{value:.digits$}  [{low:.digits$}, {high:.digits$}]\n"));
+            if let Some(Estimate { value, low, high, covers, .. }) = estimate {
+                text.push_str(&format!("{name:<11}{value:.digits$}  [{low:.digits$}, {high:.digits$}] {covers}\n"));
             }
         }
-        text.push_str("intervals: 95 %, over the draw of the samples\n");
+        text.push_str("intervals: 95 %, over what stands behind them; all else is held fixed\n");
         text
     }
 }
