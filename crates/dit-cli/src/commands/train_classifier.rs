@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use dit_classifier::{Bucket, ClassifierSpec, Error, Training, TrainingOptions, accuracy};
 use dit_data::shard::LatentFolder;
-use dit_files::ensure_writable;
+use dit_files::{ensure_apart, ensure_writable};
 use dit_train::StopRequest;
 use serde::Serialize;
 
@@ -57,6 +57,8 @@ struct Range {
 
 pub fn run(args: &TrainClassifierArgs) -> Result<()> {
     let start = Instant::now();
+    let inputs: Vec<&Path> = std::iter::once(args.data.as_path()).chain(args.validation.as_deref()).collect();
+    ensure_apart(&args.out, &inputs)?;
     ensure_writable(&args.out)?;
     if args.save_every == 0 {
         bail!("--save-every 0: expected the number of steps between two states on disk");
