@@ -75,6 +75,9 @@ impl<'a> Asked<'a> {
 
 fn reference_of(input: &Input<'_>, network: &dyn FeatureNetwork, cache: &Path) -> Result<Gaussian> {
     if let Some(statistics) = &input.statistics {
+        if let Some(notes) = &statistics.notes {
+            notes.check(network)?;
+        }
         return Ok(Gaussian::new(statistics.pooled.mean().copy(), statistics.pooled.covariance().copy())?);
     }
     match input.features(network, Some(cache), BATCH)? {
