@@ -72,5 +72,10 @@ fn what_cannot_be_trained_is_refused() {
     fail(&["--validation", "pictures"], &["pictures"]);
     fail_in(folder.path(), &["train-classifier", "--data", "none", "--out", "c"], &["none"]);
     fail_in(folder.path(), &["train-classifier", "--data", "latents", "--out", "no/c"], &["no"]);
+    fail_in(
+        folder.path(),
+        &["train-classifier", "--data", "latents", "--out", "latents/c"],
+        &["it is the input latents"],
+    );
     assert!(!folder.path().join("c").exists());
 }
