@@ -99,6 +99,11 @@ impl<'a> Lab<'a> {
         Ok(Self { root, binary, folder, reference, reference_sha256, threads })
     }
 
+    /// Whether nothing is drawn.
+    pub fn only_reads(&self) -> bool {
+        self.binary.is_none()
+    }
+
     /// The quality of samples of a checkpoint's file, under the name `name`.
     pub fn samples(&self, name: &str, checkpoint: &Path, draw: &Draw) -> Result<Quality> {
         let subject = self.subject(checkpoint, Some(draw))?;

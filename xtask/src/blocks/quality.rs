@@ -41,9 +41,15 @@ pub fn measure(lab: &Lab<'_>, folder: &Path, name: &str) -> Result<RunQuality> {
     let newest = average_in(newest)?;
     let last = |scale: &f64| lab.samples(&format!("{name}-guidance{scale}"), &newest, &draw(PER_CLASS, *scale));
     let last: Vec<Quality> = GUIDANCE.iter().map(last).collect::<Result<_>>()?;
-    let at = |(step, checkpoint): &(u64, std::path::PathBuf)| -> Result<(u64, Quality)> {
+    let mut over_training = Vec::new();
+    for (step, checkpoint) in &kept {
         let samples = lab.samples(&format!("{name}-step{step}"), &average_in(checkpoint)?, &draw(PER_CLASS_CURVE, 1.0));
-        Ok((*step, samples?))
-    };
-    Ok(RunQuality { last, over_training: kept.iter().map(at).collect::<Result<_>>()? })
+        match samples {
+            Ok(quality) => over_training.push((*step, quality)),
+            // A report of what there is.
+            Err(_) if lab.only_reads() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(RunQuality { last, over_training })
 }
