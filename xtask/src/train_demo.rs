@@ -75,12 +75,17 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         succeed("dit-cli precompute-latents", &mut command)
     })?;
     let recipe = root.join("configs/fashion.toml");
+    let mut more = threads;
     let (run, steps) = match args.steps {
-        Some(steps) => (format!("run-{steps}"), steps),
+        Some(steps) => {
+            // The recipe's warm-up may be longer than a trial.
+            more.push(format!("--set=optim.warmup_steps={}", steps / 40));
+            (format!("run-{steps}"), steps)
+        }
         None => ("run".to_owned(), steps_of(&recipe)?),
     };
     let wanted = Wanted { recipe: &recipe, steps, data: &latents, run: &out.join(run) };
-    let checkpoint = stages.run("train", || train_wanted(&binary, &wanted, &threads))?;
+    let checkpoint = stages.run("train", || train_wanted(&binary, &wanted, &more))?;
     let average = average_in(&checkpoint)?;
     ui::say(format_args!("trained: {}", average.display()));
     if !args.keep && args.steps.is_none() {
