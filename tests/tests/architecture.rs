@@ -15,7 +15,8 @@ fn keys(table: &Table, of: &str) -> BTreeSet<String> {
 
 /// The crates of the drawing, from the top to the bottom, and in a line from left to right.
 fn drawing(text: &str) -> Vec<(usize, &str)> {
-    let block = text.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a drawing of the crates");
+    let block =
+        text.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a drawing of the crates");
     block
         .lines()
         .enumerate()
@@ -31,7 +32,8 @@ fn crates_depend_downward_only_and_each_is_told_about() {
     let text = fs::read_to_string(root().join("docs/architecture.md")).expect("docs/architecture.md");
     let drawn = drawing(&text);
     let place = |name: &str| drawn.iter().position(|(_, other)| *other == name);
-    let mut folders: Vec<_> = fs::read_dir(root().join("crates")).expect("crates").map(|entry| entry.expect("entry").path()).collect();
+    let mut folders: Vec<_> =
+        fs::read_dir(root().join("crates")).expect("crates").map(|entry| entry.expect("entry").path()).collect();
     folders.push(root().join("xtask"));
     for folder in folders {
         let name = folder.file_name().expect("a name").to_str().expect("ASCII").to_owned();

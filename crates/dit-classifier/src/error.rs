@@ -58,11 +58,11 @@ pub enum Error {
 
     /// Reading or writing weights failed.
     #[error(transparent)]
-    Weights(#[from] dit_weights::Error),
+    Weights(Box<dit_weights::Error>),
 
     /// Reading latents failed.
     #[error(transparent)]
-    Data(#[from] dit_data::Error),
+    Data(Box<dit_data::Error>),
 
     /// Noising failed.
     #[error(transparent)]
@@ -80,6 +80,20 @@ pub enum Error {
 impl Error {
     /// Whether a file could not be written, for want of space say, which may pass.
     pub fn is_refused_file(&self) -> bool {
-        matches!(self, Self::Weights(dit_weights::Error::Write(_)))
+        matches!(self, Self::Weights(error) if matches!(**error, dit_weights::Error::Write(_)))
+    }
+}
+
+// Boxed: they would make every result of this crate as large as themselves.
+
+impl From<dit_weights::Error> for Error {
+    fn from(error: dit_weights::Error) -> Self {
+        Self::Weights(Box::new(error))
+    }
+}
+
+impl From<dit_data::Error> for Error {
+    fn from(error: dit_data::Error) -> Self {
+        Self::Data(Box::new(error))
     }
 }
