@@ -6,7 +6,7 @@ use std::{
     io::BufWriter,
     ops::ControlFlow,
     path::Path,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -271,15 +271,22 @@ fn names_or_none(folder: &Path) -> Vec<String> {
     if folder.is_dir() { names(folder) } else { Vec::new() }
 }
 
-#[cfg(unix)]
+/// Sends a signal to our own child.
 #[track_caller]
-fn check_signal(signal: i32) {
+fn send(child: &Child, signal: i32) {
+    // SAFETY: it has not been waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+}
+
+#[track_caller]
+fn check_signals(first: i32, second: Option<i32>) {
     let folder = workplace();
     let run = folder.path().join("run");
     let mut child = start(folder.path(), &begin(&["--out", "run", "--set", "train.steps=100000"]));
     assert!(wait_for(&mut child, &run, 5), "ended before it was interrupted");
-    // SAFETY: our own child, which has not been waited for.
-    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+    send(&child, first);
+    // It may have ended by then, which leaves the number of a process that has not been waited for.
+    second.iter().for_each(|second| send(&child, *second));
     let ran = Ran::from(child.wait_with_output().unwrap());
     assert_eq!(ran.code, Some(130), "{}", ran.stderr);
     for said in ["stopping after this step", "checkpoint: run/checkpoints/step-", "train --out run --resume"] {
@@ -294,16 +301,68 @@ fn check_signal(signal: i32) {
     assert_eq!(steps_of(&run, "checkpoint").pop(), Some(last + 3));
 }
 
-#[cfg(unix)]
 #[test]
 fn ctrl_c_finishes_the_step_and_leaves_a_checkpoint() {
-    check_signal(libc::SIGINT);
+    check_signals(libc::SIGINT, None);
 }
 
-#[cfg(unix)]
 #[test]
-fn sigterm_does_too() {
-    check_signal(libc::SIGTERM);
+fn sigterm_and_sighup_do_too() {
+    check_signals(libc::SIGTERM, None);
+    check_signals(libc::SIGHUP, None);
+}
+
+#[test]
+fn signals_that_come_together_are_one() {
+    check_signals(libc::SIGHUP, Some(libc::SIGTERM));
+    check_signals(libc::SIGINT, Some(libc::SIGINT));
+}
+
+#[test]
+fn a_signal_that_a_run_is_started_to_ignore_stays_ignored() {
+    let folder = workplace();
+    let run = folder.path().join("run");
+    let binary = dit_cli().get_program().to_owned();
+    // As `nohup` does.
+    let mut child = Command::new("sh")
+        .current_dir(folder.path())
+        .args(["-c", r#"trap "" HUP; exec "$0" "$@""#])
+        .arg(binary)
+        .args(begin(&["--out", "run", "--set", "train.steps=100000"]))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert!(wait_for(&mut child, &run, 5), "ended before it was interrupted");
+    send(&child, libc::SIGHUP);
+    let reached = steps_of(&run, "checkpoint").pop().unwrap_or_default();
+    assert!(wait_for(&mut child, &run, reached + 10), "it has ended");
+    send(&child, libc::SIGTERM);
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(130), "{}", ran.stderr);
+}
+
+/// The most memory that a run of two steps took.
+fn peak_memory(folder: &Path, out: &str, recompute: bool, batch_size: usize) -> u64 {
+    let own = [format!("train.checkpoint_activations={recompute}"), format!("train.batch_size={batch_size}")];
+    let keys = ["model.depth=12", "model.hidden=256", "model.patch=1", "train.steps=2", "validation.every=never"];
+    let keys = keys.into_iter().chain(["validation.held_out=none"]).chain(own.iter().map(String::as_str));
+    let sets = keys.flat_map(|key| ["--set", key]);
+    let args: Vec<&str> = begin(&["--out", out, "--json"]).into_iter().chain(sets).collect();
+    let summary: Value = serde_json::from_str(&succeed_in(folder, &args).stdout).unwrap();
+    summary["peak_rss_bytes"].as_u64().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn recomputing_activations_takes_well_below_half_of_their_memory() {
+    let folder = workplace();
+    // What does not depend on activations: a batch of one record has nearly none.
+    let least = peak_memory(folder.path(), "least", true, 1);
+    let [kept, recomputed] = [("kept", false), ("recomputed", true)]
+        .map(|(out, recompute)| peak_memory(folder.path(), out, recompute, 16).saturating_sub(least));
+    eprintln!("activations kept {} MB, recomputed {} MB", kept >> 20, recomputed >> 20);
+    assert!(kept > 100 << 20, "{kept} bytes are too few to tell");
+    assert!(recomputed * 5 < kept * 2, "{recomputed} bytes, {kept} where they are kept");
 }
 
 #[test]
