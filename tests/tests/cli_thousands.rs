@@ -1,8 +1,10 @@
 //! Large runs: they resume where they stopped, and nothing depends on how they were cut.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Stdio, thread, time::Duration};
+use std::{
+    collections::BTreeMap, fs, os::unix::process::ExitStatusExt, path::Path, process::Stdio, thread, time::Duration,
+};
 
-use dit_tests::{dit_cli, succeed_in};
+use dit_tests::{dit_cli, root, succeed_in};
 
 const RUN: [&str; 15] = [
     "sample",
@@ -35,6 +37,7 @@ fn a_killed_run_continues_and_ends_as_one_that_was_not() {
     assert_eq!(expected.len(), 40);
 
     let killed = tempfile::tempdir().unwrap();
+    let mut signals = 0;
     for stop_at in ["000004.png", "000019.png"] {
         let mut child = dit_cli()
             .current_dir(killed.path())
@@ -46,8 +49,9 @@ fn a_killed_run_continues_and_ends_as_one_that_was_not() {
             thread::sleep(Duration::from_millis(1));
         }
         child.kill().unwrap(); // SIGKILL
-        child.wait().unwrap();
+        signals += usize::from(child.wait().unwrap().signal().is_some());
     }
+    assert!(signals > 0, "every run ended before it was killed");
     let ran = succeed_in(killed.path(), &[&RUN[..], &["--npz", "all.npz"]].concat());
     assert!(ran.stderr.contains("pictures were there already"), "{}", ran.stderr);
     let left: BTreeMap<_, _> = pictures(killed.path()).into_iter().filter(|(name, _)| name.ends_with(".png")).collect();
@@ -92,4 +96,33 @@ fn random_labels_are_seeded_and_recorded() {
     let classes = |recipes: &[serde_json::Value]| recipes.iter().map(|r| r["classes"].to_string()).collect::<String>();
     assert_eq!(classes(&a), classes(&again));
     assert_ne!(classes(&a), classes(&b));
+}
+
+#[test]
+fn pictures_of_another_run_are_told_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |class: &str, count: &str| {
+        let sampler = ["sample", "--ckpt", "dit-fashion-demo", "--sampler", "ddim", "--steps", "2"];
+        let pictures = ["--class", class, "--num-samples", count, "--out-dir", "each"];
+        succeed_in(folder.path(), &[&sampler[..], &pictures[..]].concat()).stderr
+    };
+    let told = |stderr: &str| (stderr.contains("made otherwise"), stderr.contains("and stay"));
+    assert_eq!(told(&run("0", "4")), (false, false));
+    let another = run("1", "2");
+    assert!(another.contains("2 pictures were made otherwise, and will be replaced"), "{another}");
+    assert!(another.contains("2 pictures have numbers that this run has not, and stay"), "{another}");
+    assert_eq!(told(&run("1", "2")), (false, true));
+}
+
+#[test]
+fn no_output_replaces_the_weaker_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let weaker = folder.path().join("weaker.safetensors");
+    fs::copy(root().join("weights/demo/dit-fashion.safetensors"), &weaker).unwrap();
+    let before = fs::metadata(&weaker).unwrap().len();
+    let flags = ["sample", "--ckpt", "dit-fashion-demo", "--steps", "2", "--cfg-scale", "1"];
+    let out = ["--autoguidance", "weaker.safetensors", "--latents", "weaker.safetensors"];
+    let refused = dit_cli().current_dir(folder.path()).args([&flags[..], &out[..]].concat()).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(fs::metadata(&weaker).unwrap().len(), before);
 }

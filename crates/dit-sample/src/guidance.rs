@@ -109,6 +109,15 @@ impl Guidance {
             let help = "leave --negative-class out, or --autoguidance";
             return Err(incompatible("autoguidance guides away from a checkpoint, not from a class", help));
         }
+        if self.autoguidance_scale == Some(1.0) {
+            let help = "pass --autoguidance-scale above 1, or leave --autoguidance out";
+            return Err(incompatible("autoguidance has no effect at a scale of 1", help));
+        }
+        // A recipe is JSON, which has no infinity.
+        if self.interval.is_some_and(|ends| ends.iter().any(|end| !end.is_finite())) {
+            let help = "noise levels go from 0.01 to 157; pass --cfg-interval LO,1000 for all from LO on";
+            return Err(incompatible("an interval of guidance has two finite ends", help));
+        }
         let scale = self.autoguidance_scale.unwrap_or(cfg_scale);
         if scale == 1.0 {
             let idle = [

@@ -5,10 +5,15 @@ use std::{
 };
 
 use dit_files::{ensure_folder, ensure_writable};
-use dit_image::{Caption, GRID_COLUMNS, NpzWriter, Picture, grid, read_png, read_recipe, write_animation, write_png};
+use dit_image::{Caption, GRID_COLUMNS, NpzWriter, Picture, grid, read_png, write_animation, write_png};
 use dit_vae::Latents;
 
-use crate::{Batch, Error, Plan, Provenance, Recipe, Shows, latents_file::LatentsWriter, leftovers};
+use crate::{
+    Batch, Error, Plan, Provenance, Shows,
+    folder::{self, in_folder, is_numbered_png},
+    latents_file::LatentsWriter,
+    leftovers,
+};
 
 /// The most bytes of pixels that a grid may show: it is put together in memory.
 const MOST_IN_GRID: u64 = 256 << 20;
@@ -93,13 +98,6 @@ impl OutputPaths {
     }
 }
 
-/// Whether a file is named as the pictures of a folder are.
-fn is_numbered_png(path: &Path) -> bool {
-    let digits =
-        path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.bytes().all(|b| b.is_ascii_digit()));
-    digits && path.extension().is_some_and(|extension| extension == "png")
-}
-
 /// The file that a write to `path` would make or replace.
 fn place(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| {
@@ -138,8 +136,9 @@ pub struct Outputs {
     grid: Vec<Picture>,
     /// Pictures of the animation so far.
     frames: Vec<Picture>,
-    /// Rows of the trajectory so far, one after the other.
+    /// Rows of the trajectory so far, one after the other, each of `columns` pictures.
     rows: Vec<Picture>,
+    columns: usize,
     /// Pictures that were there already.
     found: usize,
     /// Classes of all images of the run, from `first_image` on.
@@ -185,6 +184,7 @@ impl Outputs {
             grid: Vec::new(),
             frames: Vec::new(),
             rows: Vec::new(),
+            columns: 0,
             found: 0,
             classes: plan.classes().to_vec(),
             first_image: plan.first_image(),
@@ -219,19 +219,14 @@ impl Outputs {
         if self.latents.is_some() || self.paths.trajectory.is_some() {
             return Ok(false);
         }
-        let in_dir = |image: u64| dir.join(format!("{image:06}.png"));
-        let is_finished = |image: u64| {
-            let wanted = self.provenance.recipe(batch.first_image, &batch.classes, Shows::Image(image));
-            let found = read_recipe(&in_dir(image)).ok().and_then(|text| Recipe::from_json(&text).ok());
-            wanted.zip(found).is_some_and(|(wanted, found)| wanted.makes_same(&found, image))
-        };
+        let is_finished = |image: u64| folder::is_made_alike(&in_folder(&dir, image), &self.provenance, batch, image);
         if !batch.images().all(is_finished) {
             return Ok(false);
         }
         let mut pictures = Vec::with_capacity(batch.classes.len());
         for image in batch.images() {
             // One that cannot be read after all is made again.
-            let Ok(picture) = read_png(&in_dir(image)) else { return Ok(false) };
+            let Ok(picture) = read_png(&in_folder(&dir, image)) else { return Ok(false) };
             pictures.push(picture);
         }
         for (image, picture) in batch.images().zip(pictures) {
@@ -244,6 +239,7 @@ impl Outputs {
     /// Takes the states that a batch's walk went through, each (N, C, H, W) decoded: `columns` lists, N pictures each.
     pub(crate) fn push_trajectory(&mut self, columns: &[Vec<Picture>]) {
         let images = columns.first().map_or(0, Vec::len);
+        self.columns = columns.len();
         for image in 0..images {
             self.rows.extend(columns.iter().filter_map(|column| column.get(image).cloned()));
         }
@@ -274,7 +270,7 @@ impl Outputs {
             (Some(path), Shows::Image(shown)) if shown == image => Some(path.clone()),
             _ => None,
         };
-        let in_dir = self.paths.dir.as_ref().map(|dir| dir.join(format!("{image:06}.png")));
+        let in_dir = self.paths.dir.as_ref().map(|dir| in_folder(dir, image));
         for path in [in_dir, shown].into_iter().flatten() {
             let class = batch.classes.get(image.saturating_sub(batch.first_image) as usize).copied();
             let caption = self.caption(batch.first_image, &batch.classes, Shows::Image(image), class);
@@ -398,8 +394,9 @@ impl Outputs {
 
     fn write_trajectory(&self) -> Result<bool, Error> {
         let (Some(path), false) = (&self.paths.trajectory, self.rows.is_empty()) else { return Ok(false) };
-        let columns = NonZeroUsize::new(self.rows.len() / self.taken.max(1)).unwrap_or(GRID_COLUMNS);
-        let description = format!("{} walks from noise, {}", self.taken, self.provenance.checkpoint.name);
+        let columns = NonZeroUsize::new(self.columns).unwrap_or(GRID_COLUMNS);
+        let description =
+            format!("{} walks from noise, {}", self.rows.len() / columns.get(), self.provenance.checkpoint.name);
         let caption = Caption::default().with_software(self.provenance.software.clone()).with_description(description);
         write_png(path, &grid(&self.rows, columns)?, &caption)?;
         Ok(true)

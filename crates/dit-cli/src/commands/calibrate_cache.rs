@@ -7,7 +7,7 @@ use dit_catalog::Kind;
 use dit_classes::ClassNames;
 use dit_diffusion::SeededNoise;
 use dit_model::Dit;
-use dit_sample::{CfgChannels, Pipeline, Plan, SamplerKind, Settings};
+use dit_sample::{CfgChannels, Pipeline, Plan, SamplerKind, Settings, batch_size_that_fits};
 use dit_weights::{Checkpoint, OpenOptions};
 use serde::Serialize;
 use tch::{Kind as Element, Tensor};
@@ -60,10 +60,12 @@ pub fn run(args: &CalibrateCacheArgs) -> Result<()> {
         process: Some(checkpoint.process()),
         ..Settings::default()
     };
+    let memory = machine::memory_for_batches(device);
+    let batch_size = batch_size_that_fits(config, base.precision, base.cfg_scale != 1.0, memory);
     let pipeline = Pipeline::new(Dit::load(&checkpoint, device, Element::Float)?, None)?;
     let sample = |factor: f64| -> Result<(Tensor, f64, f64)> {
         let settings = Settings { cache: factor, ..base.clone() };
-        let plan = Plan::new(config, settings, 0, classes.clone(), classes.len())?;
+        let plan = Plan::new(config, settings, 0, classes.clone(), batch_size)?;
         let (before, noise) = (pipeline.cache_report(), SeededNoise::new(args.seed));
         let start = Instant::now();
         let mut latents = Vec::new();

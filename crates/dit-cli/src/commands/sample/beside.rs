@@ -1,6 +1,9 @@
 //! What a request may bring beside checkpoint and codec: a weaker checkpoint, a classifier, a picture.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 use dit_catalog::Kind;
@@ -33,6 +36,7 @@ impl Beside {
                     Library::discover()?.locate(text, Kind::Dit).with_context(|| request.hint("--autoguidance"))?;
                 let checkpoint = Checkpoint::open(&at.path, &at.options).context("--autoguidance")?;
                 plan.check_weaker(&checkpoint.process())?;
+                check_weakers_codec(&at, &files.dit_at)?;
                 Some((checkpoint, at))
             }
             None => None,
@@ -52,6 +56,11 @@ impl Beside {
             (None, _) => None,
         };
         Ok(Self { weaker, classifier, init })
+    }
+
+    /// The weaker checkpoint's files, which no output may replace.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.weaker.iter().flat_map(|(checkpoint, _)| checkpoint.files()).map(PathBuf::as_path)
     }
 
     pub fn weaker_source(&self) -> Result<Option<Source>> {
@@ -86,6 +95,19 @@ impl Beside {
             pipeline = pipeline.with_init(latents)?;
         }
         Ok(pipeline)
+    }
+}
+
+/// Where the manifest says which codec either knows, they must know the same.
+fn check_weakers_codec(weaker: &Located, dit: &Located) -> Result<()> {
+    match (&weaker.pairs_with, &dit.pairs_with) {
+        (Some(weakers), Some(vae)) if weakers != vae => bail!(
+            "--autoguidance {}: its latents are those of {weakers}, and {}'s those of {vae}\n  \
+             help: take a weaker checkpoint of the same latents",
+            weaker.name,
+            dit.name
+        ),
+        _ => Ok(()),
     }
 }
 

@@ -20,8 +20,8 @@ use dit_config::DitConfig;
 use dit_diffusion::{Noise, ReplayedNoise, SeededNoise};
 use dit_model::Dit;
 use dit_sample::{
-    CfgChannels, Kept, OutputPaths, Outputs, Pipeline, Plan, Precision, Provenance, Settings, SharedOutputs, Source,
-    Timings, batch_size_that_fits,
+    CfgChannels, Kept, Others, OutputPaths, Outputs, Pipeline, Plan, Precision, Provenance, Settings, SharedOutputs,
+    Source, Timings, batch_size_that_fits,
 };
 use dit_vae::AutoencoderKl;
 use dit_weights::{Checkpoint, SafetensorsFile, TensorSource, VaeCheckpoint, sha256_of, to_tensor};
@@ -74,7 +74,8 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     plan.check_noise(config, &*noise)?;
     let picture_size = files.picture_size();
     let beside = Beside::open(&request, &files, &plan)?;
-    request.outputs.check(&plan, picture_size, request.shows, &files.inputs(&request))?;
+    let inputs = files.inputs(&request).into_iter().chain(beside.files()).collect::<Vec<_>>();
+    request.outputs.check(&plan, picture_size, request.shows, &inputs)?;
 
     let provenance = Provenance {
         software: SOFTWARE.to_owned(),
@@ -96,7 +97,7 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     let pipeline = beside.join(pipeline, device, plan.settings().precision)?;
     let seconds_load = start.elapsed().as_secs_f64();
     tracing::info!(seconds = seconds_load, precision = plan.settings().precision.name(), "weights are loaded");
-    say_replaced(&request.outputs);
+    say_replaced(&request.outputs, &plan, &provenance);
 
     let labels: BTreeMap<u32, String> =
         plan.classes().iter().filter_map(|&class| Some((class, names.name(class)?.to_owned()))).collect();
@@ -279,10 +280,18 @@ fn say_translation(args: &SampleArgs, settings: &Settings, config: &DitConfig) {
 }
 
 /// Files that the run will replace are named before it begins.
-fn say_replaced(outputs: &OutputPaths) {
+fn say_replaced(outputs: &OutputPaths, plan: &Plan, provenance: &Provenance) {
     let files = [&outputs.png, &outputs.npz, &outputs.latents, &outputs.animation, &outputs.trajectory];
     for path in files.into_iter().flatten().filter(|path| path.exists()) {
         say(format_args!("{} exists and will be replaced", path.display()));
+    }
+    let Some(dir) = &outputs.dir else { return };
+    let Others { replaced, kept } = Others::find(dir, plan, provenance);
+    if replaced > 0 {
+        say(format_args!("{}: {replaced} pictures were made otherwise, and will be replaced", dir.display()));
+    }
+    if kept > 0 {
+        say(format_args!("{}: {kept} pictures have numbers that this run has not, and stay", dir.display()));
     }
 }
 
