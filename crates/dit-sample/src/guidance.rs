@@ -128,8 +128,7 @@ impl Guidance {
             ];
             if let Some((_, flag)) = idle.iter().find(|(given, _)| *given) {
                 let what = format!("{flag} has no effect at a guidance scale of 1");
-                let of = if self.autoguidance_scale.is_some() { "--autoguidance-scale" } else { "--cfg-scale" };
-                return Err(incompatible(&what, &format!("pass {of} above 1 with it, or leave {flag} out")));
+                return Err(incompatible(&what, &format!("pass --cfg-scale above 1 with it, or leave {flag} out")));
             }
         }
         let mut over_walk = GuidanceScale::constant(scale)?.shaped(self.schedule.shape(), schedule);
