@@ -80,6 +80,15 @@ impl Interpolation {
         }
     }
 
+    /// The same way in another number of pictures.
+    #[must_use]
+    pub fn with_frames(self, frames: u32) -> Self {
+        match self {
+            Self::Classes { from, to, .. } => Self::Classes { from, to, frames },
+            Self::Seeds { to, .. } => Self::Seeds { to, frames },
+        }
+    }
+
     /// How far image `image` is on the way: 0 to 1.
     pub(crate) fn share(&self, image: u64) -> f64 {
         let last = self.frames().saturating_sub(1).max(1);

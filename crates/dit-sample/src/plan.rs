@@ -79,7 +79,7 @@ impl Plan {
             Start::Inverted { .. } | Start::Noise | Start::Noised { .. } => None,
         };
         let scale = settings.guidance.scale(settings.cfg_scale, &training)?;
-        check_options(config, &settings, classes.len())?;
+        check_options(config, &settings, first_image..first_image + classes.len() as u64)?;
         let plan = Self { settings, process, schedule, first_image, classes, batch_size, scale, inversion };
         plan.solver()?;
         Ok(plan)
@@ -204,7 +204,7 @@ fn process(config: &DitConfig, settings: &Settings) -> Result<Process, Error> {
 }
 
 /// What does not depend on the schedule.
-fn check_options(config: &DitConfig, settings: &Settings, images: usize) -> Result<(), Error> {
+fn check_options(config: &DitConfig, settings: &Settings, images: Range<u64>) -> Result<(), Error> {
     let Settings { sampler, guidance, start, interpolate, cache, .. } = settings;
     let incompatible = |what: &str, help: String| Err(Error::Incompatible { what: what.to_owned(), help });
     let class = |class: u32| match (class as usize) < config.num_classes {
@@ -238,9 +238,15 @@ fn check_options(config: &DitConfig, settings: &Settings, images: usize) -> Resu
         }
     }
     let Some(interpolation) = interpolate else { return Ok(()) };
-    if images != interpolation.frames() as usize || images < 2 {
-        let what = format!("{images} pictures of an interpolation of {} frames", interpolation.frames());
+    let frames = interpolation.frames();
+    if frames < 2 {
+        let what = format!("an interpolation of {frames} pictures leads nowhere");
         return incompatible(&what, "pass --frames with 2 or more".to_owned());
+    }
+    // A batch of it may be sampled alone, as a recipe does.
+    if images.end > u64::from(frames) {
+        let what = format!("pictures {} to {} of an interpolation of {frames}", images.start, images.end - 1);
+        return incompatible(&what, format!("sample pictures 0 to {}", frames - 1));
     }
     match *interpolation {
         Interpolation::Classes { from, to, .. } => class(from).and(class(to))?,
@@ -265,5 +271,32 @@ pub(crate) fn latent_shape(config: &DitConfig) -> LatentShape {
         channels: config.in_channels as u32,
         height: config.latent.height as u32,
         width: config.latent.width as u32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_strip(frames: u32, first_image: u64, images: usize, refused: Option<&str>) {
+        let config = "DiT-S/8".parse::<DitConfig>().unwrap();
+        let interpolate = Some(Interpolation::Classes { from: 1, to: 2, frames });
+        let settings = Settings { interpolate, ..Settings::default() };
+        match (Plan::new(&config, settings, first_image, vec![1; images], 4), refused) {
+            (Ok(plan), None) => assert_eq!(plan.first_image(), first_image),
+            (Err(error), Some(text)) => assert!(error.to_string().contains(text), "'{error}' lacks '{text}'"),
+            (plan, _) => panic!("{plan:?}, expected {refused:?}"),
+        }
+    }
+
+    #[test]
+    fn a_strip_is_sampled_whole_or_in_part_and_not_beyond() {
+        check_strip(9, 0, 9, None);
+        check_strip(9, 4, 4, None);
+        check_strip(9, 8, 1, None);
+        check_strip(9, 8, 2, Some("pictures 8 to 9 of an interpolation of 9"));
+        check_strip(9, 9, 1, Some("pictures 9 to 9"));
+        check_strip(1, 0, 1, Some("--frames with 2 or more"));
     }
 }
