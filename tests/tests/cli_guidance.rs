@@ -113,6 +113,119 @@ fn strips_begin_and_end_where_they_should() {
 }
 
 #[test]
+fn every_picture_of_a_strip_repeats_itself_in_any_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let read = |name: &str| fs::read(at.join(name)).unwrap();
+    let classifier = classifier();
+    let classes = ["--interpolate", "classes", "7,9", "--batch-size", "2", "--classifier", &classifier];
+    let seeds = ["--interpolate", "seeds", "1,2", "--batch-size", "2", "--class", "3"];
+    for (dir, flags) in [("classes", &classes[..]), ("seeds", &seeds[..])] {
+        succeed_in(at, &quick(&[flags, &["--frames", "5", "--out-dir", dir, "--out", "strip.png"]].concat()));
+        for frame in 0..5 {
+            let original = format!("{dir}/{frame:06}.png");
+            succeed_in(at, &["sample", "--from-png", &original, "--out", "again.png"]);
+            assert!(read("again.png") == read(&original), "{original}");
+        }
+        succeed_in(at, &["sample", "--from-png", "strip.png", "--out", "again.png"]);
+        assert!(read("again.png") == read("strip.png"), "{dir}");
+        let last = format!("{dir}/000004.png");
+        let again = format!("{dir}-again");
+        succeed_in(at, &["sample", "--from-png", &last, "--out-dir", &again]);
+        let names: Vec<_> = fs::read_dir(at.join(&again)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, [last.rsplit('/').next().unwrap()], "the last batch has one picture");
+        assert!(read(&last) == read(&format!("{again}/{}", names[0].display())), "{last}");
+        // Another number of pictures: the whole strip anew.
+        let shorter = latents(at, &[flags, &["--frames", "3"]].concat());
+        succeed_in(at, &["sample", "--from-png", &last, "--frames", "3", "--batch-size", "2", "--latents", "l"]);
+        assert_eq!(read_tensor(&at.join("l"), "latents"), shorter, "{dir}");
+    }
+    let again = ["sample", "--from-png", "classes/000003.png", "--frames", "3", "--class", "2"];
+    fail_in(at, &again, &["from class to class", "leave --class out"]);
+    fail_in(at, &["sample", "--from-png", "seeds/000001.png", "--noise", "n"], &["--noise has no place in a strip"]);
+    // Pictures of another class are no strip; the class of a strip between seeds is that of the picture.
+    let ran = succeed_in(at, &["sample", "--from-png", "seeds/000003.png", "--class", "6", "--latents", "l"]);
+    assert!(ran.stderr.contains("not the strip"), "{}", ran.stderr);
+    assert_eq!(read_tensor(&at.join("l"), "latents"), latents(at, &["--class", "6", "--seed", "1"]));
+    succeed_in(at, &quick(&["--class", "0,4", "--out-dir", "two"]));
+    let between = ["--interpolate", "seeds", "1,2", "--frames", "2"];
+    succeed_in(at, &[&["sample", "--from-png", "two/000001.png", "--latents", "l"], &between[..]].concat());
+    let found = read_tensor(&at.join("l"), "latents");
+    assert_eq!(found, latents(at, &[&between[..], &["--class", "4"]].concat()));
+}
+
+#[test]
+fn other_pictures_by_a_recipe_are_guided_as_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let demo = root().join("weights/demo/dit-fashion.safetensors").display().to_string();
+    let classifier = classifier();
+    succeed_in(at, &quick(&["--class", "7", "--out", "shoe.png"]));
+    let guided = ["--cfg-interval", "0.3,5", "--cfg-schedule", "cosine", "--cfg-rescale", "0.7", "--cache", "0.3"];
+    let one = &["--class", "5"][..];
+    for (flags, images) in [
+        (&guided[..], one),
+        (&guided, &["--class", "5,8", "--num-samples", "2", "--labels", "random"]),
+        (&["--negative-class", "Sneaker", "--init", "shoe.png", "--strength", "0.5"], one),
+        (&["--classifier", &classifier, "--classifier-scale", "2"], one),
+        (&["--autoguidance", &demo, "--autoguidance-scale", "3"], one),
+        (&["--init", "shoe.png", "--invert", "--init-class", "7"], one),
+    ] {
+        succeed_in(at, &quick(&[flags, &["--class", "3", "--out", "a.png"]].concat()));
+        succeed_in(at, &[&["sample", "--from-png", "a.png", "--out", "b.png"], images].concat());
+        succeed_in(at, &quick(&[flags, images, &["--out", "c.png"]].concat()));
+        let read = |name: &str| fs::read(at.join(name)).unwrap();
+        assert!(read("b.png") == read("c.png"), "{flags:?} {images:?}");
+    }
+}
+
+#[test]
+fn flags_that_the_recipe_has_no_use_for_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let classifier = classifier();
+    let z = Tensor::zeros([1, 4, 8, 8], (tch::Kind::Float, tch::Device::Cpu)) + 0.5;
+    Tensor::write_safetensors(&[("z", z)], at.join("z.safetensors")).unwrap();
+    succeed_in(at, &quick(&["--class", "3", "--out", "plain.png"]));
+    succeed_in(at, &quick(&["--class", "3", "--noise", "z.safetensors", "--out", "replayed.png"]));
+    succeed_in(at, &quick(&["--class", "3", "--classifier", &classifier, "--out", "classifier.png"]));
+    succeed_in(at, &quick(&["--class", "3", "--init", "plain.png", "--out", "edited.png"]));
+    succeed_in(at, &quick(&["--class", "3", "--init", "plain.png", "--invert", "--out", "inverted.png"]));
+    let check = |recipe: &str, more: &[&str], expected: &[&str]| {
+        let run = [&["sample", "--from-png", recipe, "--out", "x.png"], more].concat();
+        match expected {
+            [] => drop(succeed_in(at, &run)),
+            _ => drop(fail_in(at, &run, expected)),
+        }
+    };
+    let neither = "which the recipe of the PNG does not have either";
+    for (flag, other) in [
+        (&["--classifier-scale", "5"][..], "--classifier"),
+        (&["--autoguidance-scale", "5"], "--autoguidance"),
+        (&["--strength", "0.5"], "--init"),
+        (&["--invert", "--init-class", "3"], "--init"),
+        (&["--frames", "5"], "--interpolate"),
+    ] {
+        let without = format!("{} has no effect without {other}", flag[0]);
+        check("plain.png", flag, &[&without, neither]);
+        check("plain.png", &[flag, &["--class", "4"]].concat(), &[&without, neither]);
+    }
+    check("edited.png", &["--init-class", "3"], &["--init-class has no effect without --invert", neither]);
+    check("edited.png", &["--classifier-scale", "5"], &["--classifier-scale has no effect", neither]);
+    check("plain.png", &["--labels", "random"], &["--labels needs --class"]);
+    check("plain.png", &["--num-samples", "2"], &["--num-samples needs --class"]);
+    check("inverted.png", &["--seed", "3"], &["--seed has no effect with --invert"]);
+    check("inverted.png", &["--class", "4", "--num-samples", "2"], &["--num-samples", "would be the same"]);
+    check("edited.png", &["--interpolate", "classes", "1,2"], &["not from a picture"]);
+    check("replayed.png", &["--interpolate", "classes", "1,2"], &["z.safetensors", "leave --from-png out"]);
+    check("classifier.png", &["--classifier-scale", "5"], &[]);
+    check("edited.png", &["--strength", "0.2"], &[]);
+    check("edited.png", &["--invert"], &[]);
+    check("inverted.png", &["--init-class", "4", "--class", "5"], &[]);
+    check("plain.png", &["--interpolate", "classes", "1,2", "--frames", "2"], &[]);
+}
+
+#[test]
 fn what_does_not_go_together_is_refused_with_what_does() {
     let folder = tempfile::tempdir().unwrap();
     let classifier = classifier();
@@ -146,12 +259,13 @@ fn what_does_not_go_together_is_refused_with_what_does() {
     fail(&["--interpolate", "seeds", "1,2", "--class", "3", "--seed", "1"], &["--seed out"]);
     fail(&["--interpolate", "classes", "1,2", "--init", "p.png"], &["not from a picture"]);
     fail(&["--frames", "3"], &["--interpolate"]);
+    fail(&["--interpolate", "classes", "1,2", "--frames", "4000000000"], &["--frames 4000000000", "at most 100000000"]);
     fail(&["--cache", "often"], &["`off` or a factor"]);
     fail(&["--cache", "-1"], &["--cache -1"]);
     fail(&["--animate", "a.gif"], &["a.gif", "animated PNG", "name it a.png"]);
     fail(&["--cfg-scale", "1", "--cfg-channels", "all"], &["--cfg-channels has no effect", "--cfg-scale above 1"]);
     let same = ["--autoguidance", &demo, "--autoguidance-scale", "1", "--cfg-rescale", "0.5"];
-    fail(&same, &["--cfg-rescale has no effect", "--autoguidance-scale above 1"]);
+    fail(&same, &["autoguidance has no effect at a scale of 1", "--autoguidance-scale above 1"]);
     fail(&["--init", "p.png", "--invert", "--seed", "3"], &["--seed has no effect with --invert", "leave --seed out"]);
     fail(&["--init", "p.png", "--invert", "--noise", "n"], &["--noise has no effect with --invert"]);
     fail(&["--init", "p.png", "--invert", "--num-samples", "2"], &["--num-samples", "would be the same"]);

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use dit_classes::ClassNames;
-use dit_sample::{CfgSchedule, Guidance, Interpolation, Recipe, Start};
+use dit_sample::{CfgSchedule, Guidance, Interpolation, MOST_IMAGES, Recipe, Settings, Start};
 
-use crate::args::{CfgScheduleArg, SampleArgs};
+use crate::{
+    args::{CfgScheduleArg, SampleArgs},
+    speak::say,
+};
 
 const DEFAULT_AUTOGUIDANCE_SCALE: f64 = 2.0;
 const DEFAULT_CLASSIFIER_SCALE: f64 = 1.0;
@@ -32,7 +35,7 @@ pub struct Options {
 
 /// From where to where.
 enum Way {
-    /// As the recipe has it.
+    /// As the recipe has it, perhaps in another number of pictures.
     Repeated(Interpolation),
     /// Two classes, ids or names.
     Classes {
@@ -46,8 +49,9 @@ enum Way {
 }
 
 impl Options {
+    /// What is typed, else what the recipe has.
     pub fn from_args(args: &SampleArgs, old: Option<&Recipe>) -> Result<Self> {
-        check_pairs(args)?;
+        check_pairs(args, old)?;
         let settings = old.map(|recipe| &recipe.settings);
         let mut guidance = settings.map(|settings| settings.guidance.clone()).unwrap_or_default();
         if let Some(text) = &args.cfg_interval {
@@ -75,7 +79,10 @@ impl Options {
         );
         let path = |source: Option<&dit_sample::Source>| source.map(|source| PathBuf::from(&source.name));
         let init = args.init.clone().or(path(old.and_then(|recipe| recipe.init.as_ref())));
-        let interpolate = way(args)?.or(settings.and_then(|settings| settings.interpolate).map(Way::Repeated));
+        let interpolate = way(args, settings.and_then(|settings| settings.interpolate))?;
+        if interpolate.is_some() {
+            check_strip(args)?;
+        }
         Ok(Self {
             weaker: args.autoguidance.clone().or(old.and_then(|recipe| Some(recipe.weaker.as_ref()?.name.clone()))),
             classifier: args.classifier.clone().or(path(old.and_then(|recipe| recipe.classifier.as_ref()))),
@@ -95,6 +102,11 @@ impl Options {
             init_class: args.init_class.clone(),
             interpolate,
         })
+    }
+
+    /// Whether the pictures lead from one to another.
+    pub fn is_strip(&self) -> bool {
+        self.interpolate.is_some()
     }
 
     pub fn guidance(&self, names: &ClassNames) -> Result<Guidance> {
@@ -126,23 +138,30 @@ impl Options {
     }
 }
 
-/// Flags that mean nothing without another.
-fn check_pairs(args: &SampleArgs) -> Result<()> {
-    let again = args.from_png.is_some();
+/// Flags that mean nothing without another, typed or the recipe's.
+fn check_pairs(args: &SampleArgs, old: Option<&Recipe>) -> Result<()> {
+    let old = old.map(|recipe| &recipe.settings);
+    let has = |part: fn(&Settings) -> bool| old.is_some_and(part);
+    let weaker = args.autoguidance.is_some() || has(|old| old.guidance.autoguidance_scale.is_some());
+    let classifier = args.classifier.is_some() || has(|old| old.guidance.classifier_scale.is_some());
+    let init = args.init.is_some() || has(|old| old.start.needs_picture());
+    let inverted = args.invert || has(|old| matches!(old.start, Start::Inverted { .. }));
+    let strip = args.interpolate.is_some() || has(|old| old.interpolate.is_some());
     let needs = [
-        (args.autoguidance_scale.is_some(), "--autoguidance-scale", args.autoguidance.is_some(), "--autoguidance"),
-        (args.classifier_scale.is_some(), "--classifier-scale", args.classifier.is_some(), "--classifier"),
-        (args.strength.is_some(), "--strength", args.init.is_some(), "--init"),
-        (args.invert, "--invert", args.init.is_some(), "--init"),
-        (args.init_class.is_some(), "--init-class", args.invert, "--invert"),
-        (args.frames.is_some(), "--frames", args.interpolate.is_some(), "--interpolate"),
+        (args.autoguidance_scale.is_some(), "--autoguidance-scale", weaker, "--autoguidance"),
+        (args.classifier_scale.is_some(), "--classifier-scale", classifier, "--classifier"),
+        (args.strength.is_some(), "--strength", init, "--init"),
+        (args.invert, "--invert", init, "--init"),
+        (args.init_class.is_some(), "--init-class", inverted, "--invert"),
+        (args.frames.is_some(), "--frames", strip, "--interpolate"),
     ];
     for (given, flag, there, other) in needs {
-        if given && !there && !again {
-            bail!("{flag} has no effect without {other}; pass both, or neither");
+        if given && !there {
+            let nor = if old.is_some() { ", which the recipe of the PNG does not have either" } else { "" };
+            bail!("{flag} has no effect without {other}{nor}; pass both, or neither");
         }
     }
-    if args.invert {
+    if inverted {
         let unused = [
             (args.seed.is_some(), "--seed", "the noise is what the flow makes of the picture"),
             (args.noise.is_some(), "--noise", "the noise is what the flow makes of the picture"),
@@ -158,17 +177,22 @@ fn check_pairs(args: &SampleArgs) -> Result<()> {
             );
         }
     }
-    if args.interpolate.is_some() {
-        let unused = [
-            (args.num_samples.is_some(), "--num-samples", "--frames"),
-            (args.labels.is_some(), "--labels", "--interpolate"),
-            (args.noise.is_some(), "--noise", "--interpolate"),
-        ];
-        if let Some((_, flag, choice)) = unused.iter().find(|(given, ..)| *given) {
-            bail!("{flag} has no place in a strip from one picture to another; use {choice} alone");
-        }
-    }
     Ok(())
+}
+
+/// Flags that have no place in a strip.
+fn check_strip(args: &SampleArgs) -> Result<()> {
+    let unused = [
+        (args.num_samples.is_some(), "--num-samples", "--frames"),
+        (args.labels.is_some(), "--labels", "--interpolate"),
+        (args.noise.is_some(), "--noise", "--interpolate"),
+    ];
+    match unused.iter().find(|(given, ..)| *given) {
+        Some((_, flag, choice)) => {
+            bail!("{flag} has no place in a strip from one picture to another; use {choice} alone")
+        }
+        None => Ok(()),
+    }
 }
 
 fn interval(text: &str) -> Result<[f64; 2]> {
@@ -193,10 +217,13 @@ fn start(args: &SampleArgs, old: Start, has_picture: bool) -> Start {
     }
 }
 
-fn way(args: &SampleArgs) -> Result<Option<Way>> {
+fn way(args: &SampleArgs, old: Option<Interpolation>) -> Result<Option<Way>> {
     let frames = args.frames.unwrap_or(DEFAULT_FRAMES);
+    if frames as usize > MOST_IMAGES {
+        bail!("--frames {frames}: at most {MOST_IMAGES} pictures can be sampled in one run");
+    }
     match args.interpolate.as_deref() {
-        None => Ok(None),
+        None => old.map_or(Ok(None), |old| repeated(args, old)),
         Some([what, list]) if what == "classes" && args.class.is_none() => {
             Ok(Some(Way::Classes { list: list.clone(), frames }))
         }
@@ -206,6 +233,26 @@ fn way(args: &SampleArgs) -> Result<Option<Way>> {
             Ok(Some(Way::Seeds { to, frames }))
         }
         Some(other) => bail!("--interpolate {}: expected `classes A,B` or `seeds A,B`", other.join(" ")),
+    }
+}
+
+/// The recipe's strip, unless pictures of other classes are asked for.
+fn repeated(args: &SampleArgs, old: Interpolation) -> Result<Option<Way>> {
+    match (old, args.frames, &args.class) {
+        (_, None, None) => Ok(Some(Way::Repeated(old))),
+        (_, Some(frames), None) | (Interpolation::Seeds { .. }, Some(frames), Some(_)) => {
+            Ok(Some(Way::Repeated(old.with_frames(frames))))
+        }
+        (Interpolation::Classes { .. }, Some(_), Some(_)) => bail!(
+            "--frames: the strip of the PNG's recipe leads from class to class, so --class has no place in it\n  \
+             help: leave --class out, or pass --interpolate"
+        ),
+        (_, None, Some(_)) => {
+            say(format_args!(
+                "--class: pictures of their own, not the strip of the PNG's recipe; for a strip pass --interpolate"
+            ));
+            Ok(None)
+        }
     }
 }
 

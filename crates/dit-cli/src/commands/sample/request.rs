@@ -1,6 +1,6 @@
 //! What was typed, completed by a PNG's recipe and by defaults.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::{Result, bail};
 use dit_classes::ClassNames;
@@ -55,6 +55,8 @@ pub struct Request {
     precision: Option<Precision>,
     /// The recipe that is repeated.
     recipe: Option<Recipe>,
+    /// Other images than the recipe's are asked for.
+    new_images: bool,
     /// Which of the recipe's files the user replaced: their hashes need not be the recipe's.
     replaced: Replaced,
 }
@@ -77,7 +79,7 @@ impl Request {
         };
         let old = recipe.as_ref();
         let settings = old.map(|recipe| &recipe.settings);
-        // Other images than the recipe's: its batch, and what it showed of it, no longer hold.
+        // Other images than the recipe's: its batch, and what it showed of it, no longer hold. All else does.
         let new_images = args.class.is_some()
             || args.num_samples.is_some()
             || args.labels.is_some()
@@ -97,15 +99,27 @@ impl Request {
                 noise.unwrap_or_default().display()
             );
         }
-        if args.num_samples.is_some() && old.is_some() && args.class.is_none() {
-            bail!("--num-samples needs --class where --from-png gives the pictures");
+        if old.is_some() && args.class.is_none() {
+            let flags = [(args.num_samples.is_some(), "--num-samples"), (args.labels.is_some(), "--labels")];
+            if let Some((_, flag)) = flags.iter().find(|(given, _)| *given) {
+                bail!("{flag} needs --class where --from-png gives the pictures");
+            }
         }
-        let options = Options::from_args(args, kept)?;
+        let options = Options::from_args(args, old)?;
+        if let (true, Some(noise)) = (options.is_strip(), &noise) {
+            bail!(
+                "a strip from one picture to another has its own noise, and the recipe of the PNG replays {}\n  \
+                 help: leave --from-png out, or --interpolate",
+                noise.display()
+            );
+        }
+        let labels = args.labels.map(label_policy).or(old.map(|recipe| recipe.labels));
         Ok(Self {
             weaker: options.weaker.clone(),
             classifier: options.classifier.clone(),
             init: options.init.clone(),
-            labels: args.labels.map_or(old.map_or(LabelPolicy::Balanced, |recipe| recipe.labels), label_policy),
+            // The classes of a strip are not chosen from a list.
+            labels: labels.filter(|_| !options.is_strip()).unwrap_or_default(),
             checkpoint: args.ckpt.clone().or(old.map(|recipe| recipe.checkpoint.name.clone())),
             opened_as: OpenedAs {
                 model: args.model.clone().or(old.and_then(|recipe| recipe.opened_as.model.clone())),
@@ -152,20 +166,23 @@ impl Request {
                 classifier: args.classifier.is_some(),
                 init: args.init.is_some(),
             },
+            new_images,
             recipe,
         })
     }
 
     /// One class for each image.
     pub fn classes(&self, names: &ClassNames) -> Result<Vec<u32>> {
+        if let (Some(recipe), false) = (&self.recipe, self.new_images) {
+            return Ok(recipe.classes.clone());
+        }
         if let Some(interpolation) = self.options.interpolation(names)? {
             return self.classes_on_the_way(interpolation, names);
         }
-        let listed = match (&self.class_list, &self.recipe) {
-            (Some(list), _) => names.parse_list(list)?,
-            (None, Some(recipe)) => return Ok(recipe.classes.clone()),
-            (None, None) if names.len() == 1000 => ORIGINAL_CLASSES.to_vec(),
-            (None, None) => (0..names.len()).collect(),
+        let listed = match &self.class_list {
+            Some(list) => names.parse_list(list)?,
+            None if names.len() == 1000 => ORIGINAL_CLASSES.to_vec(),
+            None => (0..names.len()).collect(),
         };
         let count = listed.len().saturating_mul(self.num_samples);
         if count > MOST_IMAGES {
@@ -184,7 +201,7 @@ impl Request {
             Interpolation::Seeds { .. } => {
                 let listed = match (&self.class_list, &self.recipe) {
                     (Some(list), _) => names.parse_list(list)?,
-                    (None, Some(recipe)) => recipe.classes.iter().copied().take(1).collect(),
+                    (None, Some(recipe)) => shown_classes(recipe),
                     (None, None) => Vec::new(),
                 };
                 match listed[..] {
@@ -322,6 +339,17 @@ fn label_policy(labels: LabelsArg) -> LabelPolicy {
         LabelsArg::Balanced => LabelPolicy::Balanced,
         LabelsArg::Random => LabelPolicy::Random,
     }
+}
+
+/// The different classes that are seen on a recipe's file.
+fn shown_classes(recipe: &Recipe) -> Vec<u32> {
+    let (skipped, count) = match recipe.shows {
+        Shows::Grid => (0, usize::MAX),
+        Shows::First(count) => (0, count as usize),
+        Shows::Image(image) => (image.saturating_sub(recipe.first_image) as usize, 1),
+    };
+    let shown: BTreeSet<u32> = recipe.classes.iter().copied().skip(skipped).take(count).collect();
+    shown.into_iter().collect()
 }
 
 fn sampler(args: &SampleArgs, old: Option<&Settings>) -> Result<SamplerKind> {
