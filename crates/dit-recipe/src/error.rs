@@ -9,7 +9,7 @@ pub enum Error {
     Recipe(Vec<Problem>),
 
     /// The recipe and the data do not go together.
-    #[error("the recipe does not fit the data: {}", .0.join("; "))]
+    #[error("the recipe does not fit the data: {}\n  help: leave these keys out, and they are taken from the data", .0.join("; "))]
     Data(Vec<String>),
 
     /// The run does not fit into memory.

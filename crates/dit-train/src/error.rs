@@ -30,7 +30,7 @@ pub enum TrainError {
     },
     /// The recipe is not the one that the run began with.
     #[error(
-        "the recipe is not the one that the run in {} began with:\n  {}\n  help: continue with the recipe of the run, or begin another run in another folder; what may change is how long it is, and what is kept and shown of it",
+        "the recipe is not the one that the run in {} began with:\n  {}\n  help: continue with the recipe of the run, or begin another run in another folder; what may change is how long it is (but under a cosine, which ends at the last step), and what is kept and shown of it",
         path.display(), .differences.join("\n  ")
     )]
     Recipe {
