@@ -234,6 +234,7 @@ fn what_does_not_go_together_is_refused_with_what_does() {
     let fail = |more: &[&str], expected: &[&str]| drop(fail_in(folder.path(), &quick(more), expected));
     fail(&["--cfg-interval", "5,0.3"], &["covers no timestep", "low first"]);
     fail(&["--cfg-interval", "5"], &["0.3,5"]);
+    fail(&["--cfg-interval", "1,inf"], &["two finite ends", "LO,1000"]);
     fail(&["--cfg-scale", "1", "--cfg-schedule", "linear"], &["--cfg-schedule has no effect", "--cfg-scale above 1"]);
     fail(&["--cfg-scale", "1", "--negative-class", "2"], &["--negative-class has no effect"]);
     fail(&["--cfg-rescale", "2"], &["between 0"]);
