@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::OnceLock,
@@ -50,7 +51,22 @@ pub fn dit_cli() -> Command {
     let binary = BINARY.get_or_init(build_dit_cli);
     let mut command = Command::new(binary);
     command.env("DIT_WEIGHTS_DIR", root().join("weights")).env_remove("RUST_LOG").env("RUST_BACKTRACE", "1");
+    heed_signals(&mut command);
     command
+}
+
+/// Has the child begin with signals as they are by default. Tests that run in a shell's background inherit an ignored SIGINT, which
+/// the binary respects.
+fn heed_signals(command: &mut Command) {
+    // SAFETY: signal(2) may be called between fork and exec, and nothing else is.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            Ok(())
+        });
+    }
 }
 
 /// Builds it in the profile of this test, so that nothing but the binary itself has to be compiled.
