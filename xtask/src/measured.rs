@@ -10,7 +10,13 @@ use anyhow::{Context, Result, ensure};
 use dit_weights::sha256_of;
 use serde::{Deserialize, Serialize};
 
-use crate::{training::succeed, ui};
+use crate::{
+    demo,
+    libtorch::{self, Wanted},
+    training::succeed,
+    ui,
+    workspace::Workspace,
+};
 
 /// Classes of Fashion-MNIST.
 pub const CLASSES: u64 = 10;
@@ -18,7 +24,41 @@ pub const CLASSES: u64 = 10;
 const BATCH: &str = "100";
 /// Where Debian's package dataset-fashion-mnist puts the training and the test pictures.
 pub const DEBIAN_TRAIN: &str = "/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz";
-pub const DEBIAN_TEST: &str = "/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz";
+const DEBIAN_TEST: &str = "/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz";
+
+/// What the commands that measure samples of clothes have in common.
+#[derive(clap::Args)]
+pub struct LabArgs {
+    /// Training pictures of Fashion-MNIST, an IDX file: the reference of FID and its kin
+    #[arg(long, value_name = "PATH", default_value = DEBIAN_TRAIN)]
+    pub pictures: PathBuf,
+    /// Test pictures, whose numbers are what perfect samples would have
+    #[arg(long, value_name = "PATH", default_value = DEBIAN_TEST)]
+    pub test_pictures: PathBuf,
+    /// CPU threads of each run
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub threads: usize,
+    /// A dit-cli that is built already
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+    /// Write the page from what is there, and train and sample nothing
+    #[arg(long)]
+    pub report_only: bool,
+}
+
+impl LabArgs {
+    /// The dit-cli that was named, else one built now; none where only the page is to be written.
+    pub fn binary(&self, workspace: &Workspace) -> Result<Option<PathBuf>> {
+        match (self.report_only, &self.binary) {
+            (true, _) => Ok(None),
+            (false, Some(binary)) => Ok(Some(std::path::absolute(binary)?)),
+            (false, None) => {
+                libtorch::ensure(workspace, Wanted::any())?;
+                demo::build(workspace).map(Some)
+            }
+        }
+    }
+}
 
 /// How samples are drawn. The classes are equally frequent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

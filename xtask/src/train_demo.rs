@@ -11,6 +11,7 @@ use dit_weights::sha256_of;
 
 use crate::{
     demo, libtorch,
+    measured::DEBIAN_TRAIN,
     training::{Wanted, average_in, steps_of, succeed, train_wanted},
     ui::{self, Stages},
     workspace::Workspace,
@@ -27,7 +28,7 @@ use crate::{
 )]
 pub struct Args {
     /// Training pictures of Fashion-MNIST, an IDX file with its labels beside it
-    #[arg(long, value_name = "PATH", default_value = DEBIAN)]
+    #[arg(long, value_name = "PATH", default_value = DEBIAN_TRAIN)]
     data: PathBuf,
     /// Folder for latents and run, to be continued from
     #[arg(long, value_name = "DIR", default_value = "target/train-demo")]
@@ -43,8 +44,6 @@ pub struct Args {
     steps: Option<u64>,
 }
 
-/// Where Debian's package dataset-fashion-mnist puts them.
-const DEBIAN: &str = "/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz";
 /// The classes, in the order of the labels (Xiao, Rasul & Vollgraf 2017).
 const CLASSES: [&str; 10] =
     ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];

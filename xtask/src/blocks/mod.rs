@@ -15,9 +15,7 @@ use dit_config::BlockDesign;
 
 use self::{curves::Curve, quality::RunQuality};
 use crate::{
-    demo,
-    libtorch::{self, Wanted},
-    measured::{DEBIAN_TEST, DEBIAN_TRAIN, Lab},
+    measured::{Lab, LabArgs},
     page::with_part,
     training::train,
     ui,
@@ -35,24 +33,11 @@ pub struct Args {
     /// Latents of Fashion-MNIST, as `cargo xtask train-demo` or `dit-cli precompute-latents` makes them
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Training pictures of Fashion-MNIST, an IDX file: the reference of FID and its kin
-    #[arg(long, value_name = "PATH", default_value = DEBIAN_TRAIN)]
-    pictures: PathBuf,
-    /// Test pictures, whose FID is what perfect samples would have
-    #[arg(long, value_name = "PATH", default_value = DEBIAN_TEST)]
-    test_pictures: PathBuf,
     /// Folder for the runs, to be continued from
     #[arg(long, value_name = "DIR", default_value = "target/blocks")]
     out: PathBuf,
-    /// CPU threads of each run
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    threads: usize,
-    /// A dit-cli that is built already
-    #[arg(long, value_name = "PATH")]
-    binary: Option<PathBuf>,
-    /// Write the page from the runs and records that are there, and train and sample nothing
-    #[arg(long)]
-    report_only: bool,
+    #[command(flatten)]
+    lab: LabArgs,
 }
 
 /// Each design is trained with these.
@@ -77,14 +62,7 @@ pub struct Trained {
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let root = workspace.root();
     let out = std::path::absolute(root.join(&args.out))?;
-    let binary = match (args.report_only, &args.binary) {
-        (true, _) => None,
-        (false, Some(binary)) => Some(std::path::absolute(binary)?),
-        (false, None) => {
-            libtorch::ensure(workspace, Wanted::any())?;
-            Some(demo::build(workspace)?)
-        }
-    };
+    let binary = args.lab.binary(workspace)?;
     if let Some(binary) = &binary {
         ensure!(args.data.is_dir(), "{} is no folder of latents", args.data.display());
         // Seed by seed, so that one seed of all four is there first.
@@ -95,8 +73,8 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
             }
         }
     }
-    let lab = Lab::new(root, binary.as_deref(), out.join("quality"), &args.pictures, args.threads)?;
-    let floor = lab.pictures("test-pictures", &args.test_pictures)?;
+    let lab = Lab::new(root, binary.as_deref(), out.join("quality"), &args.lab.pictures, args.lab.threads)?;
+    let floor = lab.pictures("test-pictures", &args.lab.test_pictures)?;
     for seed in SEEDS {
         for design in BlockDesign::ALL {
             quality::measure(&lab, &run_of(&out, design, seed), &format!("{design}-seed{seed}"))?;
@@ -129,7 +107,7 @@ fn run_of(out: &Path, design: BlockDesign, seed: u64) -> PathBuf {
 
 fn train_one(root: &Path, binary: &Path, args: &Args, out: &Path, design: BlockDesign, seed: u64) -> Result<()> {
     let recipe = root.join(format!("configs/blocks/{design}.toml"));
-    let more = [format!("--set=train.seed={seed}"), format!("--threads={}", args.threads)];
+    let more = [format!("--set=train.seed={seed}"), format!("--threads={}", args.lab.threads)];
     train(binary, &recipe, &std::path::absolute(&args.data)?, &run_of(out, design, seed), &more)?;
     Ok(())
 }

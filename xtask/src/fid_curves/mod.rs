@@ -11,9 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    demo,
-    libtorch::{self, Wanted},
-    measured::{DEBIAN_TEST, DEBIAN_TRAIN, Draw, Lab, Quality},
+    measured::{Draw, Lab, LabArgs, Quality},
     page::with_part,
     ui,
     workspace::Workspace,
@@ -40,24 +38,11 @@ pub struct Args {
     /// Numbers of steps of each sampler (no guidance)
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "10,20,50,100,250")]
     steps: Vec<u32>,
-    /// Training pictures of Fashion-MNIST, an IDX file: the reference
-    #[arg(long, value_name = "PATH", default_value = DEBIAN_TRAIN)]
-    pictures: PathBuf,
-    /// Test pictures, whose numbers stand beside
-    #[arg(long, value_name = "PATH", default_value = DEBIAN_TEST)]
-    test_pictures: PathBuf,
     /// Folder for records, to be continued from
     #[arg(long, value_name = "DIR", default_value = "target/fid-curves")]
     out: PathBuf,
-    /// CPU threads
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    threads: usize,
-    /// A dit-cli that is built already
-    #[arg(long, value_name = "PATH")]
-    binary: Option<PathBuf>,
-    /// Write the page from the records that are there, without what is missing, and sample nothing
-    #[arg(long)]
-    report_only: bool,
+    #[command(flatten)]
+    lab: LabArgs,
 }
 
 /// What is written, below the root.
@@ -82,22 +67,15 @@ pub struct Point {
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let root = workspace.root();
     ensure!(args.per_class >= 20, "--per-class {} is too few: the features are 128 wide", args.per_class);
-    let binary = match (args.report_only, &args.binary) {
-        (true, _) => None,
-        (false, Some(binary)) => Some(std::path::absolute(binary)?),
-        (false, None) => {
-            libtorch::ensure(workspace, Wanted::any())?;
-            Some(demo::build(workspace)?)
-        }
-    };
+    let binary = args.lab.binary(workspace)?;
     let checkpoint = root.join(&args.checkpoint);
-    let lab = Lab::new(root, binary.as_deref(), root.join(&args.out), &args.pictures, args.threads)?;
-    let floor = lab.pictures("test-pictures", &args.test_pictures)?;
+    let lab = Lab::new(root, binary.as_deref(), root.join(&args.out), &args.lab.pictures, args.lab.threads)?;
+    let floor = lab.pictures("test-pictures", &args.lab.test_pictures)?;
     let measure = |sampler: (&'static str, &str), steps: u32, cfg_scale: f64| {
         measure(&lab, &checkpoint, args.per_class, sampler, steps, cfg_scale)
     };
     let missing_is_left_out = |measured: Result<Point>| match measured {
-        Err(_) if args.report_only => None,
+        Err(_) if args.lab.report_only => None,
         other => Some(other),
     };
     let guided = args.scales.iter().map(|scale| measure(("dpmpp-2m", "lambda"), 20, *scale));
