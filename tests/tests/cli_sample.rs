@@ -55,6 +55,8 @@ fn every_output_at_once_and_they_agree() {
         pictures.extend(pixels);
     }
     assert!(npz.windows(pictures.len()).any(|window| window == pictures), "arr_0 holds the PNGs' pixels, in order");
+    let labels: Vec<u8> = [1_i64, 1, 0, 0, 1, 1, 1, 1].iter().flat_map(|class| class.to_le_bytes()).collect();
+    assert!(npz.windows(labels.len()).any(|window| window == labels), "arr_1 holds the classes");
     // Four columns and two rows of 32 pixels, two pixels between and around them.
     let (width, height, grid) = read_png(&folder.path().join("grid.png"));
     assert_eq!((width, height), (4 * 34 + 2, 2 * 34 + 2));
@@ -217,9 +219,15 @@ fn an_interrupted_run_keeps_what_is_finished() {
     let each: Vec<_> = fs::read_dir(folder.path().join("each")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(each.len() >= 3 && each.iter().all(|path| path.extension().is_some_and(|e| e == "png")), "{each:?}");
     each.iter().for_each(|path| drop(read_png(path)));
-    let header = String::from_utf8_lossy(&fs::read(folder.path().join("all.npz")).unwrap()[..256]).into_owned();
+    // Arrays that lack pictures do not bear the names of those that have all.
+    assert!(stderr.contains(".part"), "{stderr}");
+    assert!(!folder.path().join("all.npz").exists() && !folder.path().join("z.safetensors").exists());
+    let part = fs::read(folder.path().join("all.npz.part")).unwrap();
+    let header = String::from_utf8_lossy(&part[..256]).into_owned();
     assert!(header.contains(&format!("({}, 32, 32, 3)", each.len())), "{header}");
-    let latents = read_tensor(&folder.path().join("z.safetensors"), "latents");
+    let tail = String::from_utf8_lossy(&part[part.len() - 8 * each.len() - 400..]).into_owned();
+    assert!(tail.contains(&format!("'<i8', 'fortran_order': False, 'shape': ({},)", each.len())), "{tail}");
+    let latents = read_tensor(&folder.path().join("z.safetensors.part"), "latents");
     assert!(latents.size()[0] >= each.len() as i64);
     // The grid of what was finished repeats itself too, though it may have been stopped within a batch.
     succeed_in(folder.path(), &["sample", "--from-png", "grid.png", "--out", "again.png"]);

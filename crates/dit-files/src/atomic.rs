@@ -66,11 +66,37 @@ impl AtomicFile {
     /// # Errors
     /// The system's; what was at the path before is then still there.
     pub fn commit(self) -> io::Result<()> {
-        self.temporary.as_file().sync_all()?;
-        let folder = folder_of(&self.target);
-        self.temporary.persist(&self.target)?;
-        sync_folder(&folder)
+        let target = self.target.clone();
+        self.persist(&target)
     }
+
+    /// Puts it at [`partial_of`] its place: what there is of a file that will not be whole, for a reader who knows that. Returns
+    /// where that is.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn commit_partial(self) -> io::Result<PathBuf> {
+        let path = partial(&self.target);
+        self.persist(&path)?;
+        Ok(path)
+    }
+
+    fn persist(self, path: &Path) -> io::Result<()> {
+        self.temporary.as_file().sync_all()?;
+        self.temporary.persist(path)?;
+        sync_folder(&folder_of(path))
+    }
+}
+
+/// Where a part of the file at `path` is kept: `NAME.part` beside it, or beside what a link at `path` points at.
+pub fn partial_of(path: &Path) -> PathBuf {
+    partial(&resolve(path).unwrap_or_else(|_| path.to_path_buf()))
+}
+
+fn partial(target: &Path) -> PathBuf {
+    let mut name = target.as_os_str().to_os_string();
+    name.push(TEMPORARY_SUFFIX);
+    PathBuf::from(name)
 }
 
 /// Makes renames and removals in `folder` survive a power cut. Not every system lets a folder be opened for that; where it

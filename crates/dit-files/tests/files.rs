@@ -2,7 +2,9 @@
 
 use std::{fs, io::Write, path::Path};
 
-use dit_files::{AtomicFile, AtomicFolder, ensure_folder, ensure_writable, remove_unfinished, write_atomically};
+use dit_files::{
+    AtomicFile, AtomicFolder, ensure_folder, ensure_writable, partial_of, remove_unfinished, write_atomically,
+};
 
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> =
@@ -194,5 +196,28 @@ fn folders_are_made_on_request() {
     for way in ["file", "file/c"] {
         let error = ensure_folder(&deep.join(way)).unwrap_err().to_string();
         assert!(error.contains("b/file is not a folder"), "{error}");
+    }
+}
+
+#[test]
+fn a_part_is_kept_beside_the_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("all.npz");
+    let part = folder.path().join("all.npz.part");
+    fs::write(&path, "of a former run").unwrap();
+    for text in ["half", "three quarters"] {
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        assert_eq!(file.commit_partial().unwrap(), partial_of(&path).canonicalize().unwrap());
+        assert_eq!(fs::read_to_string(&part).unwrap(), text);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "of a former run");
+    }
+    // It is not one of those that nobody names and anybody clears up.
+    assert!(!dit_files::is_unfinished("all.npz.part"));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(&path, folder.path().join("link")).unwrap();
+        assert_eq!(partial_of(&folder.path().join("link")), partial_of(&path.canonicalize().unwrap()));
     }
 }

@@ -13,46 +13,72 @@ fn picture(level: u8, width: u32, height: u32) -> Picture {
     Picture::from_rgb(rgb, width, height).unwrap()
 }
 
-/// Array header's dictionary and pixels, as the `zip` crate reads them: it verifies sizes and checksum.
-fn read_back(path: &Path) -> (String, Vec<u8>) {
+/// Array header's dictionary and values of every member, as the `zip` crate reads them: it verifies sizes and checksums.
+fn read_back(path: &Path) -> Vec<(String, String, Vec<u8>)> {
     let mut archive = zip::ZipArchive::new(fs::File::open(path).unwrap()).unwrap();
-    assert_eq!(archive.len(), 1);
-    let mut member = archive.by_name("arr_0.npy").unwrap();
-    assert_eq!(member.compression(), zip::CompressionMethod::Stored);
-    assert_eq!(member.unix_mode(), Some(0o100_644));
-    let mut bytes = Vec::new();
-    member.read_to_end(&mut bytes).unwrap();
-    let (header, pixels) = bytes.split_at(128);
-    assert_eq!(&header[..10], b"\x93NUMPY\x01\x00\x76\x00");
-    assert_eq!(header[127], b'\n');
-    let dictionary = std::str::from_utf8(&header[10..]).unwrap().trim();
-    (dictionary.to_owned(), pixels.to_vec())
+    let count = archive.len();
+    let read = |at: usize| {
+        let mut member = archive.by_index(at).unwrap();
+        assert_eq!(member.compression(), zip::CompressionMethod::Stored);
+        assert_eq!(member.unix_mode(), Some(0o100_644));
+        let mut bytes = Vec::new();
+        member.read_to_end(&mut bytes).unwrap();
+        let (header, values) = bytes.split_at(128);
+        assert_eq!(&header[..10], b"\x93NUMPY\x01\x00\x76\x00");
+        assert_eq!(header[127], b'\n');
+        let dictionary = std::str::from_utf8(&header[10..]).unwrap().trim();
+        (member.name().unwrap().into_owned(), dictionary.to_owned(), values.to_vec())
+    };
+    (0..count).map(read).collect()
 }
 
-/// Announces `announced` pictures, pushes `pushed`, finishes early if that is fewer.
+/// Announces `announced` pictures, pushes `pushed`, finishes early if that is fewer; with labels too.
 #[track_caller]
 fn check(announced: u64, pushed: u8, width: u32, height: u32, starts_zip64: bool) {
+    check_labelled(announced, pushed, width, height, starts_zip64, false);
+    if announced <= 50_000 {
+        check_labelled(announced, pushed, width, height, starts_zip64, true);
+    }
+}
+
+#[track_caller]
+fn check_labelled(announced: u64, pushed: u8, width: u32, height: u32, starts_zip64: bool, is_labelled: bool) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.npz");
     let pictures: Vec<_> = (0..pushed).map(|level| picture(level, width, height)).collect();
-    let mut npz = NpzWriter::create(&path, announced, width, height).unwrap();
+    let labels: Vec<u32> = (0..announced.min(50_000) as u32).map(|at| at * 7 + 999).collect();
+    let mut npz = match is_labelled {
+        true => NpzWriter::create_labelled(&path, labels.clone(), width, height).unwrap(),
+        false => NpzWriter::create(&path, announced, width, height).unwrap(),
+    };
     for picture in &pictures {
         npz.push(picture).unwrap();
     }
     assert!(!path.exists());
-    if u64::from(pushed) == announced {
+    let part = folder.path().join("a.npz.part");
+    let found = if u64::from(pushed) == announced {
+        fs::write(&part, "of an interrupted run").unwrap();
         npz.finish().unwrap();
+        assert!(!part.exists());
+        path
     } else {
-        assert_eq!(npz.finish_early().unwrap(), u64::from(pushed));
-    }
+        assert_eq!(npz.finish_early().unwrap().as_deref(), Some(&*part));
+        assert!(!path.exists());
+        part
+    };
 
-    let (dictionary, pixels) = read_back(&path);
-    assert_eq!(
-        dictionary,
-        format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({pushed}, {height}, {width}, 3), }}")
-    );
-    assert_eq!(pixels, pictures.iter().flat_map(|p| p.rgb()).copied().collect::<Vec<_>>());
-    let version_needed = fs::read(&path).unwrap()[4];
+    let members = read_back(&found);
+    let dictionary =
+        |descr: &str, shape: &str| format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
+    let pixels = pictures.iter().flat_map(|p| p.rgb()).copied().collect::<Vec<_>>();
+    let mut expected =
+        vec![("arr_0.npy".to_owned(), dictionary("|u1", &format!("{pushed}, {height}, {width}, 3")), pixels)];
+    if is_labelled {
+        let values = labels[..pushed.into()].iter().flat_map(|&label| i64::from(label).to_le_bytes()).collect();
+        expected.push(("arr_1.npy".to_owned(), dictionary("<i8", &format!("{pushed},")), values));
+    }
+    assert!(members == expected, "{:?}", members.iter().map(|(name, header, _)| (name, header)).collect::<Vec<_>>());
+    let version_needed = fs::read(&found).unwrap()[4];
     assert_eq!(version_needed == 45, starts_zip64);
 }
 
@@ -64,6 +90,16 @@ fn archives_read_back() {
     check(50_000, 7, 32, 16, false); // interrupted
     check(50_000, 3, 256, 256, true); // interrupted, and announced beyond 4 GiB
     check(u64::from(u32::MAX), 2, 4, 4, true);
+}
+
+#[test]
+fn an_interruption_after_the_last_picture_leaves_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.npz");
+    let mut npz = NpzWriter::create_labelled(&path, vec![3], 4, 4).unwrap();
+    npz.push(&picture(9, 4, 4)).unwrap();
+    assert_eq!(npz.finish_early().unwrap().as_deref(), Some(&*path));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 #[test]
@@ -88,7 +124,7 @@ fn a_short_archive_is_an_error_and_leaves_nothing() {
     let error = npz.finish().unwrap_err();
     assert!(matches!(error, Error::TooFewPictures { announced: 3, written: 1, .. }), "{error}");
 
-    assert_eq!(NpzWriter::create(&path, 3, 4, 4).unwrap().finish_early().unwrap(), 0);
+    assert_eq!(NpzWriter::create(&path, 3, 4, 4).unwrap().finish_early().unwrap(), None);
     drop(NpzWriter::create(&path, 3, 4, 4).unwrap());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -104,7 +140,7 @@ fn wrong_pictures_are_refused() {
     let error = npz.push(&picture(0, 4, 4)).unwrap_err();
     assert!(matches!(error, Error::TooManyPictures { announced: 1, .. }), "{error}");
     npz.finish().unwrap();
-    assert_eq!(read_back(&path).1.len(), 48);
+    assert_eq!(read_back(&path)[0].2.len(), 48);
 }
 
 #[track_caller]
@@ -133,13 +169,15 @@ fn a_member_beyond_four_gibibytes_reads_back() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = folder.path().join("large.npz");
     let large = picture(3, 1024, 1024);
-    let mut npz = NpzWriter::create(&path, COUNT, 1024, 1024).unwrap();
+    let mut npz = NpzWriter::create_labelled(&path, vec![7; COUNT as usize], 1024, 1024).unwrap();
     for _ in 0..COUNT {
         npz.push(&large).unwrap();
     }
     npz.finish().unwrap();
     let mut archive = zip::ZipArchive::new(fs::File::open(&path).unwrap()).unwrap();
-    let mut member = archive.by_index(0).unwrap();
-    assert_eq!(member.size(), 128 + COUNT * large.rgb().len() as u64);
-    std::io::copy(&mut member, &mut std::io::sink()).unwrap(); // verifies the checksum
+    for (at, size) in [COUNT * large.rgb().len() as u64, COUNT * 8].into_iter().enumerate() {
+        let mut member = archive.by_index(at).unwrap();
+        assert_eq!(member.size(), 128 + size);
+        std::io::copy(&mut member, &mut std::io::sink()).unwrap(); // verifies the checksum
+    }
 }

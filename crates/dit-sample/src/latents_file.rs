@@ -1,9 +1,10 @@
 use std::{
+    fs,
     io::{BufWriter, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
-use dit_files::{AtomicFile, WriteError};
+use dit_files::{AtomicFile, WriteError, partial_of};
 use dit_vae::Latents;
 use serde_json::json;
 
@@ -40,11 +41,12 @@ impl LatentsWriter {
         Ok(())
     }
 
-    /// Completes the file and puts it in its place; without any row no file is made. Returns whether one was.
-    pub(crate) fn finish(self) -> Result<bool, Error> {
+    /// Completes the file and puts it in its place, or beside it as a part if it has fewer than `expected` rows; without any row no
+    /// file is made. Returns where it is.
+    pub(crate) fn finish(self, expected: u64) -> Result<Option<PathBuf>, Error> {
         let Self { mut output, path, shape: [c, h, w], rows, software } = self;
         if rows == 0 {
-            return Ok(false);
+            return Ok(None);
         }
         let bytes = rows * (c * h * w * 4) as u64;
         let tensor = json!({"dtype": "F32", "shape": [rows, c as u64, h as u64, w as u64], "data_offsets": [0, bytes]});
@@ -56,10 +58,16 @@ impl LatentsWriter {
             let file = output.into_inner().map_err(std::io::IntoInnerError::into_error)?;
             // A push that failed may have left part of a batch.
             file.set_len(HEADER as u64 + bytes)?;
-            file.commit()
+            if rows < expected {
+                return file.commit_partial();
+            }
+            file.commit()?;
+            // What cannot be removed says by its name what it is.
+            let _ = fs::remove_file(partial_of(&path));
+            Ok(path.clone())
         })()
-        .map_err(|source| WriteError::new(&path, source))?;
-        Ok(true)
+        .map(Some)
+        .map_err(|source| WriteError::new(&path, source).into())
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {

@@ -25,7 +25,7 @@ pub struct OutputPaths {
     pub png: Option<PathBuf>,
     /// A folder for one PNG a picture, `000000.png` and so on.
     pub dir: Option<PathBuf>,
-    /// `arr_0`, uint8 (N, H, W, 3).
+    /// `arr_0`, uint8 (N, H, W, 3), and `arr_1`, int64 (N,), the classes where pictures have one.
     pub npz: Option<PathBuf>,
     /// safetensors `latents` (N, C, H, W).
     pub latents: Option<PathBuf>,
@@ -167,7 +167,10 @@ impl Outputs {
         leftovers::remove(&paths);
         let count = plan.classes().len() as u64;
         let npz = match (&paths.npz, picture_size) {
-            (Some(path), Some((width, height))) => Some(NpzWriter::create(path, count, width, height)?),
+            (Some(path), Some((width, height))) => Some(match plan.labels() {
+                Some(labels) => NpzWriter::create_labelled(path, labels.to_vec(), width, height)?,
+                None => NpzWriter::create(path, count, width, height)?,
+            }),
             _ => None,
         };
         let latents = match &paths.latents {
@@ -334,42 +337,42 @@ impl Outputs {
     /// # Errors
     /// The first failure.
     pub fn finish(self) -> Result<Vec<PathBuf>, Error> {
-        self.complete(|npz| npz.finish().map(|()| true))
+        let path = self.paths.npz.clone();
+        self.complete(|npz| npz.finish().map(|()| path))
     }
 
-    /// As [`finish`](Self::finish), with the images that there are.
+    /// As [`finish`](Self::finish), with the images that there are; arrays that lack some are kept beside their places
+    /// ([`dit_files::partial_of`]).
     ///
     /// # Errors
     /// The first failure.
     pub fn finish_early(self) -> Result<Kept, Error> {
         let (pictures, of) = (self.taken, self.classes.len());
-        let files = self.complete(|npz| npz.finish_early().map(|count| count > 0))?;
+        let files = self.complete(NpzWriter::finish_early)?;
         Ok(Kept { files, pictures, of })
     }
 
-    fn complete(mut self, npz: impl FnOnce(NpzWriter) -> dit_image::Result<bool>) -> Result<Vec<PathBuf>, Error> {
-        let grid_written = self.write_grid();
-        let animation_written = self.write_animation();
-        let trajectory_written = self.write_trajectory();
-        let npz_written = self.npz.take().map_or(Ok(false), npz).map_err(Error::from);
-        let latents_written = self.latents.take().map_or(Ok(false), LatentsWriter::finish);
-        for (path, written) in [
-            (&self.paths.png, grid_written),
-            (&self.paths.npz, npz_written),
-            (&self.paths.latents, latents_written),
-            (&self.paths.animation, animation_written),
-            (&self.paths.trajectory, trajectory_written),
-        ] {
-            if written? {
-                self.written.extend(path.clone());
-            }
+    fn complete(
+        mut self,
+        npz: impl FnOnce(NpzWriter) -> dit_image::Result<Option<PathBuf>>,
+    ) -> Result<Vec<PathBuf>, Error> {
+        let expected = self.classes.len() as u64;
+        let written = [
+            self.write_grid(),
+            self.npz.take().map_or(Ok(None), npz).map_err(Error::from),
+            self.latents.take().map_or(Ok(None), |latents| latents.finish(expected)),
+            self.write_animation(),
+            self.write_trajectory(),
+        ];
+        for path in written {
+            self.written.extend(path?);
         }
         Ok(self.written)
     }
 
-    /// Writes the grid, if there is one; says whether.
-    fn write_grid(&self) -> Result<bool, Error> {
-        let (Some(path), false) = (&self.paths.png, self.grid.is_empty()) else { return Ok(false) };
+    /// Writes the grid, if there is one; says where.
+    fn write_grid(&self) -> Result<Option<PathBuf>, Error> {
+        let (Some(path), false) = (&self.paths.png, self.grid.is_empty()) else { return Ok(None) };
         // Stopped within a batch: the recipe has the whole batch, as its size moves the last bits of sums.
         let batch_size = self.provenance.batch_size;
         let computed = self.taken.next_multiple_of(batch_size).min(self.classes.len());
@@ -383,22 +386,22 @@ impl Outputs {
             None => GRID_COLUMNS,
         };
         write_png(path, &grid(&self.grid, columns)?, &caption)?;
-        Ok(true)
+        Ok(Some(path.clone()))
     }
 
-    fn write_animation(&self) -> Result<bool, Error> {
-        let (Some(path), false) = (&self.paths.animation, self.frames.is_empty()) else { return Ok(false) };
+    fn write_animation(&self) -> Result<Option<PathBuf>, Error> {
+        let (Some(path), false) = (&self.paths.animation, self.frames.is_empty()) else { return Ok(None) };
         write_animation(path, &self.frames, FRAME_MILLISECONDS)?;
-        Ok(true)
+        Ok(Some(path.clone()))
     }
 
-    fn write_trajectory(&self) -> Result<bool, Error> {
-        let (Some(path), false) = (&self.paths.trajectory, self.rows.is_empty()) else { return Ok(false) };
+    fn write_trajectory(&self) -> Result<Option<PathBuf>, Error> {
+        let (Some(path), false) = (&self.paths.trajectory, self.rows.is_empty()) else { return Ok(None) };
         let columns = NonZeroUsize::new(self.columns).unwrap_or(GRID_COLUMNS);
         let description =
             format!("{} walks from noise, {}", self.rows.len() / columns.get(), self.provenance.checkpoint.name);
         let caption = Caption::default().with_software(self.provenance.software.clone()).with_description(description);
         write_png(path, &grid(&self.rows, columns)?, &caption)?;
-        Ok(true)
+        Ok(Some(path.clone()))
     }
 }

@@ -21,6 +21,8 @@ pub struct Plan {
     schedule: SampleSchedule,
     first_image: u64,
     classes: Vec<u32>,
+    /// Whether the model tells classes apart.
+    is_conditional: bool,
     batch_size: usize,
     scale: GuidanceScale,
     /// The steps over which a picture is inverted, where it is: up to the level that the walk starts from.
@@ -80,7 +82,9 @@ impl Plan {
         };
         let scale = settings.guidance.scale(settings.cfg_scale, &training)?;
         check_options(config, &settings, first_image..first_image + classes.len() as u64)?;
-        let plan = Self { settings, process, schedule, first_image, classes, batch_size, scale, inversion };
+        let is_conditional = config.num_classes > 1;
+        let plan =
+            Self { settings, process, schedule, first_image, classes, is_conditional, batch_size, scale, inversion };
         plan.solver()?;
         Ok(plan)
     }
@@ -161,6 +165,12 @@ impl Plan {
     /// The class of every image.
     pub fn classes(&self) -> &[u32] {
         &self.classes
+    }
+
+    /// The class that each picture shows; none where pictures are between classes, or the model knows but one.
+    pub fn labels(&self) -> Option<&[u32]> {
+        let is_between = matches!(self.settings.interpolate, Some(Interpolation::Classes { .. }));
+        (self.is_conditional && !is_between).then_some(&self.classes)
     }
 
     /// Index of the first image.
