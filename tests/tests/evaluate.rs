@@ -103,6 +103,59 @@ fn every_form_of_the_same_pictures_gives_the_same_numbers() {
 }
 
 #[test]
+fn labels_beside_the_pictures_say_the_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    let a = npz(folder.path(), "a.npz", 8, 30);
+    for (labels, expected) in [
+        (Some([0, 1, 2, 3, 0, 1, 2, 3]), "balanced: 4 classes of 2"),
+        (Some([5, 5, 5, 5, 5, 1, 1, 9]), "as they come: 3 classes of 1 to 5"),
+        (None, "unknown"),
+    ] {
+        let path = folder.path().join("labelled.npz");
+        let mut writer = match labels {
+            Some(labels) => NpzWriter::create_labelled(&path, labels.to_vec(), SIDE, SIDE).unwrap(),
+            None => NpzWriter::create(&path, 8, SIDE, SIDE).unwrap(),
+        };
+        for index in 0..8 {
+            writer.push(&Picture::from_rgb(picture(index, 30), SIDE, SIDE).unwrap()).unwrap();
+        }
+        writer.finish().unwrap();
+        // An archive is taken as it is: what brings others to one size makes no other set of it.
+        let plain = evaluate(folder.path(), &["labelled.npz", &a, "--metrics", "fid"]);
+        let fitted =
+            evaluate(folder.path(), &["labelled.npz", &a, "--metrics", "fid", "--image-size", "32", "--crop", "pad"]);
+        for record in [&plain, &fitted] {
+            assert_eq!(record["samples"]["label_policy"], expected);
+            assert_eq!(record["samples"]["sha256"], plain["reference"]["sha256"], "the labels are not in the hash");
+        }
+    }
+}
+
+#[test]
+fn few_pictures_cost_the_metrics_that_need_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let a = npz(here, "a.npz", 40, 30);
+    for (count, measured, left_out) in [
+        (1, "inception_score", vec!["FID", "precision and recall", "KID"]),
+        (3, "fid inception_score kid", vec!["precision and recall"]),
+        (5, "fid inception_score kid precision recall", vec![]),
+    ] {
+        let few = npz(here, &format!("{count}.npz"), count, 60);
+        let record = evaluate(here, &[&a, &few]);
+        let metrics = record["metrics"].as_object().unwrap();
+        let mut names: Vec<_> = metrics.keys().filter(|name| *name != "left_out").map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names.join(" "), measured);
+        let whys = record["metrics"]["left_out"].as_array().cloned().unwrap_or_default();
+        assert_eq!(whys.iter().map(|left| left["metric"].as_str().unwrap()).collect::<Vec<_>>(), left_out);
+        assert!(whys.iter().all(|left| left["why"].as_str().unwrap().contains("too few")), "{record}");
+        let warnings = record["warnings"].to_string();
+        assert!(left_out.iter().all(|metric| warnings.contains(&format!("{metric}: left out"))), "{warnings}");
+    }
+}
+
+#[test]
 fn statistics_are_made_and_compared_with() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (npz(folder.path(), "a.npz", 150, 30), npz(folder.path(), "b.npz", 140, 120));

@@ -25,6 +25,19 @@ pub enum Metric {
     Kid,
 }
 
+impl Metric {
+    /// As people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fid => "FID",
+            Self::Sfid => "sFID",
+            Self::InceptionScore => "the Inception score",
+            Self::PrecisionRecall => "precision and recall",
+            Self::Kid => "KID",
+        }
+    }
+}
+
 /// What samples are compared with: features of pictures, statistics, or both, as Dhariwal & Nichol's references have them (the
 /// statistics are then of more pictures than there are beside them).
 #[derive(Debug)]
@@ -70,14 +83,28 @@ pub struct Measured {
     /// Kernel distance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kid: Option<Estimate>,
+    /// What was asked for, but not computed, for want of pictures.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A metric that was not computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// Its name.
+    pub metric: &'static str,
+    /// Why not.
+    pub why: String,
 }
 
 /// Measures `metrics` of `samples` against `reference`. `seed` decides which samples are left out together for intervals, which
 /// share a split of the Inception score, KID's subsets, and which pictures are taken of a reference too large for all.
 ///
+/// A metric that there are too few pictures for is left out, and said to be ([`Measured::left_out`]), as long as another can be had.
+///
 /// # Errors
-/// [`Error::TooFew`], [`Error::Width`], [`Error::NeedsPictures`] and [`Error::NeedsFeatures`] for what the reference or the
-/// network lacks.
+/// [`Error::TooFew`] where nothing could be measured; [`Error::Width`], [`Error::NeedsPictures`] and [`Error::NeedsFeatures`] for
+/// what the reference or the network lacks.
 pub fn evaluate(
     samples: &FeatureSet,
     reference: &Reference,
@@ -85,39 +112,66 @@ pub fn evaluate(
     seed: u64,
 ) -> Result<Measured, Error> {
     let mut measured = Measured::default();
-    let asked = |metric| metrics.contains(&metric);
-    if asked(Metric::Fid) {
-        let statistics = reference.statistics.as_ref().map(|statistics| &statistics.pooled);
-        measured.fid = Some(frechet(samples, reference, statistics, Layer::Pooled, seed)?);
-    }
-    if asked(Metric::Sfid) {
-        let statistics = match &reference.statistics {
-            Some(statistics) => Some(
-                statistics.spatial.as_ref().ok_or(Error::NeedsFeatures { metric: "sFID", what: "mu_s and sigma_s" })?,
-            ),
-            None => None,
-        };
-        measured.sfid = Some(frechet(samples, reference, statistics, Layer::Spatial, seed)?);
-    }
-    if asked(Metric::InceptionScore) {
-        let mut score = InceptionScore::new(samples.len(), InceptionScore::SPLIT, seed);
-        for chunk in 0..samples.chunks() {
-            let logits = samples.read_chunk(chunk)?.logits;
-            score.push(&logits.ok_or(Error::NeedsFeatures { metric: "the Inception score", what: "logits" })?)?;
+    let mut first = None;
+    let mut found = 0;
+    for &metric in metrics {
+        match measure(samples, reference, metric, seed, &mut measured) {
+            Ok(()) => found += 1,
+            Err(error @ Error::TooFew { .. }) => {
+                measured.left_out.push(LeftOut { metric: metric.name(), why: error.to_string() });
+                first.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
         }
-        measured.inception_score = Some(score.estimate()?);
     }
-    if asked(Metric::PrecisionRecall) {
-        let reference = reference.features("precision and recall")?.pooled_of(PrecisionRecall::MOST_REFERENCE, seed)?;
-        let found = precision_recall(&samples.pooled()?, &reference, seed)?;
-        (measured.precision, measured.recall) = (Some(found.precision), Some(found.recall));
+    match first {
+        Some(error) if found == 0 => Err(error),
+        _ => Ok(measured),
     }
-    if asked(Metric::Kid) {
-        let reference = reference.features("KID")?.pooled_of(KidOptions::MOST, seed)?;
-        let options = KidOptions { seed, ..KidOptions::default() };
-        measured.kid = Some(kernel_distance(&samples.pooled_of(KidOptions::MOST, seed)?, &reference, options)?);
+}
+
+/// Adds one metric to those `measured`.
+fn measure(
+    samples: &FeatureSet,
+    reference: &Reference,
+    metric: Metric,
+    seed: u64,
+    measured: &mut Measured,
+) -> Result<(), Error> {
+    match metric {
+        Metric::Fid => {
+            let statistics = reference.statistics.as_ref().map(|statistics| &statistics.pooled);
+            measured.fid = Some(frechet(samples, reference, statistics, Layer::Pooled, seed)?);
+        }
+        Metric::Sfid => {
+            let missing = Error::NeedsFeatures { metric: "sFID", what: "mu_s and sigma_s" };
+            let statistics = match &reference.statistics {
+                Some(statistics) => Some(statistics.spatial.as_ref().ok_or(missing)?),
+                None => None,
+            };
+            measured.sfid = Some(frechet(samples, reference, statistics, Layer::Spatial, seed)?);
+        }
+        Metric::InceptionScore => {
+            let mut score = InceptionScore::new(samples.len(), InceptionScore::SPLIT, seed);
+            for chunk in 0..samples.chunks() {
+                let logits = samples.read_chunk(chunk)?.logits;
+                score.push(&logits.ok_or(Error::NeedsFeatures { metric: "the Inception score", what: "logits" })?)?;
+            }
+            measured.inception_score = Some(score.estimate()?);
+        }
+        Metric::PrecisionRecall => {
+            let reference = reference.features("precision and recall")?;
+            let reference = reference.pooled_of(PrecisionRecall::MOST_REFERENCE, seed)?;
+            let found = precision_recall(&samples.pooled()?, &reference, seed)?;
+            (measured.precision, measured.recall) = (Some(found.precision), Some(found.recall));
+        }
+        Metric::Kid => {
+            let reference = reference.features("KID")?.pooled_of(KidOptions::MOST, seed)?;
+            let options = KidOptions { seed, ..KidOptions::default() };
+            measured.kid = Some(kernel_distance(&samples.pooled_of(KidOptions::MOST, seed)?, &reference, options)?);
+        }
     }
-    Ok(measured)
+    Ok(())
 }
 
 /// Mean and covariance of the features of pictures: what a reference's file holds.

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, path::Path, time::Instant};
 use anyhow::{Result, bail};
 use dit_data::CropRecipe;
 use dit_eval::{
-    FeatureNetwork, Fit, Metric, Pictures, Reference, Statistics, StatisticsNotes, evaluate, statistics_of,
+    FeatureNetwork, Fit, LeftOut, Metric, Pictures, Reference, Statistics, StatisticsNotes, evaluate, statistics_of,
 };
 
 pub use self::args::EvaluateArgs;
@@ -98,7 +98,15 @@ fn warn_of_rank(whose: &str, count: usize, network: &dyn FeatureNetwork) -> Opti
 }
 
 /// What the statistics say of themselves is compared with the network; where they say nothing, that is told.
-fn check_statistics(statistics: &Statistics, network: &dyn FeatureNetwork) -> Result<Option<String>> {
+fn check_statistics(path: &Path, statistics: &Statistics, network: &dyn FeatureNetwork) -> Result<Option<String>> {
+    let (found, widths) = (statistics.pooled.width(), network.widths());
+    if found != widths.pooled {
+        let (path, name, width) = (path.display(), network.name(), widths.pooled);
+        bail!(
+            "{path}: its statistics are of {found} features, the network `{name}` has {width}\n  \
+             help: pass the same --features as when they were made, or make them again"
+        );
+    }
     let Some(notes) = &statistics.notes else {
         let warning = format!(
             "reference: its statistics do not say which network they are of; FID means nothing unless that is `{}`",
@@ -122,7 +130,7 @@ fn compare(
     let frechet = metrics.contains(&Metric::Fid) || metrics.contains(&Metric::Sfid);
     let mut warnings = Vec::new();
     if let (Some(statistics), true) = (&reference.statistics, frechet) {
-        warnings.extend(check_statistics(statistics, network)?);
+        warnings.extend(check_statistics(reference.path, statistics, network)?);
     }
     let Some((sample_features, sample_hash)) = samples.features(network, args.cache.as_deref(), args.batch_size)?
     else {
@@ -154,6 +162,11 @@ fn compare(
         (None, None) => bail!("{} has neither pictures nor statistics", reference.path.display()),
     };
     let measured = evaluate(&sample_features, &against, &metrics, args.seed)?;
+    for LeftOut { metric, why } in &measured.left_out {
+        let warning = format!("{metric}: left out, as {why}");
+        say(format_args!("warning: {warning}"));
+        warnings.push(warning);
+    }
     let record = Record {
         software: SOFTWARE,
         samples: side,

@@ -173,7 +173,9 @@ impl Pictures {
     /// Whatever reading meets; [`Error::Input`] for an archive whose checksum is another.
     pub fn sha256(&self) -> Result<String, Error> {
         let mut hash = Sha256::new();
-        hash.update(format!("dit-eval pictures 1: {} {} {} {:?}\n", self.count, self.height, self.width, self.fit));
+        // An archive's pictures are taken as they are.
+        let fit = if let Store::Npz(_) = self.store { Fit::AsIs } else { self.fit };
+        hash.update(format!("dit-eval pictures 1: {} {} {} {fit:?}\n", self.count, self.height, self.width));
         match &self.store {
             Store::Npz(npz) => {
                 npz.read_through(PICTURES, &mut |piece| hash.update(piece))?;

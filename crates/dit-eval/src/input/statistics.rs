@@ -27,13 +27,16 @@ impl Statistics {
     /// Those in the archive at `path`; none if it holds none.
     ///
     /// # Errors
-    /// [`Error::Input`], [`Error::NonFinite`], [`Error::TensorShape`].
+    /// [`Error::Input`], of what is no mean or covariance too.
     pub fn read(path: &Path) -> Result<Option<Self>, Error> {
         let npz = Npz::open(path)?;
         let gaussian = |mean: &str, covariance: &str| -> Result<Option<Gaussian>, Error> {
             match (npz.has(mean), npz.has(covariance)) {
                 (false, false) => Ok(None),
-                (true, true) => Ok(Some(Gaussian::new(npz.numbers(mean)?, npz.numbers(covariance)?)?)),
+                (true, true) => {
+                    let gaussian = Gaussian::new(npz.numbers(mean)?, npz.numbers(covariance)?);
+                    gaussian.map(Some).map_err(|error| in_file(path, &format!("{mean} and {covariance}"), error))
+                }
                 _ => Err(bad(path, format!("it has one of {mean} and {covariance}, but not the other"))),
             }
         };
@@ -67,6 +70,18 @@ impl Statistics {
         file.file_mut().write_all(&zip(&members)).map_err(Error::io("write", path))?;
         file.commit().map_err(Error::io("write", path))
     }
+}
+
+/// What is wrong with numbers that a file gave, as an error of that file.
+fn in_file(path: &Path, names: &str, error: Error) -> Error {
+    let problem = match error {
+        Error::NonFinite { what, count } => format!("{what} are not finite ({count} of them)"),
+        Error::NotCovariance { problem } => format!("the covariance {problem}"),
+        Error::TensorShape { what, actual, expected } => format!("{what} of shape {actual:?}, expected {expected}"),
+        other => return other,
+    };
+    let help = "make or download the statistics again";
+    Error::Input { path: path.to_owned(), problem: format!("{names}: {problem}"), help }
 }
 
 /// A float64 array as a NumPy file.
@@ -178,6 +193,33 @@ mod tests {
         )
         .unwrap();
         assert!(Statistics::read(&path).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_no_gaussian_is_an_error_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npz");
+        let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Double, Device::Cpu));
+        for (mean, covariance, expected) in [
+            (ones(&[3]) * f64::NAN, ones(&[3, 3]), "finite (3 of them)"),
+            (ones(&[3]), ones(&[3, 3]) / 0.0, "finite (9 of them)"),
+            (ones(&[3]), ones(&[3, 2]), "of shape [3, 3, 2], expected (D) and (D, D)"),
+            (ones(&[3, 1]), ones(&[3, 3]), "of shape [3, 1, 3, 3]"),
+            (ones(&[3]), ones(&[3, 3]).tril(-1), "the covariance is not symmetric"),
+        ] {
+            for (names, other) in [(["mu", "sigma"], ["mu_s", "sigma_s"]), (["mu_s", "sigma_s"], ["mu", "sigma"])] {
+                let right = statistics().pooled;
+                let members: Vec<_> = [(names, &mean, &covariance), (other, right.mean(), right.covariance())]
+                    .into_iter()
+                    .flat_map(|(names, mean, covariance)| [(names[0], mean), (names[1], covariance)])
+                    .map(|(name, x)| (format!("{name}.npy"), npy(x).unwrap()))
+                    .collect();
+                fs::write(&path, zip(&members)).unwrap();
+                let message = Statistics::read(&path).unwrap_err().to_string();
+                let names = format!("a.npz: {} and {}: ", names[0], names[1]);
+                assert!([&*names, expected, "help:"].iter().all(|text| message.contains(text)), "{message}");
+            }
+        }
     }
 
     #[test]

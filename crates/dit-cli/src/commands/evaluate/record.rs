@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use dit_eval::{Estimate, Measured};
+use dit_eval::{Estimate, LeftOut, Measured};
 use serde::Serialize;
 
 use super::{Input, label_policy};
@@ -88,7 +88,7 @@ impl Record {
             self.features.name,
             self.features.width
         );
-        let Measured { fid, sfid, inception_score, precision, recall, kid } = &self.metrics;
+        let Measured { fid, sfid, inception_score, precision, recall, kid, left_out } = &self.metrics;
         let rows: [(&str, &Option<Estimate>, usize); 6] = [
             ("FID", fid, 4),
             ("sFID", sfid, 4),
@@ -101,6 +101,9 @@ impl Record {
             if let Some(Estimate { value, low, high, covers, .. }) = estimate {
                 text.push_str(&format!("{name:<11}{value:.digits$}  [{low:.digits$}, {high:.digits$}] {covers}\n"));
             }
+        }
+        for LeftOut { metric, why } in left_out {
+            text.push_str(&format!("{metric}: left out, as {why}\n"));
         }
         text.push_str("intervals: 95 %, over what stands behind them; all else is held fixed\n");
         text
