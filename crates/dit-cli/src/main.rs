@@ -1,6 +1,5 @@
-//! Command line of the DiT toolkit: arguments in, files and messages out. What it does is in the libraries.
+//! The engine behind `dit-cli`: arguments in, files and messages out. What it does is in the libraries.
 
-mod args;
 mod commands;
 mod interrupt;
 mod machine;
@@ -13,16 +12,18 @@ mod speak;
 use std::{
     io::IsTerminal,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Result;
-use args::{Cli, Command};
 use clap::Parser;
+use dit_args::{Cli, Command};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     panic::install();
+    bear_the_name_typed();
     let cli = Cli::parse();
     log_to_stderr(cli.verbose);
     match catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {
@@ -52,6 +53,15 @@ fn dispatch(command: Command) -> Result<()> {
         Command::CalibrateCache(args) => commands::calibrate_cache::run(&args),
         Command::TrainClassifier(args) => commands::train_classifier::run(&args),
         Command::Completions(args) => commands::completions::run(&args),
+    }
+}
+
+/// `ps`, `top` and `killall` know this process as what was typed, though another program was started and became this one.
+fn bear_the_name_typed() {
+    let typed = std::env::args_os().next().map(PathBuf::from);
+    if let (true, Some(name)) = (cfg!(target_os = "linux"), typed.as_deref().and_then(Path::file_name)) {
+        // Without /proc it keeps the program's name, which is no reason to stop.
+        let _ = std::fs::write("/proc/self/comm", name.as_encoded_bytes());
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{ops::ControlFlow, time::Instant};
 
 use anyhow::{Context, Result, bail};
+use dit_args::CalibrateCacheArgs;
 use dit_catalog::Kind;
 use dit_classes::ClassNames;
 use dit_diffusion::SeededNoise;
@@ -13,7 +14,6 @@ use serde::Serialize;
 use tch::{Kind as Element, Tensor};
 
 use crate::{
-    args::CalibrateCacheArgs,
     machine,
     open::Library,
     speak::{print_json, say},
@@ -36,8 +36,8 @@ struct Row {
 
 pub fn run(args: &CalibrateCacheArgs) -> Result<()> {
     let factors = factors(&args.factors)?;
-    let device = machine::parse_device(args.device.as_deref().unwrap_or("auto"))?;
-    machine::set_threads(args.threads)?;
+    let device = machine::parse_device(args.machine.device.as_deref().unwrap_or("auto"))?;
+    machine::set_threads(args.machine.threads)?;
     let library = Library::discover()?;
     let at = match &args.ckpt {
         Some(text) => library.locate(text, Kind::Dit).context("--ckpt")?,

@@ -1,10 +1,10 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
+use dit_args::{ConvertArgs, DtypeArg, LayoutArg};
 use dit_weights::{ConvertOptions, Dtype, Layout, ModelConfig, OpenOptions, WeightsKind, convert};
 
 use crate::{
-    args::{ConvertArgs, DtypeArg, LayoutArg},
     interrupt::OnInterrupt,
     open::{Library, Located, told},
     progress::bar,
@@ -35,7 +35,10 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
         }
     };
     let options = ConvertOptions {
-        open: OpenOptions { weights, ..told(input.options, args.model.as_deref(), args.num_heads)? },
+        open: OpenOptions {
+            weights,
+            ..told(input.options, args.opened_as.model.as_deref(), args.opened_as.num_heads)?
+        },
         layout: args.layout.map(|layout| match layout {
             LayoutArg::Original => Layout::Original,
             LayoutArg::Diffusers => Layout::Diffusers,

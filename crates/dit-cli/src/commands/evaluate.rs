@@ -1,6 +1,5 @@
 //! Samples measured against a reference.
 
-mod args;
 pub mod input;
 mod label_policy;
 mod record;
@@ -8,19 +7,17 @@ mod record;
 use std::{collections::BTreeSet, path::Path, time::Instant};
 
 use anyhow::{Result, bail};
+use dit_args::{CropArg, EvaluateArgs, MetricArg};
 use dit_data::CropRecipe;
 use dit_eval::{
     FeatureNetwork, Fit, LeftOut, Metric, Pictures, Reference, Statistics, StatisticsNotes, evaluate, statistics_of,
 };
 
-pub use self::args::EvaluateArgs;
 use self::{
-    args::MetricArg,
     input::{Input, features, network},
     record::{Network, Record, Side},
 };
 use crate::{
-    args::CropArg,
     machine,
     speak::{print_json, print_out, say},
 };
@@ -30,10 +27,13 @@ const SOFTWARE: &str = concat!("dit-rs ", env!("CARGO_PKG_VERSION"));
 /// Fewer samples than this and a number says little about the distribution.
 const FEW: usize = 10_000;
 
+/// The arguments know no feature network.
+const _: () = assert!(dit_args::LARGEST_BATCH == dit_eval::FeatureSet::CHUNK);
+
 pub fn run(args: &EvaluateArgs) -> Result<()> {
     let start = Instant::now();
-    let device = machine::parse_device(args.device.as_deref().unwrap_or("auto"))?;
-    machine::set_threads(args.threads)?;
+    let device = machine::parse_device(args.machine.device.as_deref().unwrap_or("auto"))?;
+    machine::set_threads(args.machine.threads)?;
     let fit = fit_of(args)?;
     match (&args.stats, &args.out, &args.samples, &args.reference) {
         (Some(data), Some(out), None, None) => {
@@ -190,7 +190,7 @@ fn compare(
 /// What was asked for; by default everything that both sides have features for.
 fn metrics_of(args: &EvaluateArgs, reference: &Input, network: &dyn FeatureNetwork) -> BTreeSet<Metric> {
     if !args.metrics.is_empty() {
-        return args.metrics.iter().map(|metric| metric.metric()).collect();
+        return args.metrics.iter().copied().map(metric).collect();
     }
     let spatial_known = reference.statistics.as_ref().is_none_or(|statistics| statistics.spatial.is_some());
     let has = |metric: &MetricArg| match metric {
@@ -199,5 +199,15 @@ fn metrics_of(args: &EvaluateArgs, reference: &Input, network: &dyn FeatureNetwo
         MetricArg::Is => network.widths().logits.is_some(),
         MetricArg::Pr | MetricArg::Kid => reference.pictures.is_some(),
     };
-    MetricArg::ALL.iter().filter(|metric| has(metric)).map(|metric| metric.metric()).collect()
+    MetricArg::ALL.iter().filter(|metric| has(metric)).copied().map(metric).collect()
+}
+
+fn metric(typed: MetricArg) -> Metric {
+    match typed {
+        MetricArg::Fid => Metric::Fid,
+        MetricArg::Sfid => Metric::Sfid,
+        MetricArg::Is => Metric::InceptionScore,
+        MetricArg::Pr => Metric::PrecisionRecall,
+        MetricArg::Kid => Metric::Kid,
+    }
 }

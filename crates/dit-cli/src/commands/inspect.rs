@@ -1,13 +1,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use dit_args::InspectArgs;
 use dit_config::{DitSpec, Process, VaeSpec};
 use dit_sample::{Precision, bytes_per_picture};
 use dit_weights::{Checkpoint, Error, Metadata, Network, OpenOptions, TensorSource, VaeCheckpoint, find_non_finite};
 use serde::Serialize;
 
 use crate::{
-    args::InspectArgs,
     open::{Library, told},
     speak::{print_json, print_out},
 };
@@ -56,7 +56,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         return super::latents::inspect(Path::new(&args.ckpt), args.json);
     }
     let located = Library::discover()?.locate_any(&args.ckpt)?;
-    let options = told(located.options, args.model.as_deref(), args.num_heads)?;
+    let options = told(located.options, args.opened_as.model.as_deref(), args.opened_as.num_heads)?;
     let report = match Network::open(&located.path, &options) {
         Ok(Network::Dit(checkpoint)) => report_dit(&checkpoint)?,
         Ok(Network::Vae(checkpoint)) => report_vae(&checkpoint)?,

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use dit_args::{CropArg, FlipArg, PrecisionArg, PrecomputeArgs, StoreArg};
 use dit_catalog::Kind;
 use dit_data::{
     CropRecipe, Source,
@@ -23,7 +24,6 @@ use serde::Serialize;
 use tch::Device;
 
 use crate::{
-    args::{CropArg, FlipArg, PrecisionArg, PrecomputeArgs, StoreArg},
     interrupt::OnInterrupt,
     machine,
     open::Library,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use dit_args::TrainClassifierArgs;
 use dit_classifier::{Bucket, ClassifierSpec, Error, Training, TrainingOptions, accuracy};
 use dit_data::shard::LatentFolder;
 use dit_files::{ensure_apart, ensure_writable};
@@ -16,7 +17,6 @@ use dit_train::StopRequest;
 use serde::Serialize;
 
 use crate::{
-    args::TrainClassifierArgs,
     interrupt, machine,
     progress::bar,
     speak::{print_json, say},
@@ -70,8 +70,8 @@ pub fn run(args: &TrainClassifierArgs) -> Result<()> {
         say(format_args!("\nstopping after this step, with its state on the disk; Ctrl-C once more stops at once"));
     })?;
     let lock = Lock::take(&args.out)?;
-    let device = machine::parse_device(args.device.as_deref().unwrap_or("auto"))?;
-    machine::set_threads(args.threads)?;
+    let device = machine::parse_device(args.machine.device.as_deref().unwrap_or("auto"))?;
+    machine::set_threads(args.machine.threads)?;
     let folder = LatentFolder::open(&args.data)?;
     let validation = args.validation.as_ref().map(LatentFolder::open).transpose()?;
     let spec = spec(args, &folder);

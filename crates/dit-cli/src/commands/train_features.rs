@@ -8,35 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use dit_args::TrainFeaturesArgs;
 use dit_data::Source;
 use dit_eval::{DemoNotes, FeatureRecipe, GreyPictures, train_demo};
 
 use crate::{machine, speak::say};
-
-/// Train the small classifier behind `evaluate --features demo`
-///
-/// Grey pictures of at most 32 x 32 pixels with labels, such as Fashion-MNIST.
-#[derive(Args)]
-#[command(after_help = "Example:
-  dit-cli train-features --data fashion-mnist/ --out features.safetensors")]
-pub struct TrainFeaturesArgs {
-    /// Labelled pictures: IDX files, or anything that precompute-latents reads
-    #[arg(long, value_name = "PATH")]
-    data: PathBuf,
-    /// Labelled pictures to measure its accuracy on [default: t10k-images-idx3-ubyte beside the data]
-    #[arg(long, value_name = "PATH")]
-    test: Option<PathBuf>,
-    /// Recipe
-    #[arg(long, value_name = "FILE.toml", default_value = "configs/features.toml")]
-    config: PathBuf,
-    /// safetensors to write, fp16
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
-    /// CPU threads [default: all cores this process may use]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-}
 
 pub fn run(args: &TrainFeaturesArgs) -> Result<()> {
     machine::set_threads(args.threads)?;

@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use dit_args::{SampleArgs, SamplePrecisionArg};
 use dit_catalog::Kind;
 use dit_classes::ClassNames;
 use dit_config::DitConfig;
@@ -29,7 +30,6 @@ use tch::Device;
 
 use self::{beside::Beside, request::Request, summary::Summary};
 use crate::{
-    args::{SampleArgs, SamplePrecisionArg},
     interrupt::OnInterrupt,
     machine,
     open::{Library, Located, told},
@@ -255,16 +255,11 @@ fn say_kept(kept: Result<Option<Kept>, dit_sample::Error>) {
         Ok(None) => say(format_args!("\nstopped")),
         Ok(Some(Kept { files, pictures, of })) => match &files[..] {
             [] => say(format_args!("\nstopped; no image was finished")),
-            [.., last] => {
-                let last = last.display();
-                say(format_args!(
-                    "\nstopped; finished images are kept: {pictures} of {of} pictures, {} files, the last {last}",
-                    files.len()
-                ));
-                for part in files.iter().filter(|path| path.extension().is_some_and(|ending| ending == "part")) {
-                    say(format_args!("{}: those pictures; the whole would be there without .part", part.display()));
-                }
-            }
+            [.., last] => say(format_args!(
+                "\nstopped; finished images are kept: {pictures} of {of} pictures, {} files, the last {}",
+                files.len(),
+                last.display()
+            )),
         },
         Err(error) => say(format_args!("\nstopped; finished images could not be kept: {error}")),
     }
@@ -272,7 +267,7 @@ fn say_kept(kept: Result<Option<Kept>, dit_sample::Error>) {
 
 /// Scales on all channels and on three are not alike.
 fn say_translation(args: &SampleArgs, settings: &Settings, config: &DitConfig) {
-    if args.cfg_channels.is_some() && settings.cfg_channels == CfgChannels::All && config.in_channels == 4 {
+    if args.guidance.cfg_channels.is_some() && settings.cfg_channels == CfgChannels::All && config.in_channels == 4 {
         let scale = settings.cfg_scale;
         if scale != 1.0 {
             say(format_args!(

@@ -3,13 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use dit_args::{CfgScheduleArg, SampleArgs};
 use dit_classes::ClassNames;
 use dit_sample::{CfgSchedule, Guidance, Interpolation, MOST_IMAGES, Recipe, Settings, Start};
 
-use crate::{
-    args::{CfgScheduleArg, SampleArgs},
-    speak::say,
-};
+use crate::speak::say;
 
 const DEFAULT_AUTOGUIDANCE_SCALE: f64 = 2.0;
 const DEFAULT_CLASSIFIER_SCALE: f64 = 1.0;
@@ -54,38 +52,46 @@ impl Options {
         check_pairs(args, old)?;
         let settings = old.map(|recipe| &recipe.settings);
         let mut guidance = settings.map(|settings| settings.guidance.clone()).unwrap_or_default();
-        if let Some(text) = &args.cfg_interval {
+        if let Some(text) = &args.guidance.cfg_interval {
             guidance.interval = Some(interval(text)?);
         }
-        if let Some(schedule) = args.cfg_schedule {
+        if let Some(schedule) = args.guidance.cfg_schedule {
             guidance.schedule = match schedule {
                 CfgScheduleArg::Constant => CfgSchedule::Constant,
                 CfgScheduleArg::Linear => CfgSchedule::Linear,
                 CfgScheduleArg::Cosine => CfgSchedule::Cosine,
             };
         }
-        guidance.rescale = args.cfg_rescale.unwrap_or(guidance.rescale);
+        guidance.rescale = args.guidance.cfg_rescale.unwrap_or(guidance.rescale);
         let scale = |file: bool, flag: Option<f64>, then: Option<f64>, default: f64| {
             if file || then.is_some() { flag.or(then).or(Some(default)) } else { None }
         };
-        let autoguidance = args.autoguidance.is_some();
-        guidance.autoguidance_scale =
-            scale(autoguidance, args.autoguidance_scale, guidance.autoguidance_scale, DEFAULT_AUTOGUIDANCE_SCALE);
+        let autoguidance = args.guidance.autoguidance.is_some();
+        guidance.autoguidance_scale = scale(
+            autoguidance,
+            args.guidance.autoguidance_scale,
+            guidance.autoguidance_scale,
+            DEFAULT_AUTOGUIDANCE_SCALE,
+        );
         guidance.classifier_scale = scale(
-            args.classifier.is_some(),
-            args.classifier_scale,
+            args.guidance.classifier.is_some(),
+            args.guidance.classifier_scale,
             guidance.classifier_scale,
             DEFAULT_CLASSIFIER_SCALE,
         );
         let path = |source: Option<&dit_sample::Source>| source.map(|source| PathBuf::from(&source.name));
-        let init = args.init.clone().or(path(old.and_then(|recipe| recipe.init.as_ref())));
+        let init = args.editing.init.clone().or(path(old.and_then(|recipe| recipe.init.as_ref())));
         let interpolate = way(args, settings.and_then(|settings| settings.interpolate))?;
         if interpolate.is_some() {
             check_strip(args)?;
         }
         Ok(Self {
-            weaker: args.autoguidance.clone().or(old.and_then(|recipe| Some(recipe.weaker.as_ref()?.name.clone()))),
-            classifier: args.classifier.clone().or(path(old.and_then(|recipe| recipe.classifier.as_ref()))),
+            weaker: args
+                .guidance
+                .autoguidance
+                .clone()
+                .or(old.and_then(|recipe| Some(recipe.weaker.as_ref()?.name.clone()))),
+            classifier: args.guidance.classifier.clone().or(path(old.and_then(|recipe| recipe.classifier.as_ref()))),
             start: start(args, settings.map_or(Start::Noise, |settings| settings.start), init.is_some()),
             init,
             autoguidance_scale: guidance.autoguidance_scale,
@@ -98,8 +104,8 @@ impl Options {
             },
             first_seed: first_seed(args)?,
             guidance,
-            negative_class: args.negative_class.clone(),
-            init_class: args.init_class.clone(),
+            negative_class: args.guidance.negative_class.clone(),
+            init_class: args.editing.init_class.clone(),
             interpolate,
         })
     }
@@ -142,18 +148,18 @@ impl Options {
 fn check_pairs(args: &SampleArgs, old: Option<&Recipe>) -> Result<()> {
     let old = old.map(|recipe| &recipe.settings);
     let has = |part: fn(&Settings) -> bool| old.is_some_and(part);
-    let weaker = args.autoguidance.is_some() || has(|old| old.guidance.autoguidance_scale.is_some());
-    let classifier = args.classifier.is_some() || has(|old| old.guidance.classifier_scale.is_some());
-    let init = args.init.is_some() || has(|old| old.start.needs_picture());
-    let inverted = args.invert || has(|old| matches!(old.start, Start::Inverted { .. }));
-    let strip = args.interpolate.is_some() || has(|old| old.interpolate.is_some());
+    let weaker = args.guidance.autoguidance.is_some() || has(|old| old.guidance.autoguidance_scale.is_some());
+    let classifier = args.guidance.classifier.is_some() || has(|old| old.guidance.classifier_scale.is_some());
+    let init = args.editing.init.is_some() || has(|old| old.start.needs_picture());
+    let inverted = args.editing.invert || has(|old| matches!(old.start, Start::Inverted { .. }));
+    let strip = args.editing.interpolate.is_some() || has(|old| old.interpolate.is_some());
     let needs = [
-        (args.autoguidance_scale.is_some(), "--autoguidance-scale", weaker, "--autoguidance"),
-        (args.classifier_scale.is_some(), "--classifier-scale", classifier, "--classifier"),
-        (args.strength.is_some(), "--strength", init, "--init"),
-        (args.invert, "--invert", init, "--init"),
-        (args.init_class.is_some(), "--init-class", inverted, "--invert"),
-        (args.frames.is_some(), "--frames", strip, "--interpolate"),
+        (args.guidance.autoguidance_scale.is_some(), "--autoguidance-scale", weaker, "--autoguidance"),
+        (args.guidance.classifier_scale.is_some(), "--classifier-scale", classifier, "--classifier"),
+        (args.editing.strength.is_some(), "--strength", init, "--init"),
+        (args.editing.invert, "--invert", init, "--init"),
+        (args.editing.init_class.is_some(), "--init-class", inverted, "--invert"),
+        (args.editing.frames.is_some(), "--frames", strip, "--interpolate"),
     ];
     for (given, flag, there, other) in needs {
         if given && !there {
@@ -209,20 +215,20 @@ fn start(args: &SampleArgs, old: Start, has_picture: bool) -> Start {
         Start::Noised { strength } => (Some(strength), None),
         Start::Inverted { strength, class } => (Some(strength), class),
     };
-    let inverted = args.invert || matches!(old, Start::Inverted { .. });
+    let inverted = args.editing.invert || matches!(old, Start::Inverted { .. });
     match (has_picture, inverted) {
         (false, _) => Start::Noise,
-        (true, true) => Start::Inverted { strength: args.strength.or(before).unwrap_or(1.0), class },
-        (true, false) => Start::Noised { strength: args.strength.or(before).unwrap_or(DEFAULT_STRENGTH) },
+        (true, true) => Start::Inverted { strength: args.editing.strength.or(before).unwrap_or(1.0), class },
+        (true, false) => Start::Noised { strength: args.editing.strength.or(before).unwrap_or(DEFAULT_STRENGTH) },
     }
 }
 
 fn way(args: &SampleArgs, old: Option<Interpolation>) -> Result<Option<Way>> {
-    let frames = args.frames.unwrap_or(DEFAULT_FRAMES);
+    let frames = args.editing.frames.unwrap_or(DEFAULT_FRAMES);
     if frames as usize > MOST_IMAGES {
         bail!("--frames {frames}: at most {MOST_IMAGES} pictures can be sampled in one run");
     }
-    match args.interpolate.as_deref() {
+    match args.editing.interpolate.as_deref() {
         None => old.map_or(Ok(None), |old| repeated(args, old)),
         Some([what, list]) if what == "classes" && args.class.is_none() => {
             Ok(Some(Way::Classes { list: list.clone(), frames }))
@@ -238,7 +244,7 @@ fn way(args: &SampleArgs, old: Option<Interpolation>) -> Result<Option<Way>> {
 
 /// The recipe's strip, unless pictures of other classes are asked for.
 fn repeated(args: &SampleArgs, old: Interpolation) -> Result<Option<Way>> {
-    match (old, args.frames, &args.class) {
+    match (old, args.editing.frames, &args.class) {
         (_, None, None) => Ok(Some(Way::Repeated(old))),
         (_, Some(frames), None) | (Interpolation::Seeds { .. }, Some(frames), Some(_)) => {
             Ok(Some(Way::Repeated(old.with_frames(frames))))
@@ -257,7 +263,7 @@ fn repeated(args: &SampleArgs, old: Interpolation) -> Result<Option<Way>> {
 }
 
 fn first_seed(args: &SampleArgs) -> Result<Option<u64>> {
-    match args.interpolate.as_deref() {
+    match args.editing.interpolate.as_deref() {
         Some([what, list]) if what == "seeds" => {
             if args.seed.is_some() {
                 bail!("--interpolate seeds names its seeds; leave --seed out");

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::{Result, bail};
+use dit_args::{GuidedChannelsArg, LabelsArg, SampleArgs, SamplePrecisionArg, SamplerArg};
 use dit_classes::ClassNames;
 use dit_config::{DitConfig, Process};
 use dit_image::read_recipe;
@@ -13,8 +14,6 @@ use dit_sample::{
 
 use super::options::Options;
 use tch::Device;
-
-use crate::args::{GuidedChannelsArg, LabelsArg, SampleArgs, SamplePrecisionArg, SamplerArg};
 
 /// The classes that the original's script samples.
 const ORIGINAL_CLASSES: [u32; 8] = [207, 360, 387, 974, 88, 979, 417, 279];
@@ -83,8 +82,8 @@ impl Request {
         let new_images = args.class.is_some()
             || args.num_samples.is_some()
             || args.labels.is_some()
-            || args.interpolate.is_some()
-            || args.frames.is_some();
+            || args.editing.interpolate.is_some()
+            || args.editing.frames.is_some();
         let kept = old.filter(|_| !new_images);
         if args.num_samples == Some(0) {
             bail!("--num-samples 0: there is nothing to sample");
@@ -122,15 +121,20 @@ impl Request {
             labels: labels.filter(|_| !options.is_strip()).unwrap_or_default(),
             checkpoint: args.ckpt.clone().or(old.map(|recipe| recipe.checkpoint.name.clone())),
             opened_as: OpenedAs {
-                model: args.model.clone().or(old.and_then(|recipe| recipe.opened_as.model.clone())),
-                num_heads: args.num_heads.or(old.and_then(|recipe| recipe.opened_as.num_heads)),
+                model: args.opened_as.model.clone().or(old.and_then(|recipe| recipe.opened_as.model.clone())),
+                num_heads: args.opened_as.num_heads.or(old.and_then(|recipe| recipe.opened_as.num_heads)),
             },
             vae: args.vae.clone().or(old.map(|recipe| recipe.vae.name.clone())),
             noise,
             from_png: args.from_png.clone(),
             seed: options.first_seed.or(args.seed).or(settings.map(|settings| settings.seed)).unwrap_or(0),
-            device: args.device.clone().or(old.map(|recipe| recipe.device.clone())).unwrap_or("auto".to_owned()),
-            threads: args.threads.or(old.map(|recipe| recipe.threads)),
+            device: args
+                .machine
+                .device
+                .clone()
+                .or(old.map(|recipe| recipe.device.clone()))
+                .unwrap_or("auto".to_owned()),
+            threads: args.machine.threads.or(old.map(|recipe| recipe.threads)),
             batch_size: args.batch_size.or(kept.map(|recipe| recipe.batch_size)),
             first_image: kept.map_or(0, |recipe| recipe.first_image),
             shows: kept.map_or(Shows::Grid, |recipe| recipe.shows),
@@ -143,13 +147,14 @@ impl Request {
             steps: args.steps.clone().or(settings.filter(|_| args.sampler.is_none()).map(|s| s.steps.clone())),
             cfg_scale: args.cfg_scale.or(settings.map(|settings| settings.cfg_scale)),
             cfg_channels: args
+                .guidance
                 .cfg_channels
                 .map(|channels| match channels {
                     GuidedChannelsArg::Three => CfgChannels::Three,
                     GuidedChannelsArg::All => CfgChannels::All,
                 })
                 .or(settings.map(|settings| settings.cfg_channels)),
-            channels_asked_for: args.cfg_channels.is_some(),
+            channels_asked_for: args.guidance.cfg_channels.is_some(),
             options,
             precision: match args.precision {
                 Some(SamplePrecisionArg::Auto) => None,
@@ -162,9 +167,9 @@ impl Request {
                 checkpoint: args.ckpt.is_some(),
                 vae: args.vae.is_some(),
                 noise: args.noise.is_some(),
-                weaker: args.autoguidance.is_some(),
-                classifier: args.classifier.is_some(),
-                init: args.init.is_some(),
+                weaker: args.guidance.autoguidance.is_some(),
+                classifier: args.guidance.classifier.is_some(),
+                init: args.editing.init.is_some(),
             },
             new_images,
             recipe,
@@ -377,14 +382,21 @@ fn sampler(args: &SampleArgs, old: Option<&Settings>) -> Result<SamplerKind> {
 
 /// `sample.png` unless some output is named.
 fn outputs(args: &SampleArgs) -> OutputPaths {
-    let given = [&args.out, &args.out_dir, &args.npz, &args.latents, &args.animate, &args.trajectory];
+    let given = [
+        &args.outputs.out,
+        &args.outputs.out_dir,
+        &args.outputs.npz,
+        &args.outputs.latents,
+        &args.outputs.animate,
+        &args.outputs.trajectory,
+    ];
     let named = given.into_iter().any(Option::is_some);
     OutputPaths {
-        animation: args.animate.clone(),
-        trajectory: args.trajectory.clone(),
-        png: args.out.clone().or_else(|| (!named).then(|| PathBuf::from("sample.png"))),
-        dir: args.out_dir.clone(),
-        npz: args.npz.clone(),
-        latents: args.latents.clone(),
+        animation: args.outputs.animate.clone(),
+        trajectory: args.outputs.trajectory.clone(),
+        png: args.outputs.out.clone().or_else(|| (!named).then(|| PathBuf::from("sample.png"))),
+        dir: args.outputs.out_dir.clone(),
+        npz: args.outputs.npz.clone(),
+        latents: args.outputs.latents.clone(),
     }
 }

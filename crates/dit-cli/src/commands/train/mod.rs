@@ -1,7 +1,6 @@
 //! `dit-cli train`.
 
 mod about;
-mod args;
 mod cost;
 mod evaluation;
 mod screen;
@@ -9,6 +8,7 @@ mod screen;
 use std::{fs, path::Path, rc::Rc};
 
 use anyhow::{Context, Result, bail};
+use dit_args::TrainArgs;
 use dit_catalog::Kind;
 use dit_config::{DitConfig, LatentSize};
 use dit_data::shard::{LatentFolder, Manifest};
@@ -23,7 +23,6 @@ use dit_weights::VaeCheckpoint;
 use serde::Serialize;
 use tch::Device;
 
-pub use self::args::TrainArgs;
 use self::{cost::Costs, evaluation::Asked, screen::Screen};
 use crate::{
     interrupt, machine,
@@ -60,8 +59,8 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     }
     let data = data(args)?;
     let config = recipe.model_config(shape(&data))?;
-    let device = machine::parse_device(args.device.as_deref().unwrap_or("auto"))?;
-    let threads = machine::set_threads(args.threads)?;
+    let device = machine::parse_device(args.machine.device.as_deref().unwrap_or("auto"))?;
+    let threads = machine::set_threads(args.machine.threads)?;
     panic::help_for_memory(MEMORY_HELP);
     let (codec, records) = (&data.manifest().settings.vae.config, data.len());
     cost::say_plan(&recipe, &Costs { config: &config, codec, records, device, ignore_memory: args.ignore_memory })?;

@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::MachineArgs;
+
 /// Train a model on a folder of latents
 ///
 /// Interrupt it at any time: the same command with --resume continues, and the result is the same to the bit.
@@ -43,12 +45,9 @@ pub struct TrainArgs {
     /// Latent codec for pictures: diffusers folder, file, or name from the manifest [default: the one of the latents]
     #[arg(long, value_name = "NAME|PATH")]
     pub vae: Option<String>,
-    /// auto, cpu, cuda or cuda:N [default: auto]
-    #[arg(long, value_name = "DEVICE")]
-    pub device: Option<String>,
-    /// CPU threads [default: all cores this process may use]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    /// Where it computes
+    #[command(flatten)]
+    pub machine: MachineArgs,
     /// A machine-readable summary on stdout at the end; everything else is on stderr
     #[arg(long)]
     pub json: bool,

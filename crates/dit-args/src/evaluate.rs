@@ -1,9 +1,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use dit_eval::{FeatureSet, Metric};
 
-use crate::args::CropArg;
+use crate::{CropArg, MachineArgs};
 
 /// Measure samples against a reference: FID, sFID, Inception score, precision and recall, KID
 ///
@@ -50,22 +49,23 @@ pub struct EvaluateArgs {
     /// Folder to keep features in [default: the pictures' path with .features appended]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
-    /// auto, cpu, cuda or cuda:N [default: auto]
-    #[arg(long, value_name = "DEVICE")]
-    pub device: Option<String>,
-    /// CPU threads [default: all cores this process may use]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    /// Where it computes
+    #[command(flatten)]
+    pub machine: MachineArgs,
     /// A machine-readable record on stdout; everything else is on stderr
     #[arg(long)]
     pub json: bool,
 }
 
+/// Pictures that may be in the feature network at once.
+pub const LARGEST_BATCH: usize = 1024;
+
 fn batch_size(text: &str) -> Result<usize, String> {
-    let count = text.parse().ok().filter(|count| (1..=FeatureSet::CHUNK).contains(count));
-    count.ok_or_else(|| format!("expected 1 to {}", FeatureSet::CHUNK))
+    let count = text.parse().ok().filter(|count| (1..=LARGEST_BATCH).contains(count));
+    count.ok_or_else(|| format!("expected 1 to {LARGEST_BATCH}"))
 }
 
+/// What can be measured.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MetricArg {
     /// Fréchet distance
@@ -81,15 +81,6 @@ pub enum MetricArg {
 }
 
 impl MetricArg {
+    /// All of them, in the order of a record.
     pub const ALL: [Self; 5] = [Self::Fid, Self::Sfid, Self::Is, Self::Pr, Self::Kid];
-
-    pub fn metric(self) -> Metric {
-        match self {
-            Self::Fid => Metric::Fid,
-            Self::Sfid => Metric::Sfid,
-            Self::Is => Metric::InceptionScore,
-            Self::Pr => Metric::PrecisionRecall,
-            Self::Kid => Metric::Kid,
-        }
-    }
 }
