@@ -255,11 +255,16 @@ fn say_kept(kept: Result<Option<Kept>, dit_sample::Error>) {
         Ok(None) => say(format_args!("\nstopped")),
         Ok(Some(Kept { files, pictures, of })) => match &files[..] {
             [] => say(format_args!("\nstopped; no image was finished")),
-            [.., last] => say(format_args!(
-                "\nstopped; finished images are kept: {pictures} of {of} pictures, {} files, the last {}",
-                files.len(),
-                last.display()
-            )),
+            [.., last] => {
+                let last = last.display();
+                say(format_args!(
+                    "\nstopped; finished images are kept: {pictures} of {of} pictures, {} files, the last {last}",
+                    files.len()
+                ));
+                for part in files.iter().filter(|path| path.extension().is_some_and(|ending| ending == "part")) {
+                    say(format_args!("{}: those pictures; the whole would be there without .part", part.display()));
+                }
+            }
         },
         Err(error) => say(format_args!("\nstopped; finished images could not be kept: {error}")),
     }
