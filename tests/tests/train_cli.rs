@@ -16,7 +16,7 @@ use dit_diffusion::{
     from_fn,
 };
 use dit_model::Dit;
-use dit_tests::{Ran, dit_cli, fail_in, read_tensor, relative_error, succeed_in};
+use dit_tests::{Ran, dit_cli, fail_in, read_tensor, relative_error, root, succeed_in};
 use dit_weights::{Checkpoint, OpenOptions};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -143,6 +143,12 @@ fn a_run_leaves_a_folder_that_explains_itself() {
     assert!(session["command"].as_array().unwrap().iter().any(|word| word == "samples.count=4"));
     assert_eq!(session["data"]["records"], 32);
     assert_eq!(session["data"]["manifest_sha256"].as_str().unwrap().len(), 64);
+    // The program knows its own commit, where it was built from a repository; `+` says that its sources were changed since.
+    if root().join(".git").exists() {
+        let commit = session["program"]["git_commit"].as_str().unwrap();
+        let hash = commit.strip_suffix('+').unwrap_or(commit);
+        assert!(hash.len() == 40 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{commit}");
+    }
 }
 
 /// Everything in the newest checkpoint.

@@ -34,7 +34,7 @@ pub struct Session {
 pub struct Program {
     /// Of the package.
     pub version: String,
-    /// Of the repository that the program lies in, if it does; `+` follows where files had been changed.
+    /// That it was built from, if that is known; `+` follows where sources had been changed.
     pub git_commit: Option<String>,
     /// libtorch's bindings, and the version of libtorch that they are for.
     pub bindings: String,

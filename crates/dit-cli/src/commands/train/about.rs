@@ -1,6 +1,6 @@
 //! What the run's folder will say about this start of it.
 
-use std::{env, fs, process::Command};
+use std::{env, fs};
 
 use anyhow::Result;
 use dit_data::shard::LatentFolder;
@@ -10,6 +10,9 @@ use tch::Device;
 
 use crate::machine;
 
+/// The commit that this program was built from, with a + where its sources were changed since; none outside a repository.
+const COMMIT: Option<&str> = option_env!("DIT_GIT_COMMIT");
+
 /// Gathers it, for a run that begins.
 pub fn session(data: &LatentFolder, device: Device, threads: usize) -> Result<Session> {
     let folder = data.path();
@@ -18,7 +21,7 @@ pub fn session(data: &LatentFolder, device: Device, threads: usize) -> Result<Se
         from_step: 0,
         program: Program {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            git_commit: git_commit(),
+            git_commit: COMMIT.map(str::to_owned),
             bindings: "tch 0.24.0 for libtorch 2.11.0".to_owned(),
         },
         command: env::args().collect(),
@@ -36,18 +39,6 @@ pub fn session(data: &LatentFolder, device: Device, threads: usize) -> Result<Se
             manifest_sha256: sha256_of(&[folder.join("manifest.json")])?,
         },
     })
-}
-
-/// Of the repository in which the program lies, as it does where it was built.
-fn git_commit() -> Option<String> {
-    let program = env::current_exe().ok()?;
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git").arg("-C").arg(program.parent()?).args(arguments).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let commit = git(&["rev-parse", "HEAD"])?;
-    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|changed| !changed.is_empty());
-    Some(if changed { format!("{commit}+") } else { commit })
 }
 
 fn cpu() -> Option<String> {
