@@ -1,6 +1,6 @@
 use dit_config::{BlockDesign, DitConfig};
 use dit_ops::Kernels;
-use dit_weights::{Checkpoint, NonFinite};
+use dit_weights::Checkpoint;
 use tch::{Device, Kind, Tensor, nn};
 
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
     final_layer::FinalLayer,
     init::Scope,
     label::LabelEmbedder,
+    load::Loader,
     patchify::{PatchEmbedder, unpatchify},
     position::position_table,
     timestep::TimestepEmbedder,
@@ -44,14 +45,17 @@ impl Dit {
     /// If `path` already holds a model: tch would rename the second one's variables without a word.
     pub fn new(path: &nn::Path, config: &DitConfig, initialization: Initialization) -> Self {
         assert!(path.get("pos_embed").is_none(), "{:?} already holds a DiT; give each its own path", path.path(""));
-        let scope = Scope::root(path, initialization);
+        Self::build(&Scope::root(path, initialization), config, path.device(), path.kind())
+    }
+
+    fn build(scope: &Scope, config: &DitConfig, device: Device, kind: Kind) -> Self {
         let blocks = scope.sub("blocks");
         Self {
             config: config.clone(),
-            kind: path.kind(),
+            kind,
             x_embedder: PatchEmbedder::new(&scope.sub("x_embedder"), config),
             pos_embed: scope.frozen("pos_embed", &position_table(config)),
-            t_embedder: TimestepEmbedder::new(&scope.sub("t_embedder"), config, path.device()),
+            t_embedder: TimestepEmbedder::new(&scope.sub("t_embedder"), config, device),
             y_embedder: LabelEmbedder::new(&scope.sub("y_embedder"), config),
             blocks: (0..config.depth).map(|i| Block::new(&blocks.sub(i), config)).collect(),
             final_layer: FinalLayer::new(&scope.sub("final_layer"), config),
@@ -78,7 +82,8 @@ impl Dit {
 
     /// [`load`](Self::load) with a choice of kernels.
     ///
-    /// Beside the mapped file it holds one copy of the weights. To go on training, make a model with
+    /// Each weight goes from the mapped file to its place in the form that it is computed with, and the file's pages are released:
+    /// there is never more than one copy, and the page cache's. To go on training, make a model with
     /// [`new`](Self::new) and [`Initialization::Empty`], then [`dit_weights::load_into`] its variable store.
     ///
     /// # Errors
@@ -92,13 +97,12 @@ impl Dit {
         if !is_float(kind) {
             return Err(ModelError::Kind { kind });
         }
-        let mut store = nn::VarStore::new(device);
-        store.set_kind(kind);
-        let mut dit = Self::new(&store.root(), checkpoint.config(), Initialization::Empty);
-        dit_weights::load_into(&mut store, checkpoint, NonFinite::Reject)?;
-        store.freeze();
-        // From here on the model alone holds its weights: each is gone once it is packed.
-        drop(store);
+        let config = checkpoint.config();
+        let expected = (&config.tensors()[..], &config.to_string()[..]);
+        let loader = Loader::new(checkpoint, expected, device, kind, kernels)?;
+        let mut dit = Self::build(&Scope::of_file(&loader), config, device, kind);
+        loader.finish()?;
+        // The Linears have their form; what lies between them follows.
         dit.optimize(kernels);
         Ok(dit)
     }

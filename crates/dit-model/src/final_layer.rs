@@ -39,7 +39,7 @@ impl FinalLayer {
             BlockDesign::AdaLnZero => adaptive(Distribution::Zeros),
         };
         let patch_values = config.patch * config.patch * config.out_channels();
-        Self { norm, linear: scope.sub("linear").linear(d, patch_values, Distribution::Zeros) }
+        Self { norm, linear: scope.sub("linear").sensitive_linear(d, patch_values, Distribution::Zeros) }
     }
 
     pub(crate) fn optimize(&mut self, kernels: Kernels) {
@@ -47,7 +47,7 @@ impl FinalLayer {
             norm.optimize(kernels);
             modulation.optimize(kernels);
         }
-        self.linear.optimize(kernels.sensitive());
+        self.linear.optimize(kernels);
     }
 
     /// # Shapes

@@ -7,6 +7,8 @@ use rand_chacha::{
 };
 use tch::{Tensor, nn};
 
+use crate::load::Loader;
+
 /// How a new model's weights start. The position table is not a weight: it is computed either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Initialization {
@@ -42,33 +44,71 @@ pub(crate) enum Distribution {
 /// Each layer spells its part of the checkpoint's names here, once.
 #[derive(Debug)]
 pub(crate) struct Scope<'a> {
-    path: nn::Path<'a>,
+    origin: Origin<'a>,
     /// Dotted, from the model's root (not the store's: a copy under another prefix starts with the same values).
     name: String,
-    initialization: Initialization,
+}
+
+/// Where a model's tensors come from.
+#[derive(Debug)]
+enum Origin<'a> {
+    /// They are made here, and can be trained.
+    Store { path: nn::Path<'a>, initialization: Initialization },
+    /// They are a checkpoint's.
+    File(&'a Loader<'a>),
 }
 
 impl<'a> Scope<'a> {
     pub(crate) fn root(path: &nn::Path<'a>, initialization: Initialization) -> Self {
-        Self { path: path.clone(), name: String::new(), initialization }
+        Self { origin: Origin::Store { path: path.clone(), initialization }, name: String::new() }
+    }
+
+    /// A model of a checkpoint, without a variable store: [`Loader::finish`] tells whether it is one.
+    pub(crate) fn of_file(loader: &'a Loader<'a>) -> Self {
+        Self { origin: Origin::File(loader), name: String::new() }
     }
 
     pub(crate) fn sub(&self, name: impl ToString) -> Self {
         let name = name.to_string();
-        Self { path: self.path.sub(&name), name: self.full_name(&name), initialization: self.initialization }
+        let origin = match &self.origin {
+            Origin::Store { path, initialization } => {
+                Origin::Store { path: path.sub(&name), initialization: *initialization }
+            }
+            Origin::File(loader) => Origin::File(loader),
+        };
+        Self { origin, name: self.full_name(&name) }
     }
 
     /// `weight` (outputs, inputs) and a zero `bias` (outputs).
     pub(crate) fn linear(&self, inputs: usize, outputs: usize, weight: Distribution) -> Linear {
+        match &self.origin {
+            Origin::Store { .. } => self.new_linear(inputs, outputs, weight),
+            Origin::File(loader) => loader.linear(&self.name, inputs, outputs, loader.kernels),
+        }
+    }
+
+    /// A Linear that 8 bits would harm.
+    pub(crate) fn sensitive_linear(&self, inputs: usize, outputs: usize, weight: Distribution) -> Linear {
+        match &self.origin {
+            Origin::Store { .. } => self.new_linear(inputs, outputs, weight).sensitive(),
+            Origin::File(loader) => loader.linear(&self.name, inputs, outputs, loader.kernels.sensitive()),
+        }
+    }
+
+    fn new_linear(&self, inputs: usize, outputs: usize, weight: Distribution) -> Linear {
         let weight = self.variable("weight", &[outputs, inputs], weight);
         Linear::new(weight, Some(self.variable("bias", &[outputs], Distribution::Zeros)))
     }
 
-    /// A new trainable variable.
+    /// A new trainable variable; of a checkpoint, its tensor, which is not.
     pub(crate) fn variable(&self, name: &str, shape: &[usize], distribution: Distribution) -> Tensor {
+        let (path, initialization) = match &self.origin {
+            Origin::Store { path, initialization } => (path, initialization),
+            Origin::File(loader) => return loader.tensor(&self.full_name(name), shape),
+        };
         let dims: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();
-        let mut variable = self.path.zeros(name, &dims);
-        if let Initialization::Reference { seed } = self.initialization {
+        let mut variable = path.zeros(name, &dims);
+        if let Initialization::Reference { seed } = *initialization {
             let values = draw(distribution, shape, seed, &self.full_name(name));
             let _no_grad = tch::no_grad_guard();
             variable.copy_(&Tensor::from_slice(&values).view(dims.as_slice()));
@@ -76,10 +116,15 @@ impl<'a> Scope<'a> {
         variable
     }
 
-    /// A variable that is part of the state dict but never trained.
+    /// A variable that is part of the state dict but never trained: `value`, or what a checkpoint has in its place.
     pub(crate) fn frozen(&self, name: &str, value: &Tensor) -> Tensor {
-        let value = value.to_kind(self.path.kind()).to_device(self.path.device());
-        self.path.add(name, value, false)
+        match &self.origin {
+            Origin::Store { path, .. } => path.add(name, value.to_kind(path.kind()).to_device(path.device()), false),
+            Origin::File(loader) => {
+                let shape: Vec<usize> = value.size().into_iter().map(|extent| extent as usize).collect();
+                loader.tensor(&self.full_name(name), &shape)
+            }
+        }
     }
 
     fn full_name(&self, name: &str) -> String {

@@ -31,6 +31,7 @@ mod final_layer;
 mod init;
 mod input;
 mod label;
+mod load;
 mod mlp;
 mod modulation;
 mod norm;

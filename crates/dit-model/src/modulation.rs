@@ -64,11 +64,11 @@ pub(crate) struct Regressor<const CHUNKS: usize> {
 impl<const CHUNKS: usize> Regressor<CHUNKS> {
     pub(crate) fn new(scope: &Scope, d: usize, weight: Distribution) -> Self {
         // In the published model the SiLU is the sequence's layer 0, the Linear its layer 1.
-        Self { linear: scope.sub("adaLN_modulation").sub(1).linear(d, CHUNKS * d, weight) }
+        Self { linear: scope.sub("adaLN_modulation").sub(1).sensitive_linear(d, CHUNKS * d, weight) }
     }
 
     pub(crate) fn optimize(&mut self, kernels: Kernels) {
-        self.linear.optimize(kernels.sensitive());
+        self.linear.optimize(kernels);
     }
 
     /// `c` (N, D) → CHUNKS times (N, 1, D).

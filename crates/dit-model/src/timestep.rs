@@ -23,14 +23,14 @@ impl TimestepEmbedder {
         let weights = Distribution::Normal { std: 0.02 };
         Self {
             frequencies: frequencies(config.numerics).to_device(device),
-            first: mlp.sub(0).linear(2 * FREQUENCIES as usize, d, weights),
-            second: mlp.sub(2).linear(d, d, weights),
+            first: mlp.sub(0).sensitive_linear(2 * FREQUENCIES as usize, d, weights),
+            second: mlp.sub(2).sensitive_linear(d, d, weights),
         }
     }
 
     pub(crate) fn optimize(&mut self, kernels: Kernels) {
-        self.first.optimize(kernels.sensitive());
-        self.second.optimize(kernels.sensitive());
+        self.first.optimize(kernels);
+        self.second.optimize(kernels);
     }
 
     /// cos(t·ω), then sin(t·ω). Always fp32: bf16 cannot tell timestep 998 from 1000.

@@ -42,6 +42,8 @@ mod parallel;
 mod pointwise;
 mod quantize;
 mod simd;
+mod spread;
+mod stored;
 mod symbols;
 #[cfg(target_arch = "x86_64")]
 mod tile;
@@ -57,4 +59,5 @@ pub use linear::Linear;
 pub use memory::keep_freed_memory;
 pub use modulate::{add_gated, layer_norm_modulate, plain_add_gated, plain_layer_norm_modulate};
 pub use packed::PackedLinear;
+pub use stored::StoredWeight;
 pub use version::libtorch_version;

@@ -1,11 +1,19 @@
 use tch::{Kind, Tensor};
 
-use crate::{Kernels, PackedLinear, cpu::Cpu, element::needs_gradient, gemm::Activation, pointwise::Pointwise};
+use crate::{
+    Kernels, PackedLinear, StoredWeight,
+    cpu::Cpu,
+    element::needs_gradient,
+    gemm::{Activation, Words},
+    packed::words_of,
+    pointwise::Pointwise,
+};
 
 /// A Linear, x·Wᵀ + b, that can be handed over to faster kernels once its weights no longer change.
 #[derive(Debug)]
 pub struct Linear {
     form: Form,
+    sensitive: bool,
 }
 
 #[derive(Debug)]
@@ -24,7 +32,30 @@ impl Linear {
     /// # Shapes
     /// `weight` (outputs, inputs), `bias` (outputs).
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { form: Form::Plain { weight, bias } }
+        Self { form: Form::Plain { weight, bias }, sensitive: false }
+    }
+
+    /// A Linear that 8 bits would harm: it is computed by [`Kernels::sensitive`] of whatever kernels are chosen.
+    #[must_use]
+    pub fn sensitive(mut self) -> Self {
+        self.sensitive = true;
+        self
+    }
+
+    /// What [`optimize`](Self::optimize) makes of a `weight` of `kind`, straight from where it is stored: rounded to `kind` and
+    /// packed in one pass, to the same bits, with no tensor in between. Also tells how many values are NaN or infinite; the
+    /// Linear is of no use if there are any. `None` where it would not be packed: see there, and go that way.
+    ///
+    /// # Shapes
+    /// `bias` (outputs).
+    pub fn of_stored(
+        weight: StoredWeight<'_>,
+        bias: Option<&Tensor>,
+        kind: Kind,
+        kernels: Kernels,
+    ) -> Option<(Self, usize)> {
+        let (packed, non_finite) = PackedLinear::of_stored(weight, bias, kind, words(kernels, kind)?)?;
+        Some((Self { form: Form::Packed(Box::new(packed)), sensitive: false }, non_finite))
     }
 
     /// Gives the weights, which must not change any more, the form that `kernels` are fastest with on this machine; one that
@@ -37,11 +68,14 @@ impl Linear {
     pub fn optimize(&mut self, kernels: Kernels) {
         let Form::Plain { weight, bias } = &self.form else { return };
         let bias = bias.as_ref();
-        let ours = !Cpu::detect().amx;
-        let packed = match kernels {
-            Kernels::Plain => return,
-            Kernels::Fused => ours.then(|| PackedLinear::pack(weight, bias)).flatten(),
-            Kernels::Int8 => PackedLinear::quantize(weight, bias),
+        let kernels = if self.sensitive { kernels.sensitive() } else { kernels };
+        if kernels == Kernels::Plain {
+            return;
+        }
+        let packed = match words(kernels, weight.kind()) {
+            Some(Words::Int8) => PackedLinear::quantize(weight, bias),
+            Some(_) => PackedLinear::pack(weight, bias),
+            None => None,
         };
         if let Some(packed) = packed {
             self.form = Form::Packed(Box::new(packed));
@@ -97,8 +131,19 @@ impl Linear {
     }
 }
 
+/// What words of weights of `kind` hold if this crate's kernels are the fastest for them.
+fn words(kernels: Kernels, kind: Kind) -> Option<Words> {
+    match kernels {
+        Kernels::Plain => None,
+        Kernels::Fused if Cpu::detect().amx => None,
+        Kernels::Fused => words_of(kind),
+        Kernels::Int8 => Some(Words::Int8),
+    }
+}
+
 fn plain(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Activation) -> Tensor {
-    let y = match needs_gradient(&[x, weight]) && suits_convolution(x) {
+    // The same with a gradient and without: what is computed again for its gradient must be what was computed before.
+    let y = match suits_convolution(x) {
         true => as_convolution(x, weight, bias),
         false => x.linear(weight, bias),
     };

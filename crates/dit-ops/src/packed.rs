@@ -6,8 +6,9 @@ use crate::{
     cpu::Cpu,
     element::{Bf16, Element, allocate, values},
     gemm::{self, Activation, Dequantize, Epilogue, Left, Line, Output, Panels, WIDTH, Words, to_whole_panels},
-    parallel::{self, Destination},
-    quantize::{quantize_columns, quantize_rows},
+    parallel::Destination,
+    quantize::quantize_rows,
+    stored::{Packed, StoredWeight, pack},
 };
 
 /// The longest sum of int8 products that is sure to fit into 32 bits: 2³¹ / (255 · 127).
@@ -43,21 +44,8 @@ impl PackedLinear {
     /// # Shapes
     /// `weight` (outputs, inputs), `bias` (outputs).
     pub fn pack(weight: &Tensor, bias: Option<&Tensor>) -> Option<Self> {
-        let words = match weight.kind() {
-            Kind::Float => Words::F32,
-            Kind::BFloat16 => Words::Bf16,
-            _ => return None,
-        };
-        let (outputs, inputs) = packable(weight, words)?;
-        let weight = weight.detach().contiguous();
-        let lines = match words {
-            Words::Bf16 => {
-                pack_words(as_words::<Bf16>(&on_word_boundary::<Bf16>(weight.shallow_clone())), outputs, inputs / 2)
-            }
-            _ => pack_words(as_words::<f32>(&weight), outputs, inputs),
-        };
-        let (bias, scales, sums) = (bias_values(bias, outputs)?, Vec::new(), Vec::new());
-        Some(Self { words, kind: weight.kind(), inputs, outputs, lines, bias, scales, sums })
+        let kind = weight.kind();
+        Self::of_tensor(weight, bias, words_of(kind)?)
     }
 
     /// Rounds `weight` to int8, with a step for each output, for activations of its kind, fp32 or bf16, that are rounded to
@@ -67,16 +55,42 @@ impl PackedLinear {
     /// # Shapes
     /// As [`pack`](Self::pack).
     pub fn quantize(weight: &Tensor, bias: Option<&Tensor>) -> Option<Self> {
-        let (outputs, inputs) = packable(weight, Words::Int8)?;
-        if inputs > LONGEST_INT8_SUM || !matches!(weight.kind(), Kind::Float | Kind::BFloat16) {
+        Self::of_tensor(weight, bias, Words::Int8)
+    }
+
+    fn of_tensor(weight: &Tensor, bias: Option<&Tensor>, words: Words) -> Option<Self> {
+        let &[outputs, inputs] = weight.size().as_slice() else { return None };
+        if weight.device() != Device::Cpu {
             return None;
         }
-        let values_f32 = weight.detach().to_kind(Kind::Float).contiguous();
-        let columns = quantize_columns(values::<f32>(&values_f32), inputs);
-        let lines = pack_words(&columns.words, outputs, inputs / 4);
-        let (scales, sums) = (to_whole_panels(columns.steps), to_whole_panels(columns.sums));
+        let weight = weight.detach().contiguous();
+        let stored = |bytes| StoredWeight::new(weight.kind(), bytes, outputs.try_into().ok()?, inputs.try_into().ok()?);
+        let stored = match weight.kind() {
+            Kind::Float => stored(bytes_of(values::<f32>(&weight)))?,
+            Kind::BFloat16 => stored(bytes_of(values::<Bf16>(&weight)))?,
+            _ => return None,
+        };
+        Self::of_stored(stored, bias, weight.kind(), words).map(|(packed, _)| packed)
+    }
+
+    /// As [`pack`](Self::pack) and [`quantize`](Self::quantize) of `weight` as a tensor of `kind`, without making one. Also tells
+    /// how many of its values are NaN or infinite: what is packed then is of no use.
+    pub(crate) fn of_stored(
+        weight: StoredWeight<'_>,
+        bias: Option<&Tensor>,
+        kind: Kind,
+        words: Words,
+    ) -> Option<(Self, usize)> {
+        let (outputs, inputs) = weight.sizes();
+        let fits = outputs > 0 && inputs > 0 && inputs.is_multiple_of(words.elements());
+        let fits = fits && (words != Words::Int8 || inputs <= LONGEST_INT8_SUM) && words_of(kind).is_some();
+        if !fits || !words.supported(Cpu::detect()) {
+            return None;
+        }
         let bias = bias_values(bias, outputs)?;
-        Some(Self { words: Words::Int8, kind: weight.kind(), inputs, outputs, lines, bias, scales, sums })
+        let Packed { lines, steps, sums, non_finite } = pack(weight, words, kind);
+        let (scales, sums) = (to_whole_panels(steps), to_whole_panels(sums));
+        Some((Self { words, kind, inputs, outputs, lines, bias, scales, sums }, non_finite))
     }
 
     /// x·Wᵀ + b.
@@ -182,12 +196,18 @@ impl PackedLinear {
     }
 }
 
-/// (outputs, inputs), where the kernels can take them.
-fn packable(weight: &Tensor, words: Words) -> Option<(usize, usize)> {
-    let &[outputs, inputs] = weight.size().as_slice() else { return None };
-    let (outputs, inputs) = (usize::try_from(outputs).ok()?, usize::try_from(inputs).ok()?);
-    let fits = outputs > 0 && inputs > 0 && inputs.is_multiple_of(words.elements());
-    (weight.device() == Device::Cpu && words.supported(Cpu::detect()) && fits).then_some((outputs, inputs))
+/// The words of weights of `kind` that are not rounded.
+pub(crate) fn words_of(kind: Kind) -> Option<Words> {
+    match kind {
+        Kind::Float => Some(Words::F32),
+        Kind::BFloat16 => Some(Words::Bf16),
+        _ => None,
+    }
+}
+
+fn bytes_of<E: Element>(values: &[E]) -> &[u8] {
+    // SAFETY: `E` is fp32 or bf16, without padding.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }
 
 fn bias_values(bias: Option<&Tensor>, outputs: usize) -> Option<Vec<f32>> {
@@ -209,29 +229,7 @@ fn as_words<E: Element>(tensor: &Tensor) -> &[u32] {
     words
 }
 
-/// Rows of `depth` words into panels; the columns past the last are zero.
-fn pack_words(rows: &[u32], columns: usize, depth: usize) -> Vec<Line> {
-    let mut lines = vec![Line([0; 16]); Panels::lines_of(columns, depth)];
-    let panel_lines = depth * (WIDTH / 16);
-    let destination = Destination::new(lines.as_mut_ptr());
-    parallel::for_each(columns.div_ceil(WIDTH), &|panel| {
-        // SAFETY: each task has a panel of its own, and `lines` outlives the tasks.
-        let lines = unsafe { destination.slice(panel * panel_lines, panel_lines) };
-        let columns = columns - panel * WIDTH;
-        // Sixteen words of a row are a cache line: they are spread while it is at hand.
-        for block in (0..depth).step_by(16) {
-            for column in 0..WIDTH.min(columns) {
-                let row = &rows[(panel * WIDTH + column) * depth..][..depth];
-                for (offset, &word) in row[block..depth.min(block + 16)].iter().enumerate() {
-                    lines[(block + offset) * (WIDTH / 16) + column / 16].0[column % 16] = word;
-                }
-            }
-        }
-    });
-    lines
-}
-
-/// The inverse of [`pack_words`].
+/// Panels back into rows of `depth` words.
 fn unpack_words(lines: &[Line], columns: usize, depth: usize) -> Vec<u32> {
     let mut rows = Vec::with_capacity(columns * depth);
     for column in 0..columns {

@@ -7,31 +7,27 @@ use crate::{
     simd::multiversion,
 };
 
-/// Weights as signed codes −127…127: weight = code·step, a step for each output.
-pub(crate) struct Columns {
-    /// Four codes a word, output by output.
-    pub words: Vec<u32>,
-    pub steps: Vec<f32>,
-    /// Each output's sum of codes.
-    pub sums: Vec<i32>,
-}
-
-/// Rounds weights (outputs, inputs); `inputs` is a multiple of 4.
-pub(crate) fn quantize_columns(weights: &[f32], inputs: usize) -> Columns {
-    let outputs = weights.len() / inputs;
-    let mut columns = Columns { words: vec![0; weights.len() / 4], steps: vec![0.0; outputs], sums: vec![0; outputs] };
-    let rows = weights.chunks_exact(inputs).zip(columns.words.chunks_exact_mut(inputs / 4));
-    for (((row, words), step), sum) in rows.zip(&mut columns.steps).zip(&mut columns.sums) {
-        let largest = row.iter().fold(0.0_f32, |largest, weight| largest.max(weight.abs()));
-        *step = largest / 127.0;
-        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-        for (word, four) in words.iter_mut().zip(row.as_chunks::<4>().0) {
-            let codes = four.map(|weight| (weight * inverse).round_ties_even() as i8);
-            *sum += codes.iter().map(|&code| i32::from(code)).sum::<i32>();
-            *word = u32::from_le_bytes(codes.map(i8::cast_unsigned));
+multiversion! {
+    /// Rounds an output's weights, a multiple of 4, to signed codes −127…127, four a word: weight = code·step. Returns the step and
+    /// the sum of codes.
+    pub(crate) fn quantize_column(weights: &[f32], words: &mut [u32]) -> (f32, i32) {
+        let mut most = [0.0_f32; 16];
+        let (blocks, rest) = weights.as_chunks::<16>();
+        for block in blocks {
+            for (most, weight) in most.iter_mut().zip(block) {
+                *most = if weight.abs() > *most { weight.abs() } else { *most };
+            }
         }
+        let largest = most.iter().chain(rest).fold(0.0_f32, |largest, weight| largest.max(weight.abs()));
+        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let mut sum = 0;
+        for (word, four) in words.iter_mut().zip(weights.as_chunks::<4>().0) {
+            let codes = four.map(|weight| (weight * inverse).round_ties_even().clamp(-127.0, 127.0) as i32);
+            sum += codes.iter().sum::<i32>();
+            *word = codes.iter().enumerate().fold(0, |word, (place, code)| word | (code.cast_unsigned() & 0xff) << (8 * place));
+        }
+        (largest / 127.0, sum)
     }
-    columns
 }
 
 /// Activations as unsigned codes: value = (code − zero)·step, a step and a zero point for each row.
@@ -145,13 +141,14 @@ mod tests {
     #[test]
     fn columns_are_within_half_a_step() {
         let weights: Vec<f32> = (0..64).map(|i| ((i * 29 % 31) as f32 - 11.0) * 0.01).collect();
-        let columns = quantize_columns(&weights, 16);
-        for (row, weights) in weights.chunks(16).enumerate() {
-            let codes: Vec<i8> =
-                columns.words[row * 4..][..4].iter().flat_map(|word| word.to_le_bytes()).map(u8::cast_signed).collect();
-            assert_eq!(columns.sums[row], codes.iter().map(|&code| i32::from(code)).sum::<i32>());
+        for weights in weights.chunks(20) {
+            let mut words = vec![0; weights.len() / 4];
+            let (step, sum) = quantize_column(weights, &mut words);
+            let codes: Vec<i8> = words.iter().flat_map(|word| word.to_le_bytes()).map(u8::cast_signed).collect();
+            assert_eq!(sum, codes.iter().map(|&code| i32::from(code)).sum::<i32>());
+            assert!(codes.iter().any(|code| code.unsigned_abs() == 127), "the largest has the largest code");
             for (&code, weight) in codes.iter().zip(weights) {
-                assert!((f32::from(code) * columns.steps[row] - weight).abs() <= columns.steps[row] * 0.501);
+                assert!((f32::from(code) * step - weight).abs() <= step * 0.501);
             }
         }
     }

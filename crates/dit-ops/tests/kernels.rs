@@ -3,7 +3,8 @@
 //! On a CPU without AVX-512 the same tests hold for what the kernels fall back to.
 
 use dit_ops::{
-    Kernels, Linear, PackedLinear, add_gated, layer_norm_modulate, plain_attention, self_attention, split_heads,
+    Kernels, Linear, PackedLinear, StoredWeight, add_gated, layer_norm_modulate, plain_attention, self_attention,
+    split_heads,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -133,6 +134,84 @@ fn packing_loses_nothing() {
     }
 }
 
+/// Packed straight from bytes of `from`, a Linear of `kind` is what it is by way of a tensor of `kind`, to the bit.
+#[track_caller]
+fn check_stored(outputs: i64, inputs: i64, from: Kind, kind: Kind, kernels: Kernels) {
+    let weight = (normal(&[outputs, inputs], 5) * 0.1).to_kind(from);
+    let bias = normal(&[outputs], 6).to_kind(kind);
+    let mut bytes = vec![0; weight.numel() * weight.kind().elt_size_in_bytes()];
+    weight.copy_data_u8(&mut bytes, weight.numel());
+    let stored = StoredWeight::new(from, &bytes, outputs as usize, inputs as usize).unwrap();
+    let Some((linear, non_finite)) = Linear::of_stored(stored, Some(&bias), kind, kernels) else { return };
+    assert_eq!(non_finite, 0);
+    let mut expected = Linear::new(weight.to_kind(kind), Some(bias.shallow_clone()));
+    expected.optimize(kernels);
+    let x = normal(&[9, inputs], 7).to_kind(kind);
+    let what = format!("{outputs} × {inputs}, {from:?} as {kind:?}, {kernels:?}");
+    assert!(linear.forward(&x).equal(&expected.forward(&x)), "{what}");
+
+    // NaN and infinities are counted, wherever they stand.
+    let numel = weight.numel() as i64;
+    for (count, bad) in [(1, f64::NAN), (2, f64::INFINITY), (3, f64::NEG_INFINITY)] {
+        let mut damaged = weight.copy();
+        for i in 0..count {
+            let _ = damaged.view([-1]).narrow(0, (numel - 1) * i / 2, 1).fill_(bad);
+        }
+        damaged = damaged.contiguous();
+        damaged.copy_data_u8(&mut bytes, damaged.numel());
+        let stored = StoredWeight::new(from, &bytes, outputs as usize, inputs as usize).unwrap();
+        let (_, found) = Linear::of_stored(stored, Some(&bias), kind, kernels).unwrap();
+        assert_eq!(found as i64, count, "{what}, {bad}");
+    }
+}
+
+#[test]
+fn weights_are_packed_from_where_they_are_stored() {
+    for (outputs, inputs) in [(1, 4), (48, 16), (101, 36), (96, 1100), (50, 4500)] {
+        for (from, kind) in [
+            (Kind::Float, Kind::Float),
+            (Kind::Float, Kind::BFloat16),
+            (Kind::BFloat16, Kind::Float),
+            (Kind::BFloat16, Kind::BFloat16),
+        ] {
+            for kernels in [Kernels::Fused, Kernels::Int8] {
+                check_stored(outputs, inputs, from, kind, kernels);
+            }
+        }
+    }
+}
+
+#[test]
+fn stored_weights_are_whole_and_aligned() {
+    let bytes = [0; 64];
+    let offset = bytes.as_ptr().align_offset(4);
+    let aligned = &bytes[offset..][..48];
+    assert!(StoredWeight::new(Kind::Float, aligned, 3, 4).is_some());
+    assert!(StoredWeight::new(Kind::BFloat16, aligned, 6, 4).is_some());
+    for (kind, bytes, outputs, inputs) in [
+        (Kind::Float, &bytes[offset + 1..][..48], 3, 4),
+        (Kind::BFloat16, &bytes[offset + 1..][..48], 6, 4),
+        (Kind::Float, &aligned[..47], 3, 4),
+        (Kind::Float, aligned, 3, 5),
+        (Kind::Float, aligned, usize::MAX, 4),
+        (Kind::Half, aligned, 6, 4),
+    ] {
+        assert!(StoredWeight::new(kind, bytes, outputs, inputs).is_none(), "{kind:?}, {outputs} × {inputs}");
+    }
+}
+
+/// Codes by the definition: the largest weight of an output is ±127 steps.
+#[test]
+fn int8_codes_are_the_nearest_steps() {
+    let (outputs, inputs) = (70, 52);
+    let weight = normal(&[outputs, inputs], 8).to_kind(Kind::Float);
+    let Some(packed) = PackedLinear::quantize(&weight, None) else { return };
+    let largest = weight.abs().amax([1], true);
+    let codes = (&weight * (largest.full_like(127.0) / &largest)).round();
+    let expected = codes * (largest / 127.0);
+    assert!(packed.unpack().0.equal(&expected));
+}
+
 #[test]
 fn what_has_no_kernel_stays_plain() {
     let weight = normal(&[5, 8], 5);
@@ -173,6 +252,11 @@ fn check_training(kind: Kind, shape: [i64; 3], outputs: i64) {
     let results = |kind: Kind| {
         let (x, weight, bias) = (leaf(&x, kind), leaf(&weight, kind), leaf(&bias, kind));
         let y = Linear::new(weight.shallow_clone(), Some(bias.shallow_clone())).forward(&x);
+        // Computed again for its gradient, as training that saves memory does, or with weights that are not trained.
+        for (weight, bias) in [(weight.shallow_clone(), bias.shallow_clone()), (weight.detach(), bias.detach())] {
+            let without = tch::no_grad(|| Linear::new(weight, Some(bias)).forward(&x));
+            assert_eq!(without, y.detach(), "{kind:?} {shape:?} → {outputs}: other bits without a gradient");
+        }
         (&y * cotangent.to_kind(kind)).sum(kind).backward();
         [y.detach(), x.grad(), weight.grad(), bias.grad()]
     };

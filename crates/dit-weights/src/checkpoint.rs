@@ -10,7 +10,7 @@ use dit_config::{DitConfig, LatentSize, Numerics, Process, StandardModel};
 use crate::{
     Error, Layout, Metadata, Mismatch, ModelConfig, TensorInfo, TensorSource, TensorView, WeightsKind,
     check::check_tensors,
-    digest::Files,
+    digest::Digest,
     folder::{self, Located},
     hints::{Hints, agree},
     infer::{infer_config, looks_like},
@@ -63,17 +63,17 @@ pub struct Checkpoint {
     config: DitConfig,
     metadata: Metadata,
     layout: Layout,
-    files: Files,
+    digest: Digest,
 }
 
 impl std::fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { tensors: _, config, metadata, layout, files } = self;
+        let Self { tensors: _, config, metadata, layout, digest } = self;
         f.debug_struct("Checkpoint")
             .field("config", config)
             .field("metadata", metadata)
             .field("layout", layout)
-            .field("files", files)
+            .field("files", &digest.paths())
             .finish_non_exhaustive()
     }
 }
@@ -122,7 +122,7 @@ impl Checkpoint {
         check_class_names(&located.weights, &metadata, &config)?;
         check_process(&located.weights, &metadata, &config)?;
         metadata.config = Some(ModelConfig::Dit(config.clone()));
-        Ok(Self { tensors, config, metadata, layout, files: Files::new(located.weights) })
+        Ok(Self { tensors, config, metadata, layout, digest: Digest::open(located.weights)? })
     }
 
     /// The model's configuration.
@@ -152,15 +152,20 @@ impl Checkpoint {
 
     /// The files of the weights: one, or several shards.
     pub fn files(&self) -> &[PathBuf] {
-        self.files.paths()
+        self.digest.paths()
     }
 
     /// SHA-256 of the weights' file, or of all shards one after another, in hexadecimal. Computed when first asked for.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// As [`Digest::sha256`].
     pub fn sha256(&self) -> Result<&str, Error> {
-        self.files.sha256()
+        self.digest.sha256()
+    }
+
+    /// The same, to be computed beside other work.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
     }
 }
 

@@ -1,79 +1,265 @@
 //! SHA-256 of files.
 
 use std::{
-    fs::File,
-    io::Read,
+    fs::{File, Metadata},
+    io::{Read, Seek},
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
 };
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::Error;
+
+/// Bytes that are read and hashed at once.
+const AT_ONCE: usize = 1 << 20;
 
 /// The SHA-256 of the bytes of `paths`, one after another, in lower-case hexadecimal.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`Error::Io`]; [`Error::Changed`] where a file was written to meanwhile.
 pub fn sha256_of(paths: &[impl AsRef<Path>]) -> Result<String, Error> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    for path in paths {
-        let path = path.as_ref();
-        let mut file = File::open(path).map_err(Error::io("open", path))?;
-        loop {
-            match file.read(&mut buffer).map_err(Error::io("read", path))? {
-                0 => break,
-                read => hasher.update(&buffer[..read]),
-            }
-        }
-    }
-    Ok(hex::encode(hasher.finalize()))
+    Ok(Digest::open(paths.iter().map(|path| path.as_ref().to_owned()).collect())?.sha256()?.to_owned())
 }
 
-/// The files of a checkpoint and their SHA-256, computed when first asked for.
+/// The SHA-256 of a checkpoint's files, computed once: when it is first asked for, or, from [`start`](Self::start) on, beside
+/// other work. Copies share it.
+///
+/// It is that of the files that were opened with the checkpoint: one that is moved or replaced meanwhile has no effect, and one
+/// that is written to is an error.
+#[derive(Debug, Clone)]
+pub struct Digest(Arc<Shared>);
+
 #[derive(Debug)]
-pub(crate) struct Files {
+struct Shared {
     paths: Vec<PathBuf>,
+    files: Vec<(File, Stamp)>,
     sha256: OnceLock<String>,
+    /// What has been hashed; whoever holds the lock goes on with it.
+    progress: Mutex<Progress>,
+    started: AtomicBool,
+    /// Somebody waits for the result, and takes the work over.
+    awaited: AtomicBool,
 }
 
-impl Files {
-    pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, sha256: OnceLock::new() }
+#[derive(Debug, Default)]
+struct Progress {
+    hasher: Sha256,
+    /// Files that are done.
+    files: usize,
+    /// Bytes of the file at hand that are done.
+    bytes: u64,
+}
+
+/// What tells that a file was written to.
+#[derive(Debug, PartialEq)]
+struct Stamp {
+    bytes: u64,
+    modified: Option<std::time::SystemTime>,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        // Some systems know no times of files.
+        Self { bytes: metadata.len(), modified: metadata.modified().ok() }
+    }
+}
+
+impl Digest {
+    /// Opens `paths`, whose bytes are hashed one file after another.
+    pub(crate) fn open(paths: Vec<PathBuf>) -> Result<Self, Error> {
+        let mut files = Vec::with_capacity(paths.len());
+        for path in &paths {
+            let file = File::open(path).map_err(Error::io("open", path))?;
+            let stamp = Stamp::of(&file.metadata().map_err(Error::io("read", path))?);
+            files.push((file, stamp));
+        }
+        Ok(Self(Arc::new(Shared {
+            paths,
+            files,
+            sha256: OnceLock::new(),
+            progress: Mutex::default(),
+            started: AtomicBool::new(false),
+            awaited: AtomicBool::new(false),
+        })))
     }
 
     pub(crate) fn paths(&self) -> &[PathBuf] {
-        &self.paths
+        &self.0.paths
     }
 
-    pub(crate) fn sha256(&self) -> Result<&str, Error> {
-        if let Some(known) = self.sha256.get() {
-            return Ok(known);
+    /// Begins to hash on a thread of its own, which takes what processor time others leave (on Linux; elsewhere, its share). It
+    /// does not keep the process alive. What fails there is tried again, and told, where the result is asked for.
+    pub fn start(&self) {
+        if self.0.sha256.get().is_some() || self.0.started.swap(true, Ordering::Relaxed) {
+            return;
         }
-        let computed = sha256_of(&self.paths)?;
-        Ok(self.sha256.get_or_init(|| computed))
+        let shared = Arc::clone(&self.0);
+        let thread = thread::Builder::new().name("sha256".to_owned()).spawn(move || {
+            #[cfg(target_os = "linux")]
+            let _ = rustix::process::setpriority_process(None, LEAST_PRIORITY);
+            shared.go_on(|| shared.awaited.load(Ordering::Relaxed))
+        });
+        if let Err(error) = thread {
+            tracing::debug!(%error, "SHA-256 waits until it is asked for");
+        }
+    }
+
+    /// In lower-case hexadecimal. Waits for what is not done yet, and does it on this thread.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Changed`] where a file was written to since it was opened.
+    pub fn sha256(&self) -> Result<&str, Error> {
+        if self.0.sha256.get().is_none() {
+            self.0.awaited.store(true, Ordering::Relaxed);
+            self.0.go_on(|| false)?;
+        }
+        // It stands there once nothing stopped the work.
+        Ok(self.0.sha256.get().map_or("", String::as_str))
+    }
+}
+
+/// Linux counts priorities of threads from −20, the highest, to 19.
+#[cfg(target_os = "linux")]
+const LEAST_PRIORITY: i32 = 19;
+
+impl Shared {
+    /// Hashes what is left until all is done, or `stop` says so; from the beginning again after an error.
+    fn go_on(&self, stop: impl Fn() -> bool) -> Result<(), Error> {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = self.hash(&mut progress, stop);
+        if result.is_err() {
+            *progress = Progress::default();
+        }
+        result
+    }
+
+    fn hash(&self, progress: &mut Progress, stop: impl Fn() -> bool) -> Result<(), Error> {
+        if self.sha256.get().is_some() {
+            return Ok(());
+        }
+        let mut buffer = vec![0; AT_ONCE];
+        while let (Some((file, stamp)), Some(path)) = (self.files.get(progress.files), self.paths.get(progress.files)) {
+            let changed = || Error::Changed { path: path.clone() };
+            let mut reader = file;
+            reader.seek(std::io::SeekFrom::Start(progress.bytes)).map_err(Error::io("read", path))?;
+            loop {
+                if stop() {
+                    return Ok(());
+                }
+                match reader.read(&mut buffer).map_err(Error::io("read", path))? {
+                    0 => break,
+                    read => {
+                        progress.hasher.update(&buffer[..read]);
+                        progress.bytes += read as u64;
+                    }
+                }
+            }
+            let now = Stamp::of(&file.metadata().map_err(Error::io("read", path))?);
+            if progress.bytes != stamp.bytes || now != *stamp {
+                return Err(changed());
+            }
+            progress.files += 1;
+            progress.bytes = 0;
+        }
+        let hasher = std::mem::take(&mut progress.hasher);
+        let _ = self.sha256.set(hex::encode(hasher.finalize()));
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, io::Write};
+
     use super::*;
+
+    /// SHA-256 of "abc": FIPS 180-2, appendix B.1.
+    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    fn files(folder: &Path, texts: &[&str]) -> Vec<PathBuf> {
+        let write = |(i, text): (usize, &&str)| {
+            let path = folder.join(i.to_string());
+            fs::write(&path, text).unwrap();
+            path
+        };
+        texts.iter().enumerate().map(write).collect()
+    }
 
     #[test]
     fn the_digest_is_that_of_all_files_in_order() {
         let folder = tempfile::tempdir().unwrap();
-        let paths = ["a", "bc", ""].map(|text| {
-            let path = folder.path().join(format!("{text}.txt"));
-            std::fs::write(&path, text).unwrap();
-            path
-        });
-        // SHA-256 of "abc": FIPS 180-2, appendix B.1.
-        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        let files = Files::new(paths.to_vec());
-        assert_eq!(files.sha256().unwrap(), expected);
-        std::fs::remove_file(&paths[0]).unwrap();
-        assert_eq!(files.sha256().unwrap(), expected);
+        let paths = files(folder.path(), &["a", "bc", ""]);
+        assert_eq!(sha256_of(&paths).unwrap(), ABC);
+        for started in [false, true] {
+            let digest = Digest::open(paths.clone()).unwrap();
+            if started {
+                digest.start();
+                digest.clone().start();
+            }
+            assert_eq!(digest.sha256().unwrap(), ABC);
+            assert_eq!(digest.clone().sha256().unwrap(), ABC);
+        }
+        fs::remove_file(&paths[0]).unwrap();
         assert!(matches!(sha256_of(&paths), Err(Error::Io { action: "open", .. })));
+    }
+
+    /// A hash that was begun on the thread is the same, wherever it was taken over.
+    #[test]
+    fn work_is_taken_over_where_it_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths: Vec<PathBuf> = (0..3).map(|i| folder.path().join(i.to_string())).collect();
+        for (i, path) in paths.iter().enumerate() {
+            fs::write(path, vec![i as u8 + 1; 2 * AT_ONCE + 7]).unwrap();
+        }
+        let expected = sha256_of(&paths).unwrap();
+        for chunks in 0..12_usize {
+            let digest = Digest::open(paths.clone()).unwrap();
+            let left = std::cell::Cell::new(chunks);
+            digest.0.go_on(|| left.replace(left.get().saturating_sub(1)) == 0).unwrap();
+            assert_eq!(digest.sha256().unwrap(), expected, "after {chunks} parts");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_counts_as_it_was_and_one_that_is_written_to_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = files(folder.path(), &["a", "bc"]);
+        let digest = Digest::open(paths.clone()).unwrap();
+        let other = folder.path().join("other");
+        fs::write(&other, "x").unwrap();
+        fs::rename(&other, &paths[0]).unwrap();
+        assert_eq!(digest.sha256().unwrap(), ABC);
+
+        let digest = Digest::open(paths.clone()).unwrap();
+        digest.start();
+        File::options().append(true).open(&paths[1]).unwrap().write_all(b"d").unwrap();
+        // The thread may have been faster than the write.
+        let fresh = Digest::open(paths.clone()).unwrap();
+        File::options().append(true).open(&paths[1]).unwrap().write_all(b"e").unwrap();
+        for _ in 0..2 {
+            let error = fresh.sha256().unwrap_err();
+            assert!(matches!(&error, Error::Changed { path } if *path == paths[1]), "{error}");
+        }
+        match digest.sha256() {
+            Ok(before) => assert_eq!(before.len(), 64),
+            Err(error) => assert!(matches!(error, Error::Changed { .. }), "{error}"),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_where_it_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        // A folder opens, on Unix, and is not read.
+        let digest = Digest::open(vec![folder.path().to_owned()]);
+        let Ok(digest) = digest else { return };
+        digest.start();
+        for _ in 0..2 {
+            assert!(matches!(digest.sha256(), Err(Error::Io { action: "read", .. })));
+        }
     }
 }

@@ -24,6 +24,13 @@ pub enum Error {
     #[error(transparent)]
     Write(#[from] dit_files::WriteError),
 
+    /// A file was written to while it was in use, so that it cannot be said which weights were read.
+    #[error("{} was changed while it was read\n  help: run again when nothing writes to it; a new file under a new name, renamed over the old one, is safe", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// A tensor's bytes are not as many as its shape asks for.
     #[error("a {dtype} tensor of shape {shape:?} cannot hold {actual} bytes")]
     DataLength {

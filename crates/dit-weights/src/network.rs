@@ -67,7 +67,7 @@ impl Network {
     /// SHA-256 of the weights' files, in hexadecimal.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// As [`Digest::sha256`](crate::Digest::sha256).
     pub fn sha256(&self) -> Result<&str, Error> {
         match self {
             Self::Dit(dit) => dit.sha256(),

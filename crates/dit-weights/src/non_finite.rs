@@ -4,6 +4,9 @@ use rayon::prelude::*;
 
 use crate::{Dtype, Error, TensorSource, TensorView};
 
+/// Elements that a thread takes at once: fewer are not worth another thread.
+const ELEMENTS_AT_ONCE: usize = 1 << 18;
+
 /// Every tensor of `source` that holds NaN or infinities, by name, with how many. All cores take part.
 ///
 /// # Errors
@@ -23,7 +26,8 @@ pub fn find_non_finite(source: &dyn TensorSource) -> Result<Vec<(String, usize)>
 }
 
 /// How many elements of `tensor` are NaN or infinite: those whose exponent bits are all set.
-pub(crate) fn count_non_finite(tensor: &TensorView) -> usize {
+/// All cores take part.
+pub fn count_non_finite(tensor: &TensorView) -> usize {
     match tensor.dtype() {
         Dtype::F64 => count(tensor.data(), |bytes| u64::from_le_bytes(bytes) >> 52 & 0x7ff == 0x7ff),
         Dtype::F32 => count(tensor.data(), |bytes| u32::from_le_bytes(bytes) >> 23 & 0xff == 0xff),
@@ -33,8 +37,12 @@ pub(crate) fn count_non_finite(tensor: &TensorView) -> usize {
     }
 }
 
-fn count<const N: usize>(data: &[u8], is_non_finite: impl Fn([u8; N]) -> bool) -> usize {
-    data.as_chunks().0.iter().map(|&bytes| usize::from(is_non_finite(bytes))).sum()
+fn count<const N: usize>(data: &[u8], is_non_finite: impl Fn([u8; N]) -> bool + Sync) -> usize {
+    let count = |part: &[[u8; N]]| part.iter().map(|&bytes| usize::from(is_non_finite(bytes))).sum::<usize>();
+    match data.as_chunks().0 {
+        small if small.len() <= ELEMENTS_AT_ONCE => count(small),
+        large => large.par_chunks(ELEMENTS_AT_ONCE).map(count).sum(),
+    }
 }
 
 #[cfg(test)]

@@ -54,9 +54,8 @@ pub fn load_into(vs: &mut VarStore, source: &dyn TensorSource, non_finite: NonFi
 /// `copy_` would turn weights into integers without a word.
 fn check_kind(name: &str, variable: &Tensor, source: &dyn TensorSource) -> Result<(), Error> {
     let kind = variable.f_kind().map_err(torch(name))?;
-    let is_float = matches!(kind, Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16);
     match source.infos().get(name) {
-        Some(info) if info.dtype.is_float() != is_float => {
+        Some(info) if info.dtype.is_float() != is_float(kind) => {
             let message = format!("the file has {}, the model {kind:?}", info.dtype);
             Err(torch(name)(TchError::Kind(message)))
         }
@@ -124,11 +123,27 @@ pub fn kind_of(dtype: Dtype) -> Kind {
 /// Whatever reading `source` meets, or [`Error::Torch`].
 pub fn to_tensor(source: &dyn TensorSource, name: &str) -> Result<Tensor, Error> {
     let view = source.read(name)?;
+    tensor_of(name, &view, kind_of(view.dtype()), Device::Cpu)
+}
+
+/// Copies `view`, a tensor of floating-point numbers, into a new libtorch tensor of `kind` on `device`, its values converted;
+/// `name` is for messages.
+///
+/// # Errors
+/// [`Error::Torch`]; the same where floating-point numbers were to become integers, or integers anything else.
+pub fn tensor_of(name: &str, view: &TensorView, kind: Kind, device: Device) -> Result<Tensor, Error> {
+    if kind != kind_of(view.dtype()) && !(view.dtype().is_float() && is_float(kind)) {
+        let message = format!("the file has {}, the model {kind:?}", view.dtype());
+        return Err(torch(name)(TchError::Kind(message)));
+    }
     let size: Vec<i64> = view.shape().iter().map(|&extent| extent as i64).collect();
-    let options = (kind_of(view.dtype()), Device::Cpu);
-    let mut tensor = Tensor::f_empty(size, options).map_err(torch(name))?;
-    copy(name, &view, &mut tensor)?;
+    let mut tensor = Tensor::f_empty(size, (kind, device)).map_err(torch(name))?;
+    copy(name, view, &mut tensor)?;
     Ok(tensor)
+}
+
+fn is_float(kind: Kind) -> bool {
+    matches!(kind, Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16)
 }
 
 /// libtorch tensors as a source: what [`write_safetensors`](crate::write_safetensors) writes of a model. Values are taken from

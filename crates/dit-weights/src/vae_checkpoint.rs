@@ -10,7 +10,7 @@ use dit_config::VaeConfig;
 use crate::{
     Error, Layout, Metadata, ModelConfig, TensorInfo, TensorSource, TensorView,
     check::check_tensors,
-    digest::Files,
+    digest::Digest,
     folder::{self, Located},
     layout::{MappedSource, canonical_vae, split_index},
     weights::{Weights, open_weights},
@@ -30,17 +30,17 @@ pub struct VaeCheckpoint {
     config: VaeConfig,
     metadata: Metadata,
     layout: Layout,
-    files: Files,
+    digest: Digest,
 }
 
 impl std::fmt::Debug for VaeCheckpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { tensors: _, config, metadata, layout, files } = self;
+        let Self { tensors: _, config, metadata, layout, digest } = self;
         f.debug_struct("VaeCheckpoint")
             .field("config", config)
             .field("metadata", metadata)
             .field("layout", layout)
-            .field("files", files)
+            .field("files", &digest.paths())
             .finish_non_exhaustive()
     }
 }
@@ -88,7 +88,7 @@ impl VaeCheckpoint {
             Some(format!("the tensors show {}; the configuration must be of the same file", describe_shapes(&tensors)))
         })?;
         metadata.config = Some(ModelConfig::Vae(config.clone()));
-        Ok(Self { tensors, config, metadata, layout, files: Files::new(located.weights) })
+        Ok(Self { tensors, config, metadata, layout, digest: Digest::open(located.weights)? })
     }
 
     /// The codec's configuration.
@@ -108,15 +108,20 @@ impl VaeCheckpoint {
 
     /// The files of the weights: one, or several shards.
     pub fn files(&self) -> &[PathBuf] {
-        self.files.paths()
+        self.digest.paths()
     }
 
     /// SHA-256 of the weights' file, or of all shards one after another, in hexadecimal. Computed when first asked for.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// As [`Digest::sha256`].
     pub fn sha256(&self) -> Result<&str, Error> {
-        self.files.sha256()
+        self.digest.sha256()
+    }
+
+    /// The same, to be computed beside other work.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     cpu::Cpu,
     element::{Bf16, Element, allocate, needs_gradient, values},
     error::OpsError,
+    memory::ask_for_huge_pages,
     parallel::Destination,
 };
 
@@ -342,23 +343,6 @@ fn overlap(one: &Tensor, other: &Tensor) -> bool {
     let range = |x: &Tensor| (x.data_ptr() as usize, x.data_ptr() as usize + x.numel() * x.kind().elt_size_in_bytes());
     let (one, other) = (range(one), range(other));
     one.0 < other.1 && other.0 < one.1
-}
-
-/// Asks for large pages behind fresh memory: the first touch of every 4 KB of a picture's activations would take as long as
-/// half of the arithmetic on them. A system that has none is as well off as before.
-fn ask_for_huge_pages(start: *mut u8, bytes: usize) {
-    #[cfg(target_os = "linux")]
-    {
-        const LARGE: usize = 2 << 20;
-        let first = (start as usize).next_multiple_of(LARGE);
-        let end = (start as usize + bytes) / LARGE * LARGE;
-        if end > first {
-            // SAFETY: whole pages within an allocation of ours; the advice changes no contents.
-            unsafe { libc::madvise(first as *mut libc::c_void, end - first, libc::MADV_HUGEPAGE) };
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (start, bytes);
 }
 
 /// Whether libtorch would record a gradient of an operator on `x`.

@@ -1,0 +1,144 @@
+//! A checkpoint's tensors on their way into a model.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use dit_config::TensorSpec;
+use dit_ops::{Kernels, Linear, StoredWeight};
+use dit_weights::{Error, TensorSource, TensorView, check_tensors, count_non_finite, kind_of, tensor_of};
+use tch::{Device, Kind, Tensor};
+
+/// Gives a model under construction its tensors, each read once: looked through for NaN and infinities, converted, and packed
+/// where [`Kernels`] pack, while its pages are at hand; then they are released.
+///
+/// Nothing fails on the way. What cannot be read is zero and remembered, and [`finish`](Self::finish) tells.
+pub(crate) struct Loader<'a> {
+    source: &'a dyn TensorSource,
+    device: Device,
+    kind: Kind,
+    pub(crate) kernels: Kernels,
+    found: RefCell<Found>,
+}
+
+impl std::fmt::Debug for Loader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { source: _, device, kind, kernels, found } = self;
+        let found = found.borrow();
+        write!(f, "Loader({device:?}, {kind:?}, {kernels:?}, {} tensors read)", found.taken.len())
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    /// What was asked for.
+    taken: BTreeSet<String>,
+    /// How many values of a tensor are NaN or infinite.
+    non_finite: BTreeMap<String, usize>,
+    /// The first failure; nothing is read after it.
+    error: Option<Error>,
+}
+
+impl<'a> Loader<'a> {
+    /// A loader of a model with exactly the tensors `specs`, named `expected` in messages.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] where `source` has others.
+    pub(crate) fn new(
+        source: &'a dyn TensorSource,
+        (specs, expected): (&[TensorSpec], &str),
+        device: Device,
+        kind: Kind,
+        kernels: Kernels,
+    ) -> Result<Self, Error> {
+        check_tensors(source, specs, expected, |_| None)?;
+        Ok(Self { source, device, kind, kernels, found: RefCell::default() })
+    }
+
+    /// The tensor `name`.
+    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Tensor {
+        self.read(name, shape, |view| {
+            let tensor = tensor_of(name, view, self.kind, self.device)?;
+            Ok((tensor, count_non_finite(view)))
+        })
+        .unwrap_or_else(|| self.zeros(shape))
+    }
+
+    /// The Linear of `name`.weight and `name`.bias in the form that `kernels` want.
+    pub(crate) fn linear(&self, name: &str, inputs: usize, outputs: usize, kernels: Kernels) -> Linear {
+        let bias = self.tensor(&format!("{name}.bias"), &[outputs]);
+        let name = format!("{name}.weight");
+        let shape = [outputs, inputs];
+        self.read(&name, &shape, |view| {
+            // Files are little-endian.
+            let stored = (self.device == Device::Cpu && cfg!(target_endian = "little"))
+                .then(|| StoredWeight::new(kind_of(view.dtype()), view.data(), outputs, inputs))
+                .flatten();
+            let packed = stored.and_then(|stored| Linear::of_stored(stored, Some(&bias), self.kind, kernels));
+            if let Some(packed) = packed {
+                return Ok(packed);
+            }
+            let weight = tensor_of(&name, view, self.kind, self.device)?;
+            let mut linear = Linear::new(weight, Some(bias.shallow_clone()));
+            linear.optimize(kernels);
+            Ok((linear, count_non_finite(view)))
+        })
+        .unwrap_or_else(|| Linear::new(self.zeros(&shape), Some(bias)))
+    }
+
+    /// What `make` makes of the tensor `name`, and its number of values that are not finite; none after a failure.
+    fn read<T>(
+        &self,
+        name: &str,
+        shape: &[usize],
+        make: impl FnOnce(&TensorView<'_>) -> Result<(T, usize), Error>,
+    ) -> Option<T> {
+        let mut found = self.found.borrow_mut();
+        if found.error.is_some() {
+            return None;
+        }
+        let made = self.source.read(name).and_then(|view| match view.shape() == shape {
+            true => make(&view),
+            false => Err(Error::NoSuchTensor { name: format!("{name} {shape:?}") }),
+        });
+        self.source.release(name);
+        match made {
+            Ok((made, non_finite)) => {
+                found.taken.insert(name.to_owned());
+                if non_finite > 0 {
+                    found.non_finite.insert(name.to_owned(), non_finite);
+                }
+                Some(made)
+            }
+            Err(error) => {
+                found.error = Some(error);
+                None
+            }
+        }
+    }
+
+    fn zeros(&self, shape: &[usize]) -> Tensor {
+        let shape: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();
+        Tensor::zeros(shape, (self.kind, self.device))
+    }
+
+    /// Whether what was built is the checkpoint's model.
+    ///
+    /// # Errors
+    /// The first failure to read; [`Error::NonFinite`] with all tensors concerned; [`Error::NoSuchTensor`] for one that the
+    /// model did not ask for.
+    pub(crate) fn finish(self) -> Result<(), Error> {
+        let Found { taken, non_finite, error } = self.found.into_inner();
+        if let Some(error) = error {
+            return Err(error);
+        }
+        if !non_finite.is_empty() {
+            return Err(Error::NonFinite { tensors: non_finite.into_iter().collect() });
+        }
+        match self.source.infos().keys().find(|name| !taken.contains(*name)) {
+            Some(name) => Err(Error::NoSuchTensor { name: name.clone() }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Rows of words into a panel, word by word, the panel's columns beside each other: a transposition.
+
+use std::mem::MaybeUninit;
+
+use crate::gemm::{Line, WIDTH};
+
+/// Lines of a panel for each word of the inner dimension.
+const LANES: usize = WIDTH / 16;
+
+/// Rows of words, one for each column of a panel.
+#[derive(Clone, Copy)]
+pub(crate) struct Grid<'a> {
+    /// From the first row's first word on.
+    pub words: &'a [u32],
+    /// Words from one row to the next.
+    pub stride: usize,
+    /// Rows, at most [`WIDTH`].
+    pub columns: usize,
+    /// Words of a row.
+    pub depth: usize,
+}
+
+/// Writes `grid` to the first `depth` · [`LANES`] lines; columns past the last are zero.
+///
+/// # Panics
+/// If the sizes do not fit each other.
+pub(crate) fn spread(grid: Grid<'_>, lines: &mut [MaybeUninit<Line>]) {
+    let Grid { words, stride, columns, depth } = grid;
+    assert!(columns > 0 && columns <= WIDTH && words.len() >= (columns - 1) * stride + depth);
+    let lines = &mut lines[..depth * LANES];
+    for lane in 0..LANES {
+        let first = lane * 16;
+        let rows = columns.saturating_sub(first).min(16);
+        let mut done = 0;
+        #[cfg(target_arch = "x86_64")]
+        if rows == 16 && crate::cpu::Cpu::detect().avx512 {
+            done = depth / 16 * 16;
+            // SAFETY: the CPU has the instructions. The rows first..first + 16 have `depth` words each, as asserted; `lines` has
+            // `LANES` lines for each of them.
+            unsafe { x86::transpose(words.as_ptr().add(first * stride), stride, done, lines.as_mut_ptr().add(lane)) };
+        }
+        for word in done..depth {
+            let mut line = Line([0; 16]);
+            for (column, value) in line.0.iter_mut().take(rows).enumerate() {
+                *value = words[(first + column) * stride + word];
+            }
+            lines[word * LANES + lane].write(line);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::{arch::x86_64::*, mem::MaybeUninit};
+
+    use super::LANES;
+    use crate::gemm::Line;
+
+    /// The first `depth` words, a multiple of 16, of sixteen rows: each word's sixteen to one line, [`LANES`] lines apart. They are
+    /// written past the caches, which have no use for them: a line need not be read before it is overwritten.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512. `rows` is followed by 15 · `stride` + `depth` words, `lines` by (`depth` − 1) · [`LANES`] + 1 lines.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn transpose(rows: *const u32, stride: usize, depth: usize, lines: *mut MaybeUninit<Line>) {
+        for block in (0..depth).step_by(16) {
+            // SAFETY: sixteen words of each row; the caller's promise.
+            let row = |row: usize| unsafe { _mm512_loadu_si512(rows.add(row * stride + block).cast()) };
+            // Four rows at a time: four words of each in every quarter, word 4q + j of the rows in quarter q of `four[j]`.
+            let four = |first: usize| {
+                let (a, b, c, d) = (row(first), row(first + 1), row(first + 2), row(first + 3));
+                let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+                let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+                [
+                    _mm512_unpacklo_epi64(ab_low, cd_low),
+                    _mm512_unpackhi_epi64(ab_low, cd_low),
+                    _mm512_unpacklo_epi64(ab_high, cd_high),
+                    _mm512_unpackhi_epi64(ab_high, cd_high),
+                ]
+            };
+            let (a, b, c, d) = (four(0), four(4), four(8), four(12));
+            for j in 0..4 {
+                // Quarters 0 and 2, then 1 and 3, of either pair.
+                let (ab_even, ab_odd) =
+                    (_mm512_shuffle_i32x4::<0x88>(a[j], b[j]), _mm512_shuffle_i32x4::<0xdd>(a[j], b[j]));
+                let (cd_even, cd_odd) =
+                    (_mm512_shuffle_i32x4::<0x88>(c[j], d[j]), _mm512_shuffle_i32x4::<0xdd>(c[j], d[j]));
+                let quarters = [
+                    _mm512_shuffle_i32x4::<0x88>(ab_even, cd_even),
+                    _mm512_shuffle_i32x4::<0x88>(ab_odd, cd_odd),
+                    _mm512_shuffle_i32x4::<0xdd>(ab_even, cd_even),
+                    _mm512_shuffle_i32x4::<0xdd>(ab_odd, cd_odd),
+                ];
+                for (quarter, line) in quarters.into_iter().enumerate() {
+                    let word = block + 4 * quarter + j;
+                    // SAFETY: the caller's promise; a `Line` is aligned to 64 bytes.
+                    unsafe { _mm512_stream_si512(lines.add(word * LANES).cast(), line) };
+                }
+            }
+        }
+        // Others may read the lines once this thread says that it is done.
+        _mm_sfence();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(columns: usize, depth: usize, stride: usize) {
+        let words: Vec<u32> = (0..(columns - 1) * stride + depth).map(|i| i as u32 + 1).collect();
+        let mut lines = vec![MaybeUninit::new(Line([u32::MAX; 16])); depth * LANES];
+        spread(Grid { words: &words, stride, columns, depth }, &mut lines);
+        for (i, line) in lines.into_iter().enumerate() {
+            // SAFETY: it was set above.
+            let line = unsafe { line.assume_init() };
+            let (word, lane) = (i / LANES, i % LANES);
+            for (offset, found) in line.0.into_iter().enumerate() {
+                let column = lane * 16 + offset;
+                let expected = if column < columns { (column * stride + word) as u32 + 1 } else { 0 };
+                assert_eq!(found, expected, "column {column}, word {word} of {columns}, {depth}, {stride}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_word_comes_to_its_place() {
+        for columns in [1, 15, 16, 17, 31, 32, 47, 48] {
+            for depth in [1, 15, 16, 17, 32, 50] {
+                check(columns, depth, depth);
+                check(columns, depth, depth + 3);
+            }
+        }
+    }
+}
