@@ -20,7 +20,7 @@ use crate::{
 /// Train the demo's weights anew, and put them into weights/demo
 ///
 /// Pictures to latents, latents to a model by configs/fashion.toml, its average to weights/demo in f16, its hash into
-/// the manifest, its pictures into docs/images/demo.png. About 80 minutes of one quiet CPU core (four steps a second). Interrupt it at any
+/// the manifest, its pictures into docs/images/demo.png. About an hour of one quiet CPU core (six steps a second). Interrupt it at any
 /// time: the same command continues.
 #[derive(clap::Args)]
 #[command(
