@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 use dit_plot::{Axis, Chart, Marks, Point as Mark, Series};
 
-use super::{Point, SAMPLERS};
+use super::{Point, WALKS, Walk};
 use crate::measured::Quality;
 
 fn mark(x: f64, quality: &Quality) -> Mark {
@@ -24,7 +24,7 @@ pub fn guidance_chart(guided: &[Point], samples: u64) -> Result<String> {
 pub fn steps_chart(plain: &[Point], samples: u64) -> Result<String> {
     let title = format!("The demo's FID of {samples} samples (demo features) over steps, no guidance");
     let mut chart = Chart::new(title, Axis::log("steps"), Axis::log("FID"));
-    for (sampler, _) in SAMPLERS {
+    for Walk { sampler, .. } in WALKS {
         let of = plain.iter().filter(|point| point.sampler == sampler);
         let points: Vec<Mark> = of.map(|point| mark(f64::from(point.steps), &point.quality)).collect();
         if !points.is_empty() {
@@ -47,7 +47,7 @@ pub fn tables(guided: &[Point], plain: &[Point], floor: &Quality, samples: u64, 
     }
     writeln!(text, "| the 10,000 test pictures | {} |\n", numbers(floor))?;
     writeln!(text, "| sampler | steps | {head}|---|---|---|---|---|---|")?;
-    for (sampler, spacing) in SAMPLERS {
+    for Walk { sampler, spacing, .. } in WALKS {
         for point in plain.iter().filter(|point| point.sampler == sampler) {
             writeln!(text, "| {sampler} | {spacing}{} | {} |", point.steps, numbers(&point.quality))?;
         }
