@@ -30,6 +30,11 @@ pub enum OpsError {
         /// The shape given.
         found: Vec<i64>,
     },
+    /// libtorch has no switch for TF32 where it was looked for.
+    #[error(
+        "this libtorch does not export its switch for TF32, so that fp32 on CUDA is not certain to be fp32; use libtorch 2.11.0"
+    )]
+    Tf32,
     /// This CPU lacks the instructions.
     #[error("this CPU has no kernels for {what}; use libtorch's own")]
     Unsupported {
