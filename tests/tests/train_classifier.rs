@@ -56,6 +56,31 @@ fn a_killed_training_ends_in_the_bytes_of_one_that_was_not() {
 }
 
 #[test]
+fn two_processes_do_not_train_the_same_file() {
+    let folder = tempfile::tempdir().unwrap();
+    latents(folder.path());
+    let here = |name: &str| folder.path().join(name);
+    let args: Vec<_> = train("c", &[]).into_iter().map(|arg| if arg == "60" { "1000000" } else { arg }).collect();
+    let mut child = dit_cli().current_dir(folder.path()).args(&args).stderr(Stdio::null()).spawn().unwrap();
+    while !here("c.training").exists() && child.try_wait().unwrap().is_none() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    fail_in(folder.path(), &args, &["another process is training c", "choose another --out"]);
+    // Another file is another matter, though it lies beside the first.
+    succeed_in(folder.path(), &train("d", &[]));
+    assert!(here("d").exists() && !here("d.lock").exists());
+    assert!(child.try_wait().unwrap().is_none(), "the first goes on");
+    // The lock of a process that was killed holds nobody up.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(here("c.lock").exists());
+    fail_in(folder.path(), &train("c", &[]), &["another run", "steps: 1000000 there, 60 asked for"]);
+    fs::remove_file(here("c.training")).unwrap();
+    succeed_in(folder.path(), &train("c", &[]));
+    assert!(here("c").exists() && !here("c.lock").exists());
+}
+
+#[test]
 fn what_cannot_be_trained_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     latents(folder.path());

@@ -202,9 +202,7 @@ impl Training {
         }
         let mut tensors = shared(&self.parameters);
         let gradients = Tensor::f_run_backward(&[loss], &tensors, false, false)?;
-        if !are_finite(&gradients)? {
-            return Err(Error::NonFiniteGradient { step });
-        }
+        check_finite(step, &gradients)?;
         self.optimizer.step(&mut tensors, &gradients, self.options.rate(step))?;
         Ok(StepReport { step: step + 1, loss: value, accuracy: accuracy.f_double_value(&[])? })
     }
@@ -221,11 +219,14 @@ impl Training {
     }
 }
 
-/// Whether no gradient holds NaN or infinity.
-fn are_finite(gradients: &[Tensor]) -> Result<bool, Error> {
-    let sums: Vec<Tensor> =
+/// Refuses gradients that hold NaN or infinity, before the optimizer makes weights of them.
+fn check_finite(step: u64, gradients: &[Tensor]) -> Result<(), Error> {
+    let largest: Vec<Tensor> =
         gradients.iter().map(|one| one.f_abs()?.f_amax([0_i64; 0], false)).collect::<Result<_, _>>()?;
-    Ok(f64::try_from(Tensor::f_stack(&sums, 0)?.f_max()?)?.is_finite())
+    if f64::try_from(Tensor::f_stack(&largest, 0)?.f_max()?)?.is_finite() {
+        return Ok(());
+    }
+    Err(Error::NonFiniteGradient { step })
 }
 
 /// The variables themselves, not copies.
@@ -262,4 +263,29 @@ fn draw_timesteps(seed: u64, step: u64, samples: usize, timesteps: usize) -> Vec
     let stratum =
         |(i, u): (usize, f64)| (((i as f64 + u) / samples as f64 * timesteps as f64) as usize).min(timesteps - 1);
     (0..samples).map(|i| stratum((i, unit(&mut rng)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(gradients: &[&[f32]], are_finite: bool) {
+        let gradients: Vec<Tensor> = gradients.iter().map(|values| Tensor::from_slice(values)).collect();
+        match (check_finite(7, &gradients), are_finite) {
+            (Ok(()), true) | (Err(Error::NonFiniteGradient { step: 7 }), false) => {}
+            (found, _) => panic!("{found:?}"),
+        }
+    }
+
+    #[test]
+    fn one_number_that_is_none_refuses_the_step() {
+        check(&[&[1.0, -2.0], &[0.0]], true);
+        check(&[&[f32::MAX, f32::MIN], &[f32::MIN_POSITIVE]], true);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            check(&[&[bad]], false);
+            check(&[&[1.0, bad, 3.0], &[0.0]], false);
+            check(&[&[0.0], &[1.0, 2.0, bad]], false);
+        }
+    }
 }
