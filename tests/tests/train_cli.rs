@@ -409,7 +409,13 @@ fn what_is_wrong_is_said_and_what_to_do() {
     );
     assert!(!folder.path().join("r").join("checkpoints").exists(), "nothing was begun");
 
-    succeed_in(folder.path(), &begin(&["--out", "done", "--set", "train.steps=5"]));
+    // A folder of something else is no run's; files in it are told about.
+    check(&begin(&["--out", "data"]), &["data is no run's folder: it holds cats/ and 1 more", "choose another --out"]);
+    check(&begin(&["--out", "."]), &["it holds data/ and ", "choose another --out"]);
+    fs::create_dir(folder.path().join("done")).unwrap();
+    fs::write(folder.path().join("done/nohup.out"), "").unwrap();
+    let ran = succeed_in(folder.path(), &begin(&["--out", "done", "--set", "train.steps=5"]));
+    assert!(ran.stderr.contains("warning: done holds nohup.out, which is no run's"), "{}", ran.stderr);
     check(&begin(&["--out", "done"]), &["done holds a run already", "--resume"]);
     let resume = ["train", "--out", "done", "--resume", "--threads", "1", "--set", "optim.lr=1"];
     check(&resume, &["the recipe is not the one", "optim.lr"]);
@@ -420,9 +426,12 @@ fn what_is_wrong_is_said_and_what_to_do() {
 fn what_a_run_costs_is_said_without_beginning_it() {
     let folder = workplace();
     let ran = succeed_in(folder.path(), &begin(&["--plan"]));
-    for said in ["M parameters", "memory: about", "activations", "40 steps of 4 images", "images/s"] {
+    for said in ["M parameters", "memory: about", "activations", "40 steps of 4 images", "at most about", "images/s"] {
         assert!(ran.stderr.contains(said), "no '{said}' in\n{}", ran.stderr);
     }
+    assert!(!ran.stderr.contains("model.num_classes"), "{}", ran.stderr);
+    let more = succeed_in(folder.path(), &begin(&["--plan", "--set", "model.num_classes=5"]));
+    assert!(more.stderr.contains("model.num_classes is 5, the data has 2 classes"), "{}", more.stderr);
     let large = ["model.hidden=8192", "model.depth=64", "model.heads=64"];
     let large: Vec<&str> = large.iter().flat_map(|text| ["--set", text]).collect();
     let args = begin(&[&["--out", "r"], &large[..]].concat());
@@ -455,6 +464,32 @@ fn a_run_is_sampled_inspected_and_converted() {
     convert(&["run", "raw.safetensors", "--raw"]);
     convert(&["run", "original.pt", "--ema"]);
     convert(&["run", "hub", "--layout", "diffusers", "--ema"]);
+    // Alone, a file still knows its codec and its classes.
+    fs::create_dir(at.join("alone")).unwrap();
+    fs::copy(at.join(average), at.join("alone/copied.safetensors")).unwrap();
+    let pixels = |name: &str| {
+        let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(at.join(name)).unwrap()));
+        let mut reader = decoder.read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        pixels
+    };
+    sample("hub", "hub.png");
+    for (from, to) in [("alone/copied.safetensors", "e.png"), ("average.safetensors", "f.png")] {
+        sample(from, to);
+        assert_eq!(pixels(to), pixels("a.png"), "{from}");
+    }
+    let inspected = succeed_in(at, &["inspect", "average.safetensors"]).stdout;
+    assert!(inspected.contains("latents of") && inspected.contains("vae-small ("), "{inspected}");
+    // A codec of that name which is another one is not taken without a word.
+    let mut other = fs::read(at.join("average.safetensors")).unwrap();
+    let key = br#""dit.codec.sha256":""#;
+    let place = other.windows(key.len()).position(|window| window == key).unwrap() + key.len();
+    other[place] = if other[place] == b'0' { b'1' } else { b'0' };
+    fs::write(at.join("other.safetensors"), other).unwrap();
+    let args = ["sample", "--ckpt", "other.safetensors", "--class", "0", "--steps", "2", "--out", "h.png"];
+    fail_in(at, &args, &["vae-small is not the codec that", "help: pass --vae"]);
+    succeed_in(at, &[&args[..], &["--vae", VAE]].concat());
     let values =
         |path: &str, name: &str| Vec::<f32>::try_from(dit_tests::read_tensor(&at.join(path), name).view(-1)).unwrap();
     let name = "blocks.0.mlp.fc1.weight";

@@ -6,7 +6,7 @@ use dit_data::shard::{BatchOptions, FlipChoice, LatentBatches, LatentFolder, Pos
 use dit_model::{DitConfig, LatentSize};
 use dit_recipe::{DataShape, Flip, HeldOut, Posterior, Recipe};
 use dit_vae::LatentScale;
-use dit_weights::sha256_of;
+use dit_weights::{Codec, sha256_of};
 
 use crate::{
     TrainError,
@@ -25,6 +25,8 @@ pub(crate) struct RunData {
     pub(crate) config: DitConfig,
     pub(crate) scale: LatentScale,
     pub(crate) class_names: Vec<String>,
+    /// Whose latents they are.
+    pub(crate) codec: Codec,
     pub(crate) identity: DataIdentity,
 }
 
@@ -41,6 +43,8 @@ impl RunData {
         let config = recipe.model_config(shape)?;
         let scale = LatentScale::of(&manifest.settings.vae.config);
         let class_names = manifest.class_names.clone();
+        let vae = &manifest.settings.vae;
+        let codec = Codec { name: vae.name.clone(), sha256: vae.sha256.clone() };
         let mut held_out_identity = None;
         let (training, held_out) = match &recipe.validation.held_out {
             HeldOut::None => (None, None),
@@ -61,7 +65,7 @@ impl RunData {
             }
         };
         let identity = DataIdentity { manifest: manifest_hash(path)?, held_out: held_out_identity };
-        Ok(Self { folder: path.to_owned(), training, held_out, config, scale, class_names, identity })
+        Ok(Self { folder: path.to_owned(), training, held_out, config, scale, class_names, codec, identity })
     }
 
     /// The held-out records, once.

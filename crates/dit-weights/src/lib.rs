@@ -65,7 +65,7 @@ pub use hints::Hints;
 pub use infer::{infer_config, looks_like};
 pub use layout::{Layout, position_table};
 pub use memory::MemorySource;
-pub use metadata::{Metadata, ModelConfig, Origin, WeightsKind};
+pub use metadata::{Codec, Metadata, ModelConfig, Origin, WeightsKind};
 pub use network::Network;
 pub use non_finite::{count_non_finite, find_non_finite};
 pub use safetensors_file::SafetensorsFile;

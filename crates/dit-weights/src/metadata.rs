@@ -19,6 +19,8 @@ pub(crate) const PROCESS: &str = "dit.process";
 const CLASSES: &str = "dit.classes";
 const ORIGIN_NAME: &str = "dit.origin.name";
 const ORIGIN_SHA256: &str = "dit.origin.sha256";
+const CODEC_NAME: &str = "dit.codec.name";
+const CODEC_SHA256: &str = "dit.codec.sha256";
 const WEIGHTS: &str = "dit.weights";
 const STEP: &str = "dit.step";
 /// Other programs that read safetensors ask for this one.
@@ -67,6 +69,15 @@ pub struct Origin {
     pub sha256: String,
 }
 
+/// The codec of latents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Codec {
+    /// As its user named it: of the catalogue, or a path.
+    pub name: String,
+    /// Of its weights ([`VaeCheckpoint::sha256`](crate::VaeCheckpoint::sha256)), in lower-case hexadecimal.
+    pub sha256: String,
+}
+
 /// What a checkpoint says about itself. Every part may be absent: files of other programs carry none of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Metadata {
@@ -78,6 +89,8 @@ pub struct Metadata {
     pub class_names: Option<Vec<String>>,
     /// Where the weights came from.
     pub origin: Option<Origin>,
+    /// The codec whose latents a transformer was trained on.
+    pub codec: Option<Codec>,
     /// Which weights of a training run.
     pub weights: Option<WeightsKind>,
     /// Optimizer steps taken.
@@ -115,6 +128,10 @@ impl Metadata {
         if let Some(Origin { name, sha256 }) = &self.origin {
             put(ORIGIN_NAME, name.clone());
             put(ORIGIN_SHA256, sha256.clone());
+        }
+        if let Some(Codec { name, sha256 }) = &self.codec {
+            put(CODEC_NAME, name.clone());
+            put(CODEC_SHA256, sha256.clone());
         }
         if let Some(weights) = self.weights {
             put(WEIGHTS, weights.name().to_owned());
@@ -158,6 +175,9 @@ impl Metadata {
             origin: reader
                 .take(ORIGIN_NAME)
                 .map(|name| Origin { name, sha256: reader.take(ORIGIN_SHA256).unwrap_or_default() }),
+            codec: reader
+                .take(CODEC_NAME)
+                .map(|name| Codec { name, sha256: reader.take(CODEC_SHA256).unwrap_or_default() }),
             weights,
             step: reader.parse(STEP)?,
             other: reader.other,
@@ -214,6 +234,7 @@ mod tests {
             process: Some(Process { steps: 500, ..Process::original(Sigma::Learned) }),
             class_names: Some(vec!["tench".to_owned(), "goldfish, \"Carassius\"".to_owned()]),
             origin: Some(Origin { name: "a.pt".to_owned(), sha256: "00ff".to_owned() }),
+            codec: Some(Codec { name: "sd-vae".to_owned(), sha256: "11ee".to_owned() }),
             weights: Some(WeightsKind::Ema),
             step: Some(400_000),
             other: BTreeMap::from([("note".to_owned(), "mine".to_owned())]),

@@ -38,6 +38,8 @@ struct Report {
     step: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<String>,
+    /// Whose latents a transformer was trained on.
+    codec: Option<String>,
     problems: Vec<String>,
 }
 
@@ -144,6 +146,7 @@ fn common(source: &dyn TensorSource, metadata: &Metadata) -> Result<Report> {
         weights: metadata.weights.map(|kind| kind.to_string()),
         step: metadata.step,
         origin: metadata.origin.as_ref().map(|origin| format!("{} ({})", origin.name, origin.sha256)),
+        codec: metadata.codec.as_ref().map(|codec| format!("{} ({})", codec.name, codec.sha256)),
         problems: non_finite
             .into_iter()
             .map(|(name, count)| format!("{name}: {count} values are NaN or infinite"))
@@ -194,6 +197,9 @@ fn text(report: &Report) -> String {
     }
     if let Some(origin) = &report.origin {
         line("made from", origin.clone());
+    }
+    if let Some(codec) = &report.codec {
+        line("latents of", codec.clone());
     }
     if let Some(classes) = &report.classes {
         let shown: Vec<&str> = classes.iter().take(12).map(String::as_str).collect();

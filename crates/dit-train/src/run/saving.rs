@@ -121,6 +121,7 @@ impl Run {
             config: Some(ModelConfig::Dit(self.data.config.clone())),
             process: Some(self.recipe.diffusion.process()),
             class_names,
+            codec: Some(self.data.codec.clone()),
             ..Metadata::default()
         }
     }

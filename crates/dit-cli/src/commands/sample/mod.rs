@@ -25,7 +25,7 @@ use dit_sample::{
     Source, Timings, batch_size_that_fits,
 };
 use dit_vae::AutoencoderKl;
-use dit_weights::{Checkpoint, SafetensorsFile, TensorSource, VaeCheckpoint, sha256_of, to_tensor};
+use dit_weights::{Checkpoint, Codec, SafetensorsFile, TensorSource, VaeCheckpoint, sha256_of, to_tensor};
 use tch::Device;
 
 use self::{beside::Beside, request::Request, summary::Summary};
@@ -169,10 +169,14 @@ impl Files {
         let options = told(dit_at.options.clone(), opened_as.model.as_deref(), opened_as.num_heads)?;
         let checkpoint = Checkpoint::open(&dit_at.path, &options)
             .with_context(|| format!("cannot sample from {}", dit_at.path.display()))?;
-        let vae = match locate_vae(&library, request, &dit_at)? {
+        let codec = checkpoint.metadata().codec.as_ref();
+        let vae = match locate_vae(&library, request, &dit_at, codec)? {
             Some(at) => {
                 let vae = VaeCheckpoint::open(&at.path)
                     .with_context(|| format!("cannot decode with {}", at.path.display()))?;
+                if let (Some(codec), None) = (codec, &request.vae) {
+                    check_trained_on(codec, &vae, &at, &dit_at)?;
+                }
                 Some((vae, at))
             }
             None => None,
@@ -300,19 +304,46 @@ fn say_replaced(outputs: &OutputPaths, plan: &Plan, provenance: &Provenance) {
     }
 }
 
-fn locate_vae(library: &Library, request: &Request, dit: &Located) -> Result<Option<Located>> {
-    match (request.vae.as_deref(), &dit.pairs_with) {
-        (Some("none"), _) => Ok(None),
-        (Some(text), _) => Ok(Some(library.locate(text, Kind::Vae).with_context(|| request.hint("--vae"))?)),
-        (None, Some(name)) => Ok(Some(library.locate(name, Kind::Vae)?)),
-        (None, None) => match beside(&dit.path) {
-            Some(path) => Ok(Some(library.locate(&path, Kind::Vae)?)),
-            None => bail!(
-                "which VAE decodes {}?\n  help: pass --vae with its folder, file or name, or --vae none with --latents",
-                dit.name
-            ),
-        },
+fn locate_vae(
+    library: &Library,
+    request: &Request,
+    dit: &Located,
+    trained_on: Option<&Codec>,
+) -> Result<Option<Located>> {
+    let known = dit.pairs_with.clone().or_else(|| beside(&dit.path));
+    match (request.vae.as_deref(), known, trained_on) {
+        (Some("none"), ..) => Ok(None),
+        (Some(text), ..) => Ok(Some(library.locate(text, Kind::Vae).with_context(|| request.hint("--vae"))?)),
+        (None, Some(known), _) => Ok(Some(library.locate(&known, Kind::Vae)?)),
+        (None, None, Some(Codec { name, sha256 })) => {
+            let about = || {
+                let dit = &dit.name;
+                format!(
+                    "{dit} was trained on the latents of {name} (SHA-256 {sha256})\n  help: pass --vae with that codec"
+                )
+            };
+            Ok(Some(library.locate(name, Kind::Vae).with_context(about)?))
+        }
+        (None, None, None) => bail!(
+            "which VAE decodes {}?\n  help: pass --vae with its folder, file or name, or --vae none with --latents",
+            dit.name
+        ),
     }
+}
+
+/// Nobody asked for this codec: it must be the one that the checkpoint knows.
+fn check_trained_on(codec: &Codec, vae: &VaeCheckpoint, at: &Located, dit: &Located) -> Result<()> {
+    let found = vae.sha256()?;
+    if found == codec.sha256 {
+        return Ok(());
+    }
+    bail!(
+        "{} is not the codec that {} was trained on: its SHA-256 is {found}, not {}\n  \
+         help: pass --vae with the right one, or with this one to decode with it nonetheless",
+        at.name,
+        dit.name,
+        codec.sha256
+    )
 }
 
 /// The codec of a diffusers pipeline folder: `vae/` in it, or beside its `transformer/`.

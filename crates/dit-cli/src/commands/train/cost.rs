@@ -21,6 +21,8 @@ pub struct Costs<'a> {
     pub codec: &'a VaeConfig,
     /// How many there are to learn from.
     pub records: u64,
+    /// Classes that the data knows.
+    pub classes: usize,
     pub device: Device,
     /// Whether a run that does not fit is only warned of.
     pub ignore_memory: bool,
@@ -28,7 +30,7 @@ pub struct Costs<'a> {
 
 /// Says what `recipe` costs, and makes sure that it fits.
 pub fn say_plan(recipe: &Recipe, costs: &Costs<'_>) -> Result<()> {
-    let &Costs { config, codec, records, device, ignore_memory } = costs;
+    let &Costs { config, codec, records, classes, device, ignore_memory } = costs;
     let plan = Plan::new(recipe, config).with_codec(recipe, codec, config);
     let available = machine::memory_for_training(device);
     let memory = &plan.memory;
@@ -38,6 +40,13 @@ pub fn say_plan(recipe: &Recipe, costs: &Costs<'_>) -> Result<()> {
         plan.parameters as f64 / 1e6,
         plan.forward_macs as f64 / 1e9
     ));
+    if config.num_classes > classes {
+        say(format_args!(
+            "note: model.num_classes is {}, the data has {classes} classes: the others are never trained, and the checkpoints have no \
+             class names",
+            config.num_classes
+        ));
+    }
     let turned = if recipe.train.checkpoint_activations { "kept" } else { "recomputed" };
     say(format_args!(
         "memory: about {:.2} GiB{}: weights {:.2}, gradients {:.2}, moments {:.2}, averages {:.2}, watching {:.2}, activations {:.2} (if {turned} {:.2})",
@@ -60,8 +69,8 @@ pub fn say_plan(recipe: &Recipe, costs: &Costs<'_>) -> Result<()> {
     let speed = plan.images_per_second(linear_speed(recipe, config, device));
     let epochs = plan.images as f64 / records.max(1) as f64;
     say(format_args!(
-        "{} steps of {} images, {epochs:.1} times the data; about {speed:.1} images/s and {}, estimated from one Linear timed for {} s just \
-         now: other work on this machine moves it",
+        "{} steps of {} images, {epochs:.1} times the data; at most about {speed:.1} images/s, so {} or more, estimated from one Linear \
+         timed for {} s just now: small models reach a half to a fifth of that, and other work on this machine moves it",
         recipe.train.steps,
         recipe.train.batch_size,
         duration(plan.images as f64 / speed.max(1e-9)),

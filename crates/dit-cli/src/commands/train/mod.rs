@@ -63,8 +63,13 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let threads = machine::set_threads(args.machine.threads)?;
     panic::help_for_memory(MEMORY_HELP);
     let (codec, records) = (&data.manifest().settings.vae.config, data.len());
-    cost::say_plan(&recipe, &Costs { config: &config, codec, records, device, ignore_memory: args.ignore_memory })?;
+    let classes = data.manifest().class_names.len();
+    let ignore_memory = args.ignore_memory;
+    cost::say_plan(&recipe, &Costs { config: &config, codec, records, classes, device, ignore_memory })?;
     let (Some(out), false) = (&args.out, args.plan) else { return Ok(()) };
+    if !args.resume {
+        check_folder(out)?;
+    }
     let vae = match (recipe.samples.every, recipe.eval.every) {
         (Every::Never, Every::Never) => None,
         _ => Some(Rc::new(vae_of(args, data.manifest(), device)?)),
@@ -72,6 +77,38 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let asked = Asked::open(&recipe, data.manifest(), device)?;
     let session = about::session(&data, device, threads)?;
     Job { args, recipe: &recipe, config: &config, data: &data, out, device }.train(session, vae, asked)
+}
+
+/// A run's folder explains itself: one that is something else's is refused, files in it (a log of the shell's, say) are told about.
+fn check_folder(out: &Path) -> Result<()> {
+    // One that is not there is made; a file in its place is an error of making it.
+    let Ok(entries) = out.read_dir() else { return Ok(()) };
+    let names = |entry: fs::DirEntry| (entry.file_name().to_string_lossy().into_owned(), entry.path().is_dir());
+    let mut found: Vec<(String, bool)> = entries.flatten().map(names).collect();
+    if found.iter().any(|(name, _)| name == "sessions.jsonl") {
+        return Ok(());
+    }
+    // What a start that failed leaves, and hidden files.
+    found.retain(|(name, _)| name != "checkpoints" && !name.starts_with('.'));
+    found.sort();
+    let Some((first, _)) = found.first() else { return Ok(()) };
+    let (out, more) = (
+        out.display(),
+        match found.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        },
+    );
+    match found.iter().find(|(_, is_folder)| *is_folder) {
+        Some((folder, _)) => bail!(
+            "{out} is no run's folder: it holds {folder}/{more}\n  \
+             help: choose another --out; a folder that is not there is made"
+        ),
+        None => {
+            say(format_args!("warning: {out} holds {first}{more}, which is no run's; the run's files come beside it"));
+            Ok(())
+        }
+    }
 }
 
 /// The recipe: as named, else that of the run that continues, else the original's; with what --set says.
