@@ -1,8 +1,11 @@
 //! Models from checkpoint files.
 
-use dit_model::{Dit, ModelError};
-use dit_weights::{Checkpoint, MemorySource, OpenOptions, TensorView, write_safetensors};
-use tch::{Device, Kind};
+use dit_model::{Dit, Initialization, Kernels, ModelError};
+use dit_weights::{
+    CastSource, Checkpoint, Dtype, Error, MemorySource, NonFinite, OpenOptions, TensorView, load_into,
+    write_safetensors,
+};
+use tch::{Device, Kind, nn};
 
 use crate::common::{check_close, fixture, read};
 
@@ -42,13 +45,63 @@ fn a_model_is_loaded_in_the_kind_asked_for() {
 #[test]
 fn weights_that_are_not_numbers_are_refused_by_name() {
     let mut source = MemorySource::copy_of(&open("dit-learned-sigma/model.safetensors")).unwrap();
-    let mut values = vec![0.5; 48];
-    values[7] = f32::NAN;
-    source.insert("blocks.1.attn.proj.bias", TensorView::from_f32(vec![48], &values).unwrap());
+    // A Linear's bias, weights of Linears that are packed and of one that 8 bits would harm, and what is no Linear.
+    let damaged = [
+        ("blocks.0.attn.qkv.weight", 3),
+        ("blocks.1.attn.proj.bias", 1),
+        ("final_layer.linear.weight", 2),
+        ("x_embedder.proj.weight", 4),
+    ];
+    for (name, count) in damaged {
+        let tensor = source.remove(name).unwrap();
+        let mut values = tensor.to_f32().unwrap();
+        let bad = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN];
+        let last = values.len() - 1;
+        for (i, bad) in bad.into_iter().take(count).enumerate() {
+            values[last * i / 3] = bad;
+        }
+        source.insert(name, TensorView::from_f32(tensor.shape().to_vec(), &values).unwrap());
+    }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("diverged.safetensors");
     write_safetensors(&path, &source, &Default::default()).unwrap();
     let options = OpenOptions { heads: Some(4), ..Default::default() };
-    let error = Dit::load(&Checkpoint::open(&path, &options).unwrap(), Device::Cpu, Kind::Float).unwrap_err();
-    assert!(error.to_string().contains("blocks.1.attn.proj.bias"), "{error}");
+    let checkpoint = Checkpoint::open(&path, &options).unwrap();
+    let expected = damaged.map(|(name, count)| (name.to_owned(), count));
+    for kind in [Kind::Float, Kind::BFloat16, Kind::Double] {
+        for kernels in [Kernels::Plain, Kernels::Fused, Kernels::Int8] {
+            match Dit::load_with(&checkpoint, Device::Cpu, kind, kernels).unwrap_err() {
+                ModelError::Checkpoint(Error::NonFinite { tensors }) => assert_eq!(tensors, expected),
+                error => panic!("{kind:?}, {kernels:?}: {error}"),
+            }
+        }
+    }
+}
+
+/// What packing rounds and orders is the same whether a weight comes from the file or from a tensor, and whatever element type the
+/// file has.
+#[test]
+fn a_model_loaded_packed_is_the_model_packed_after_loading() {
+    let io = read("dit-learned-sigma/io.safetensors");
+    let original = open("dit-learned-sigma/model.safetensors");
+    let folder = tempfile::tempdir().unwrap();
+    for dtype in [Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F64] {
+        let path = folder.path().join("model.safetensors");
+        write_safetensors(&path, &CastSource::new(&original, dtype), &Default::default()).unwrap();
+        let options = OpenOptions { heads: Some(4), ..Default::default() };
+        let checkpoint = Checkpoint::open(&path, &options).unwrap();
+        for kind in [Kind::Float, Kind::BFloat16] {
+            for kernels in [Kernels::Plain, Kernels::Fused, Kernels::Int8] {
+                let mut store = nn::VarStore::new(Device::Cpu);
+                store.set_kind(kind);
+                let mut expected = Dit::new(&store.root(), checkpoint.config(), Initialization::Empty);
+                load_into(&mut store, &checkpoint, NonFinite::Reject).unwrap();
+                store.freeze();
+                expected.optimize(kernels);
+                let loaded = Dit::load_with(&checkpoint, Device::Cpu, kind, kernels).unwrap();
+                let [loaded, expected] = [loaded, expected].map(|dit| dit.forward(&io["x"], &io["t"], &io["y"]));
+                assert!(loaded.equal(&expected), "{dtype}, {kind:?}, {kernels:?}");
+            }
+        }
+    }
 }
