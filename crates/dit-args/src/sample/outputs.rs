@@ -12,7 +12,7 @@ pub struct OutputArgs {
     /// was interrupted continues
     #[arg(long, value_name = "DIR")]
     pub out_dir: Option<PathBuf>,
-    /// `arr_0`, uint8 (N,H,W,3), as FID evaluators read it
+    /// `arr_0`, uint8 (N,H,W,3), as FID evaluators read it, and `arr_1`, the classes
     #[arg(long, value_name = "FILE")]
     pub npz: Option<PathBuf>,
     /// One animated PNG of all pictures
