@@ -5,6 +5,8 @@ use std::{fs, path::Path, thread};
 use anyhow::{Result, bail};
 use tch::{Cuda, Device};
 
+use crate::usage::wrong_usage;
+
 /// `auto`, `cpu`, `cuda` or `cuda:N`.
 pub fn parse_device(text: &str) -> Result<Device> {
     let wanted = match text {
@@ -13,7 +15,7 @@ pub fn parse_device(text: &str) -> Result<Device> {
         "cuda" => 0,
         other => match other.strip_prefix("cuda:").and_then(|number| number.parse::<usize>().ok()) {
             Some(number) => number,
-            None => bail!("unknown device '{other}'; expected auto, cpu, cuda or cuda:N"),
+            None => wrong_usage!("unknown device '{other}'; expected auto, cpu, cuda or cuda:N"),
         },
     };
     let devices = if Cuda::is_available() { Cuda::device_count() } else { 0 };
@@ -42,7 +44,7 @@ pub fn set_threads(wanted: Option<usize>) -> Result<usize> {
     let available = thread::available_parallelism().map_or(1, usize::from);
     let threads = wanted.unwrap_or(available);
     if !(1..=1024).contains(&threads) {
-        bail!("--threads {threads}: expected 1 to 1024");
+        wrong_usage!("--threads {threads}: expected 1 to 1024");
     }
     tch::set_num_threads(threads as i32);
     Ok(threads)

@@ -8,6 +8,7 @@ mod panic;
 mod progress;
 mod run_folder;
 mod speak;
+mod usage;
 
 use std::{
     io::IsTerminal,
@@ -30,11 +31,7 @@ fn main() -> ExitCode {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             speak::say(format_args!("error: {}", chain(&error)));
-            // What stands in a recipe or in --set is as much a matter of usage as what stands in an option.
-            match error.downcast_ref() {
-                Some(dit_recipe::Error::Recipe(_)) => ExitCode::from(2),
-                _ => ExitCode::FAILURE,
-            }
+            usage::exit_code(&error)
         }
         // The panic's own message has been shown.
         Err(_) => ExitCode::FAILURE,

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use dit_catalog::{Catalog, Entry, Kind, WeightsDir};
 use dit_config::{LatentSize, StandardModel};
 use dit_weights::OpenOptions;
 
-use crate::run_folder;
+use crate::{run_folder, usage::Usage};
 
 /// The catalogue, and the folder its checkpoints are in.
 pub struct Library {
@@ -60,7 +60,7 @@ impl Library {
                 bail!("{text} does not exist\n  help: check the path, or name a checkpoint of weights/manifest.json");
             }
         }
-        let entry = self.catalog.get(text).with_context(|| format!("there is no file {text} either"))?;
+        let entry = self.catalog.get(text).map_err(|error| anyhow!("there is no file {text}, and {error}"))?;
         if entry.kind() != kind {
             bail!("{text} is a {}, expected a {kind}", entry.kind());
         }
@@ -115,6 +115,7 @@ fn options_of(entry: &Entry) -> OpenOptions {
 
 /// What the user said about a checkpoint goes before what the catalogue says.
 pub fn told(catalog: OpenOptions, model: Option<&str>, num_heads: Option<usize>) -> Result<OpenOptions> {
-    let model = model.map(str::parse::<StandardModel>).transpose().context("--model")?;
+    let standard = |name: &str| name.parse::<StandardModel>().map_err(|error| Usage(format!("--model: {error}")));
+    let model = model.map(standard).transpose()?;
     Ok(OpenOptions { model: model.or(catalog.model), heads: num_heads.or(catalog.heads), ..catalog })
 }

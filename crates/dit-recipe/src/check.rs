@@ -166,7 +166,7 @@ impl Checker {
         self.unless(
             optim.warmup_steps < steps,
             || format!("optim.warmup_steps is {}, but the run has {steps} steps", optim.warmup_steps),
-            "",
+            &format!("set optim.warmup_steps to fewer, such as {}, or train.steps to more", steps / 20),
         );
         let decays = &sections.ema.decays;
         self.unless(

@@ -17,7 +17,7 @@ use dit_args::Cli;
 
 fn main() -> ExitCode {
     let answered = match Cli::parse().command {
-        dit_args::Command::Completions(args) => print(&args.script()),
+        dit_args::Command::Completions(args) => print(args.script().as_bytes()),
         _ => hand_over(),
     };
     answered.unwrap_or_else(|error| {

@@ -2,7 +2,7 @@
 
 use std::{ops::ControlFlow, time::Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use dit_args::CalibrateCacheArgs;
 use dit_catalog::Kind;
 use dit_classes::ClassNames;
@@ -17,6 +17,7 @@ use crate::{
     machine,
     open::Library,
     speak::{print_json, say},
+    usage::wrong_usage,
 };
 
 /// One row of the table.
@@ -107,7 +108,7 @@ pub fn run(args: &CalibrateCacheArgs) -> Result<()> {
 fn factors(text: &str) -> Result<Vec<f64>> {
     let factor = |part: &str| match part.trim().parse::<f64>() {
         Ok(factor) if factor >= 0.0 && factor.is_finite() => Ok(factor),
-        _ => bail!("--factors {text}: {part} is no factor; expected numbers such as 0.05,0.1,0.2"),
+        _ => wrong_usage!("--factors {text}: {part} is no factor; expected numbers such as 0.05,0.1,0.2"),
     };
     text.split(',').map(factor).collect()
 }

@@ -4,5 +4,5 @@ use dit_args::CompletionsArgs;
 use crate::speak::print_out;
 
 pub fn run(args: &CompletionsArgs) -> Result<()> {
-    print_out(format_args!("{}", String::from_utf8_lossy(&args.script())))
+    print_out(format_args!("{}", args.script()))
 }

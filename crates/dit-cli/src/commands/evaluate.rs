@@ -20,6 +20,7 @@ use self::{
 use crate::{
     machine,
     speak::{print_json, print_out, say},
+    usage::wrong_usage,
 };
 
 /// Who writes records and statistics.
@@ -49,14 +50,14 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
             let network = network(&args.features, device)?;
             compare(args, &samples, reference, &*network, start)
         }
-        _ => bail!("give SAMPLES and REFERENCE, or --stats DATA and --out STATS.npz"),
+        _ => wrong_usage!("give SAMPLES and REFERENCE, or --stats DATA and --out STATS.npz"),
     }
 }
 
 fn fit_of(args: &EvaluateArgs) -> Result<Fit> {
     match (args.image_size, args.crop) {
         (None, None) => Ok(Fit::AsIs),
-        (None, Some(_)) => bail!("--crop needs --image-size"),
+        (None, Some(_)) => wrong_usage!("--crop needs --image-size"),
         (Some(side), crop) => Ok(Fit::Square {
             side,
             crop: match crop.unwrap_or(CropArg::Adm) {

@@ -29,6 +29,7 @@ use crate::{
     open::Library,
     progress::bar,
     speak::{print_json, say},
+    usage::wrong_usage,
 };
 
 /// On a CPU, pixels encoded at once where --batch-size does not say: activations of more leave the cache, and of much fewer
@@ -119,20 +120,20 @@ fn check(args: &PrecomputeArgs) -> Result<()> {
         [("--batch-size", args.batch_size), ("--workers", args.workers), ("--shard-size", Some(args.shard_size))]
     {
         if value.is_some_and(|value| !(1..=1 << 20).contains(&value)) {
-            bail!("{flag} {}: expected 1 to {}", value.unwrap_or(0), 1 << 20);
+            wrong_usage!("{flag} {}: expected 1 to {}", value.unwrap_or(0), 1 << 20);
         }
     }
     if args.workers.is_some_and(|workers| workers > 1024) {
-        bail!("--workers: expected 1 to 1024");
+        wrong_usage!("--workers: expected 1 to 1024");
     }
     if args.image_size == 0 || args.image_size > 1 << 14 {
-        bail!("--image-size {}: expected 1 to {}", args.image_size, 1 << 14);
+        wrong_usage!("--image-size {}: expected 1 to {}", args.image_size, 1 << 14);
     }
     if !(0.0..=1.0).contains(&args.max_skipped) {
-        bail!("--max-skipped {}: expected a fraction, 0 to 1", args.max_skipped);
+        wrong_usage!("--max-skipped {}: expected a fraction, 0 to 1", args.max_skipped);
     }
     if args.limit == Some(0) {
-        bail!("--limit 0: there is nothing to do");
+        wrong_usage!("--limit 0: there is nothing to do");
     }
     Ok(())
 }

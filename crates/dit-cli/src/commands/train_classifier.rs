@@ -20,6 +20,7 @@ use crate::{
     interrupt, machine,
     progress::bar,
     speak::{print_json, say},
+    usage::wrong_usage,
 };
 
 /// Equal ranges of timesteps in which the accuracy is told.
@@ -61,7 +62,7 @@ pub fn run(args: &TrainClassifierArgs) -> Result<()> {
     ensure_apart(&args.out, &inputs)?;
     ensure_writable(&args.out)?;
     if args.save_every == 0 {
-        bail!("--save-every 0: expected the number of steps between two states on disk");
+        wrong_usage!("--save-every 0: expected the number of steps between two states on disk");
     }
     let stop = StopRequest::new();
     let asked = stop.clone();

@@ -19,6 +19,7 @@ use super::{Files, request::Request};
 use crate::{
     open::{Library, Located},
     speak::say,
+    usage::wrong_usage,
 };
 
 /// Opened and checked, the networks not yet loaded.
@@ -52,7 +53,7 @@ impl Beside {
         };
         let init = match (&request.init, files.picture_size()) {
             (Some(path), Some(size)) => Some((path.clone(), read_picture(path, size)?)),
-            (Some(_), None) => bail!("--init needs the VAE, which encodes the picture; leave --vae none out"),
+            (Some(_), None) => wrong_usage!("--init needs the VAE, which encodes the picture; leave --vae none out"),
             (None, _) => None,
         };
         Ok(Self { weaker, classifier, init })

@@ -35,6 +35,7 @@ use crate::{
     open::{Library, Located, told},
     progress::StepBar,
     speak::{print_json, say},
+    usage::wrong_usage,
 };
 
 /// Who writes the files.
@@ -67,7 +68,10 @@ pub fn run(args: &SampleArgs) -> Result<()> {
         let guided = settings.cfg_scale != 1.0 || settings.guidance.autoguidance_scale.is_some();
         batch_size_that_fits(config, settings.precision, guided, memory)
     });
-    let classes = request.classes(&names).with_context(|| files.about_classes(&names))?;
+    let classes = request.classes(&names).map_err(|error| match error.is::<dit_classes::Error>() {
+        true => error.context(files.about_classes(&names)),
+        false => error,
+    })?;
     let plan = Plan::new(config, settings.clone(), request.first_image, classes, batch_size)?;
     tracing::info!(?device, threads, batch_size, images = plan.classes().len(), "plan");
     let (noise, noise_source) = open_noise(&request)?;
@@ -324,7 +328,7 @@ fn locate_vae(
             };
             Ok(Some(library.locate(name, Kind::Vae).with_context(about)?))
         }
-        (None, None, None) => bail!(
+        (None, None, None) => wrong_usage!(
             "which VAE decodes {}?\n  help: pass --vae with its folder, file or name, or --vae none with --latents",
             dit.name
         ),
@@ -354,15 +358,23 @@ fn beside(dit: &Path) -> Option<String> {
     vae.to_str().map(str::to_owned)
 }
 
+/// What `--noise` reads.
+const NOISE_FILE: &str =
+    "expected `z` (N, C, H, W), the noise to start from, and `steps` (S, N, C, H, W) for samplers that add noise";
+
 /// The seeded noise, or the recorded one and what file it was.
 fn open_noise(request: &Request) -> Result<(Box<dyn Noise>, Option<Source>)> {
     let Some(path) = &request.noise else {
         return Ok((Box::new(SeededNoise::new(request.seed)), None));
     };
-    let file = SafetensorsFile::open(path)?;
     let context = || format!("--noise {}", path.display());
+    let file = SafetensorsFile::open(path).or_else(|error| match error {
+        dit_weights::Error::Io { .. } => Err(error).with_context(context),
+        // What a picture's first bytes would mean in the header of safetensors helps nobody.
+        _ => bail!("{}: it is no safetensors file, which noise is replayed from: {NOISE_FILE}", context()),
+    })?;
     if !file.infos().contains_key("z") {
-        bail!("{}: it has no tensor `z` (N, C, H, W)", context());
+        bail!("{}: it has no tensor `z`: {NOISE_FILE}", context());
     }
     let mut noise = ReplayedNoise::new(&to_tensor(&file, "z").with_context(context)?)?;
     if file.infos().contains_key("steps") {

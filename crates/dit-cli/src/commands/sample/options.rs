@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use dit_args::{CfgScheduleArg, SampleArgs};
 use dit_classes::ClassNames;
 use dit_sample::{CfgSchedule, Guidance, Interpolation, MOST_IMAGES, Recipe, Settings, Start};
 
-use crate::speak::say;
+use crate::{speak::say, usage::wrong_usage};
 
 const DEFAULT_AUTOGUIDANCE_SCALE: f64 = 2.0;
 const DEFAULT_CLASSIFIER_SCALE: f64 = 1.0;
@@ -85,6 +85,11 @@ impl Options {
         if interpolate.is_some() {
             check_strip(args)?;
         }
+        if let (Some(Way::Seeds { .. }), None, None) = (&interpolate, &args.class, old) {
+            wrong_usage!(
+                "--interpolate seeds leads between pictures of one class\n  help: pass --class with that class"
+            );
+        }
         Ok(Self {
             weaker: args
                 .guidance
@@ -98,9 +103,10 @@ impl Options {
             cache: match args.cache.as_deref() {
                 None => settings.map_or(0.0, |settings| settings.cache),
                 Some("off") => 0.0,
-                Some(text) => {
-                    text.parse().with_context(|| format!("--cache {text}: expected `off` or a factor such as 0.1"))?
-                }
+                Some(text) => match text.parse() {
+                    Ok(factor) => factor,
+                    Err(_) => wrong_usage!("--cache {text}: expected `off` or a factor such as 0.1"),
+                },
             },
             first_seed: first_seed(args)?,
             guidance,
@@ -137,7 +143,7 @@ impl Options {
             Some(Way::Classes { list, frames }) => match names.parse_list(list).context("--interpolate classes")?[..] {
                 [from, to] => Some(Interpolation::Classes { from, to, frames: *frames }),
                 ref classes => {
-                    bail!("--interpolate classes {list}: {} classes, expected two, such as 3,7", classes.len())
+                    wrong_usage!("--interpolate classes {list}: {} classes, expected two, such as 3,7", classes.len())
                 }
             },
         })
@@ -164,7 +170,7 @@ fn check_pairs(args: &SampleArgs, old: Option<&Recipe>) -> Result<()> {
     for (given, flag, there, other) in needs {
         if given && !there {
             let nor = if old.is_some() { ", which the recipe of the PNG does not have either" } else { "" };
-            bail!("{flag} has no effect without {other}{nor}; pass both, or neither");
+            wrong_usage!("{flag} has no effect without {other}{nor}; pass both, or neither");
         }
     }
     if inverted {
@@ -178,7 +184,7 @@ fn check_pairs(args: &SampleArgs, old: Option<&Recipe>) -> Result<()> {
             ),
         ];
         if let Some((_, flag, why)) = unused.iter().find(|(given, ..)| *given) {
-            bail!(
+            wrong_usage!(
                 "{flag} has no effect with --invert: {why}\n  help: leave {flag} out, or --invert for noise that is drawn"
             );
         }
@@ -195,7 +201,7 @@ fn check_strip(args: &SampleArgs) -> Result<()> {
     ];
     match unused.iter().find(|(given, ..)| *given) {
         Some((_, flag, choice)) => {
-            bail!("{flag} has no place in a strip from one picture to another; use {choice} alone")
+            wrong_usage!("{flag} has no place in a strip from one picture to another; use {choice} alone")
         }
         None => Ok(()),
     }
@@ -205,7 +211,7 @@ fn interval(text: &str) -> Result<[f64; 2]> {
     let ends: Vec<f64> = text.split(',').filter_map(|end| end.trim().parse().ok()).collect();
     match (&ends[..], text.split(',').count()) {
         (&[low, high], 2) => Ok([low, high]),
-        _ => bail!("--cfg-interval {text}: expected two noise levels, the lower first, such as 0.3,5"),
+        _ => wrong_usage!("--cfg-interval {text}: expected two noise levels, the lower first, such as 0.3,5"),
     }
 }
 
@@ -225,20 +231,27 @@ fn start(args: &SampleArgs, old: Start, has_picture: bool) -> Start {
 
 fn way(args: &SampleArgs, old: Option<Interpolation>) -> Result<Option<Way>> {
     let frames = args.editing.frames.unwrap_or(DEFAULT_FRAMES);
+    if frames < 2 {
+        wrong_usage!(
+            "--frames {frames}: a strip leads from one picture to another\n  help: pass --frames with 2 or more"
+        );
+    }
     if frames as usize > MOST_IMAGES {
-        bail!("--frames {frames}: at most {MOST_IMAGES} pictures can be sampled in one run");
+        wrong_usage!("--frames {frames}: at most {MOST_IMAGES} pictures can be sampled in one run");
     }
     match args.editing.interpolate.as_deref() {
         None => old.map_or(Ok(None), |old| repeated(args, old)),
         Some([what, list]) if what == "classes" && args.class.is_none() => {
             Ok(Some(Way::Classes { list: list.clone(), frames }))
         }
-        Some([what, _]) if what == "classes" => bail!("--interpolate classes names its classes; leave --class out"),
+        Some([what, _]) if what == "classes" => {
+            wrong_usage!("--interpolate classes names its classes; leave --class out")
+        }
         Some([what, list]) if what == "seeds" => {
             let [_, to] = seeds(list)?;
             Ok(Some(Way::Seeds { to, frames }))
         }
-        Some(other) => bail!("--interpolate {}: expected `classes A,B` or `seeds A,B`", other.join(" ")),
+        Some(other) => wrong_usage!("--interpolate {}: expected `classes A,B` or `seeds A,B`", other.join(" ")),
     }
 }
 
@@ -249,7 +262,7 @@ fn repeated(args: &SampleArgs, old: Interpolation) -> Result<Option<Way>> {
         (_, Some(frames), None) | (Interpolation::Seeds { .. }, Some(frames), Some(_)) => {
             Ok(Some(Way::Repeated(old.with_frames(frames))))
         }
-        (Interpolation::Classes { .. }, Some(_), Some(_)) => bail!(
+        (Interpolation::Classes { .. }, Some(_), Some(_)) => wrong_usage!(
             "--frames: the strip of the PNG's recipe leads from class to class, so --class has no place in it\n  \
              help: leave --class out, or pass --interpolate"
         ),
@@ -266,7 +279,7 @@ fn first_seed(args: &SampleArgs) -> Result<Option<u64>> {
     match args.editing.interpolate.as_deref() {
         Some([what, list]) if what == "seeds" => {
             if args.seed.is_some() {
-                bail!("--interpolate seeds names its seeds; leave --seed out");
+                wrong_usage!("--interpolate seeds names its seeds; leave --seed out");
             }
             let [from, _] = seeds(list)?;
             Ok(Some(from))
@@ -279,13 +292,13 @@ fn seeds(list: &str) -> Result<[u64; 2]> {
     let seeds: Vec<Option<u64>> = list.split(',').map(|seed| seed.trim().parse().ok()).collect();
     match seeds[..] {
         [Some(from), Some(to)] => Ok([from, to]),
-        _ => bail!("--interpolate seeds {list}: expected two numbers, such as 1,2"),
+        _ => wrong_usage!("--interpolate seeds {list}: expected two numbers, such as 1,2"),
     }
 }
 
 fn one_class(flag: &str, text: &str, names: &ClassNames) -> Result<u32> {
     match names.parse_list(text).with_context(|| format!("{flag} {text}"))?[..] {
         [class] => Ok(class),
-        ref classes => bail!("{flag} {text}: {} classes, expected one", classes.len()),
+        ref classes => wrong_usage!("{flag} {text}: {} classes, expected one", classes.len()),
     }
 }

@@ -15,6 +15,8 @@ use dit_sample::{
 use super::options::Options;
 use tch::Device;
 
+use crate::usage::wrong_usage;
+
 /// The classes that the original's script samples.
 const ORIGINAL_CLASSES: [u32; 8] = [207, 360, 387, 974, 88, 979, 417, 279];
 const DEFAULT_CFG_SCALE: f64 = 4.0;
@@ -86,14 +88,14 @@ impl Request {
             || args.editing.frames.is_some();
         let kept = old.filter(|_| !new_images);
         if args.num_samples == Some(0) {
-            bail!("--num-samples 0: there is nothing to sample");
+            wrong_usage!("--num-samples 0: there is nothing to sample");
         }
         if args.batch_size == Some(0) {
-            bail!("--batch-size 0: at least one picture has to be computed at once");
+            wrong_usage!("--batch-size 0: at least one picture has to be computed at once");
         }
         let noise = args.noise.clone().or(old.and_then(|recipe| Some(PathBuf::from(&recipe.noise.as_ref()?.name))));
         if args.seed.is_some() && noise.is_some() {
-            bail!(
+            wrong_usage!(
                 "--seed has no effect where the noise is replayed from {}; leave one out",
                 noise.unwrap_or_default().display()
             );
@@ -101,12 +103,12 @@ impl Request {
         if old.is_some() && args.class.is_none() {
             let flags = [(args.num_samples.is_some(), "--num-samples"), (args.labels.is_some(), "--labels")];
             if let Some((_, flag)) = flags.iter().find(|(given, _)| *given) {
-                bail!("{flag} needs --class where --from-png gives the pictures");
+                wrong_usage!("{flag} needs --class where --from-png gives the pictures");
             }
         }
         let options = Options::from_args(args, old)?;
         if let (true, Some(noise)) = (options.is_strip(), &noise) {
-            bail!(
+            wrong_usage!(
                 "a strip from one picture to another has its own noise, and the recipe of the PNG replays {}\n  \
                  help: leave --from-png out, or --interpolate",
                 noise.display()
@@ -191,7 +193,7 @@ impl Request {
         };
         let count = listed.len().saturating_mul(self.num_samples);
         if count > MOST_IMAGES {
-            bail!("{count} pictures are asked for; at most {MOST_IMAGES} can be sampled in one run");
+            wrong_usage!("{count} pictures are asked for; at most {MOST_IMAGES} can be sampled in one run");
         }
         Ok(self.labels.classes(&listed, self.num_samples, self.seed))
     }
@@ -211,8 +213,8 @@ impl Request {
                 };
                 match listed[..] {
                     [class] => Ok(vec![class; frames]),
-                    _ => bail!(
-                        "--interpolate seeds: {} classes are listed\n  help: pass --class with the one that all pictures are of",
+                    _ => wrong_usage!(
+                        "--interpolate seeds leads between pictures of one class, not of {}\n  help: pass --class with that class",
                         listed.len()
                     ),
                 }
@@ -248,17 +250,20 @@ impl Request {
             cache: self.options.cache,
         };
         if settings.cfg_channels == CfgChannels::Three && config.in_channels < 3 {
-            bail!("--cfg-channels 3: the model has {} latent channels; pass --cfg-channels all", config.in_channels);
+            wrong_usage!(
+                "--cfg-channels 3: the model has {} latent channels; pass --cfg-channels all",
+                config.in_channels
+            );
         }
         let scale = settings.guidance.autoguidance_scale.unwrap_or(settings.cfg_scale);
         if self.channels_asked_for && scale == 1.0 {
-            bail!(
+            wrong_usage!(
                 "--cfg-channels has no effect at a guidance scale of 1\n  \
                  help: pass --cfg-scale above 1 with it, or leave --cfg-channels out"
             );
         }
         if !settings.cfg_scale.is_finite() {
-            bail!("--cfg-scale {}: expected a finite number", settings.cfg_scale);
+            wrong_usage!("--cfg-scale {}: expected a finite number", settings.cfg_scale);
         }
         Ok(settings)
     }
@@ -267,7 +272,7 @@ impl Request {
     pub fn check_image_size(&self, config: &DitConfig, downsampling: usize) -> Result<()> {
         let made = (config.latent.width * downsampling, config.latent.height * downsampling);
         match self.image_size {
-            Some(size) if (size, size) != made => bail!(
+            Some(size) if (size, size) != made => wrong_usage!(
                 "--image-size {size}: this checkpoint makes pictures of {} x {} pixels\n  \
                  help: pass the checkpoint that was trained at {size} pixels, or leave --image-size out",
                 made.0,
@@ -375,7 +380,7 @@ fn sampler(args: &SampleArgs, old: Option<&Settings>) -> Result<SamplerKind> {
         (SamplerKind::Ddim { .. }, Some(eta)) if args.sampler != Some(SamplerArg::Euler) => {
             Ok(SamplerKind::Ddim { eta })
         }
-        (_, Some(_)) => bail!("--eta is DDIM's; pass --sampler ddim with it"),
+        (_, Some(_)) => wrong_usage!("--eta is DDIM's; pass --sampler ddim with it"),
         (chosen, None) => Ok(chosen),
     }
 }

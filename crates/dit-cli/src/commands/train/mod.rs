@@ -29,6 +29,7 @@ use crate::{
     open::Library,
     panic,
     speak::{print_json, print_out, say},
+    usage::wrong_usage,
 };
 
 /// The recipe's name in the run's folder.
@@ -140,7 +141,7 @@ fn recipe(args: &TrainArgs) -> Result<Recipe> {
 fn data(args: &TrainArgs) -> Result<LatentFolder> {
     let before = || Session::last(args.out.as_deref().filter(|_| args.resume)?).map(|session| session.data.folder);
     let Some(path) = args.data.clone().or_else(before) else {
-        bail!(
+        wrong_usage!(
             "--data is missing: the folder of latents to train on\n  \
              help: make one with `dit-cli precompute-latents --data PICTURES --out LATENTS`"
         )

@@ -1,0 +1,171 @@
+//! What the program ends with, and the two programs that it is: `dit-cli`, which answers without libtorch what needs none, and the
+//! engine beside it.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use dit_tests::{Ran, dit_cli, root, run_in};
+
+const DONE: i32 = 0;
+const FAILED: i32 = 1;
+const WRONG_USAGE: i32 = 2;
+
+#[track_caller]
+fn check(ran: &Ran, code: i32, expected: &[&str]) {
+    assert_eq!(ran.code, Some(code), "{}", ran.stderr);
+    let text = if code == DONE { &ran.stdout } else { &ran.stderr };
+    for part in expected {
+        assert!(text.contains(part), "no '{part}' in\n{text}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_told_from_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    fs::write(at.join("picture.png"), b"\x89PNG\r\n\x1a\n and so on").unwrap();
+    fs::write(at.join("bad.toml"), "[optim]\nlr = \"fast\"").unwrap();
+    let sample = |more: &[&str], code: i32, expected: &[&str]| {
+        let args = [&["sample", "--ckpt", "dit-fashion-demo", "--sampler", "ddim"], more].concat();
+        check(&run_in(at, &args), code, expected);
+    };
+    sample(&["--no-such-flag"], WRONG_USAGE, &["--no-such-flag"]);
+    sample(&["--class", "Trousr"], WRONG_USAGE, &["Trouser"]);
+    sample(&["--class", "10"], WRONG_USAGE, &["0 to 9"]);
+    sample(&["--steps", "many"], WRONG_USAGE, &["not a step spacing"]);
+    sample(&["--steps", "1001"], WRONG_USAGE, &["1000"]);
+    sample(&["--eta", "2"], WRONG_USAGE, &["eta is 2"]);
+    sample(&["--cfg-scale", "nan"], WRONG_USAGE, &["finite"]);
+    sample(&["--cfg-interval", "5,0.3"], WRONG_USAGE, &["low first"]);
+    sample(&["--cfg-interval", "5"], WRONG_USAGE, &["0.3,5"]);
+    sample(&["--cfg-scale", "1", "--cfg-schedule", "linear"], WRONG_USAGE, &["--cfg-schedule has no effect"]);
+    sample(&["--negative-class", "1,2"], WRONG_USAGE, &["expected one"]);
+    sample(&["--interpolate", "classes", "1"], WRONG_USAGE, &["expected two"]);
+    sample(&["--interpolate", "seeds", "1,2"], WRONG_USAGE, &["--interpolate seeds", "pass --class"]);
+    sample(&["--interpolate", "seeds", "1,2", "--class", "1,2"], WRONG_USAGE, &["not of 2", "pass --class"]);
+    sample(&["--interpolate", "classes", "1,2", "--frames", "1"], WRONG_USAGE, &["--frames 1", "2 or more"]);
+    sample(&["--strength", "0.5"], WRONG_USAGE, &["--init"]);
+    sample(&["--cache", "often"], WRONG_USAGE, &["`off` or a factor"]);
+    sample(&["--device", "tpu"], WRONG_USAGE, &["auto, cpu, cuda"]);
+    sample(&["--threads", "0"], WRONG_USAGE, &["--threads 0"]);
+    sample(&["--model", "DiT-Z"], WRONG_USAGE, &["--model", "DiT-XL"]);
+    sample(&["--vae", "none"], WRONG_USAGE, &["--latents"]);
+    sample(&["--npz", "same", "--latents", "same"], WRONG_USAGE, &["a path of its own"]);
+    sample(&["--noise", "picture.png"], FAILED, &["--noise picture.png", "no safetensors file", "`z` (N, C, H, W)"]);
+    sample(&["--noise", "none"], FAILED, &["--noise none"]);
+    sample(&["--out", "no/such/folder/x.png"], FAILED, &["create it"]);
+    for (args, code, expected) in [
+        (&["inspect", "nothere"][..], FAILED, &["there is no file nothere, and no checkpoint is called"][..]),
+        (&["train", "--plan", "--set", "optim.lr=fast"], WRONG_USAGE, &["optim.lr=fast"]),
+        (&["train", "--plan", "--config", "bad.toml"], WRONG_USAGE, &["line 2"]),
+        (&["train", "--plan", "--config", "none.toml"], FAILED, &["none.toml"]),
+        (&["train", "--plan"], WRONG_USAGE, &["--data is missing"]),
+        (
+            &["train", "--print-config", "--set", "optim.warmup_steps=500", "--set", "train.steps=100"],
+            WRONG_USAGE,
+            &["optim.warmup_steps is 500", "help: set optim.warmup_steps", "such as 5"],
+        ),
+        (&["precompute-latents", "--data", ".", "--out", "z", "--limit", "0"], WRONG_USAGE, &["--limit 0"]),
+        (&["evaluate", "a", "b", "--crop", "pad"], WRONG_USAGE, &["--image-size"]),
+        (&["calibrate-cache", "--factors", "much"], WRONG_USAGE, &["much"]),
+    ] {
+        check(&run_in(at, args), code, expected);
+    }
+}
+
+/// A folder with what is typed in it, and no engine.
+fn alone() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("dit-cli");
+    fs::copy(dit_cli().get_program(), &copy).unwrap();
+    (folder, copy)
+}
+
+fn run(program: &Path, args: &[&str]) -> Ran {
+    let weights = root().join("weights");
+    Command::new(program).args(args).env("DIT_WEIGHTS_DIR", weights).stdin(Stdio::null()).output().unwrap().into()
+}
+
+#[test]
+fn what_needs_no_computing_needs_no_engine() {
+    let (_folder, program) = alone();
+    for (args, code, expected) in [
+        (&["--help"][..], DONE, &["Usage: dit-cli", "precompute-latents"][..]),
+        (&["sample", "--help"], DONE, &["--cfg-scale", "Examples:"]),
+        (&["--version"], DONE, &["dit-cli 0."]),
+        (&["completions", "bash"], DONE, &["complete -F", "dit-cli\n"]),
+        (&["sample", "--sed", "1"], WRONG_USAGE, &["--seed"]),
+        (&[], WRONG_USAGE, &["Usage: dit-cli"]),
+        (
+            &["inspect", "dit-fashion-demo"],
+            FAILED,
+            &["dit-cli-engine is missing", "help:", "`cargo build -p dit-cli` makes both"],
+        ),
+    ] {
+        check(&run(&program, args), code, expected);
+    }
+}
+
+/// What bash offers for `--cfg-s` after `dit-cli sample`.
+const COMPLETE: &str = r#"
+    source <("$0" completions bash)
+    COMP_WORDS=(dit-cli sample --cfg-s) COMP_CWORD=2
+    function_of() { sed 's/.*-F \([^ ]*\).*/\1/'; }
+    "$(complete -p dit-cli | function_of)" dit-cli --cfg-s sample
+    echo "${COMPREPLY[@]}"
+"#;
+
+#[test]
+fn bash_completes_the_options_of_a_command() {
+    let ran = Command::new("bash").args(["-c", COMPLETE]).arg(dit_cli().get_program()).output();
+    let ran = Ran::from(ran.expect("bash"));
+    assert_eq!(ran.stdout.trim(), "--cfg-scale --cfg-schedule", "{}", ran.stderr);
+}
+
+#[test]
+fn only_the_engine_is_linked_with_libtorch() {
+    let typed = PathBuf::from(dit_cli().get_program());
+    for (program, expected) in [(typed.with_file_name("dit-cli-engine"), true), (typed, false)] {
+        let bytes = fs::read(&program).unwrap();
+        let name = b"libtorch_cpu";
+        let linked = bytes.windows(name.len()).any(|window| window == name);
+        assert_eq!(linked, expected, "{}", program.display());
+    }
+}
+
+#[test]
+fn the_engine_is_found_through_links() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("dit");
+    symlink(dit_cli().get_program(), &link).unwrap();
+    let ran = run(&link, &["inspect", "vae-fashion-demo", "--json"]);
+    assert_eq!(ran.code, Some(DONE), "{}", ran.stderr);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_process_that_is_started_computes_under_the_name_that_was_typed() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["sample", "--class", "all", "--num-samples", "100", "--out-dir", "x"];
+    let mut child = dit_cli().current_dir(folder.path()).args(args).stderr(Stdio::null()).spawn().unwrap();
+    let of = |name: &str| PathBuf::from(format!("/proc/{}/{name}", child.id()));
+    let computes = || fs::read_link(of("exe")).is_ok_and(|program| program.ends_with("dit-cli-engine"));
+    let named = || fs::read_to_string(of("comm")).is_ok_and(|name| name.trim() == "dit-cli");
+    let begun = Instant::now();
+    let mut found = false;
+    while !found && begun.elapsed() < Duration::from_secs(120) {
+        thread::sleep(Duration::from_millis(20));
+        found = computes() && named();
+    }
+    let command = fs::read_to_string(of("cmdline")).unwrap_or_default();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(found, "the engine does not appear under the process's number as dit-cli");
+    assert_eq!(Path::new(command.split('\0').next().unwrap()), Path::new(dit_cli().get_program()));
+}
