@@ -108,6 +108,10 @@ pub enum Error {
     #[error("the recipe in the PNG cannot be used: {0}")]
     Recipe(String),
 
+    /// The files that pictures depend on cannot be told.
+    #[error("it cannot be said what the pictures were made with: {0}")]
+    Provenance(#[source] Box<dyn std::error::Error + Send + Sync>),
+
     /// A file could not be written.
     #[error(transparent)]
     Write(#[from] dit_files::WriteError),

@@ -8,7 +8,7 @@ use std::{
 
 use dit_image::read_recipe;
 
-use crate::{Batch, Plan, Provenance, Recipe, Shows};
+use crate::{Batch, Error, LateProvenance, Plan, Provenance, Recipe, Shows};
 
 /// The file of image `image` in `dir`.
 pub(crate) fn in_folder(dir: &Path, image: u64) -> PathBuf {
@@ -39,19 +39,23 @@ pub struct Others {
 }
 
 impl Others {
-    /// Looks at the numbered PNGs of `dir`; there are none if it cannot be read.
-    pub fn find(dir: &Path, plan: &Plan, provenance: &Provenance) -> Self {
+    /// Looks at the numbered PNGs of `dir`; there are none if it cannot be read. Waits for the provenance's hashes only if there is
+    /// one to compare.
+    ///
+    /// # Errors
+    /// [`Error::Provenance`].
+    pub fn find(dir: &Path, plan: &Plan, provenance: &LateProvenance) -> Result<Self, Error> {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
         let mut left: BTreeSet<PathBuf> = entries.filter(|path| is_numbered_png(path)).collect();
         let mut replaced = 0;
         for batch in plan.batches() {
             for image in batch.images() {
                 let path = in_folder(dir, image);
-                if left.remove(&path) && !is_made_alike(&path, provenance, &batch, image) {
+                if left.remove(&path) && !is_made_alike(&path, provenance.get()?, &batch, image) {
                     replaced += 1;
                 }
             }
         }
-        Self { replaced, kept: left.len() }
+        Ok(Self { replaced, kept: left.len() })
     }
 }

@@ -9,7 +9,7 @@ use dit_image::{Caption, GRID_COLUMNS, NpzWriter, Picture, grid, read_png, write
 use dit_vae::Latents;
 
 use crate::{
-    Batch, Error, Plan, Provenance, Shows,
+    Batch, Error, LateProvenance, Plan, Provenance, Shows,
     folder::{self, in_folder, is_numbered_png},
     latents_file::LatentsWriter,
     leftovers,
@@ -127,7 +127,7 @@ pub struct Kept {
 /// The open outputs of a run. What each batch gives is written at once, so that an interrupted run keeps what it has.
 pub struct Outputs {
     paths: OutputPaths,
-    provenance: Provenance,
+    provenance: LateProvenance,
     labels: BTreeMap<u32, String>,
     shows: Shows,
     npz: Option<NpzWriter>,
@@ -160,10 +160,11 @@ impl Outputs {
         plan: &Plan,
         picture_size: Option<(u32, u32)>,
         latent_shape: [i64; 3],
-        provenance: Provenance,
+        provenance: impl Into<LateProvenance>,
         labels: BTreeMap<u32, String>,
         shows: Shows,
     ) -> Result<Self, Error> {
+        let provenance = provenance.into();
         leftovers::remove(&paths);
         let count = plan.classes().len() as u64;
         let npz = match (&paths.npz, picture_size) {
@@ -174,7 +175,7 @@ impl Outputs {
             _ => None,
         };
         let latents = match &paths.latents {
-            Some(path) => Some(LatentsWriter::create(path, latent_shape, &provenance.software)?),
+            Some(path) => Some(LatentsWriter::create(path, latent_shape, &provenance.unhashed().software)?),
             None => None,
         };
         Ok(Self {
@@ -222,7 +223,12 @@ impl Outputs {
         if self.latents.is_some() || self.paths.trajectory.is_some() {
             return Ok(false);
         }
-        let is_finished = |image: u64| folder::is_made_alike(&in_folder(&dir, image), &self.provenance, batch, image);
+        // Hashes are waited for only if there is something to compare.
+        if !batch.images().all(|image| in_folder(&dir, image).is_file()) {
+            return Ok(false);
+        }
+        let provenance = self.provenance.get()?;
+        let is_finished = |image: u64| folder::is_made_alike(&in_folder(&dir, image), provenance, batch, image);
         if !batch.images().all(is_finished) {
             return Ok(false);
         }
@@ -276,7 +282,7 @@ impl Outputs {
         let in_dir = self.paths.dir.as_ref().map(|dir| in_folder(dir, image));
         for path in [in_dir, shown].into_iter().flatten() {
             let class = batch.classes.get(image.saturating_sub(batch.first_image) as usize).copied();
-            let caption = self.caption(batch.first_image, &batch.classes, Shows::Image(image), class);
+            let caption = self.caption(batch.first_image, &batch.classes, Shows::Image(image), class)?;
             write_png(&path, picture, &caption)?;
             self.written.push(path);
         }
@@ -310,8 +316,9 @@ impl Outputs {
         Ok(())
     }
 
-    fn caption(&self, first_image: u64, classes: &[u32], shows: Shows, class: Option<u32>) -> Caption {
-        let Provenance { settings, checkpoint, software, noise, .. } = &self.provenance;
+    fn caption(&self, first_image: u64, classes: &[u32], shows: Shows, class: Option<u32>) -> Result<Caption, Error> {
+        let provenance = self.provenance.get()?;
+        let Provenance { settings, checkpoint, software, noise, .. } = provenance;
         let what = match class {
             None => format!("{} pictures", self.grid.len()),
             Some(class) => match self.labels.get(&class) {
@@ -326,10 +333,10 @@ impl Outputs {
         let (sampler, steps, scale) = (settings.sampler, &settings.steps, settings.cfg_scale);
         let description = format!("{what}, {}, {sampler} {steps}, guidance {scale}, {from}", checkpoint.name);
         let caption = Caption::default().with_software(software.clone()).with_description(description);
-        match self.provenance.recipe(first_image, classes, shows) {
+        Ok(match provenance.recipe(first_image, classes, shows) {
             Some(recipe) => caption.with_recipe(recipe.to_json()),
             None => caption,
-        }
+        })
     }
 
     /// Completes every output, each even if another fails, and returns the files written.
@@ -374,14 +381,14 @@ impl Outputs {
     fn write_grid(&self) -> Result<Option<PathBuf>, Error> {
         let (Some(path), false) = (&self.paths.png, self.grid.is_empty()) else { return Ok(None) };
         // Stopped within a batch: the recipe has the whole batch, as its size moves the last bits of sums.
-        let batch_size = self.provenance.batch_size;
+        let batch_size = self.provenance.unhashed().batch_size;
         let computed = self.taken.next_multiple_of(batch_size).min(self.classes.len());
         let shown = self.grid.len();
         let shows = if shown == computed { Shows::Grid } else { Shows::First(shown as u64) };
         let classes = self.classes.get(..computed).unwrap_or(&self.classes);
-        let caption = self.caption(self.first_image, classes, shows, None);
+        let caption = self.caption(self.first_image, classes, shows, None)?;
         // An interpolation is a strip.
-        let columns = match self.provenance.settings.interpolate {
+        let columns = match self.provenance.unhashed().settings.interpolate {
             Some(_) => NonZeroUsize::new(shown.min(LONGEST_STRIP)).unwrap_or(GRID_COLUMNS),
             None => GRID_COLUMNS,
         };
@@ -398,9 +405,9 @@ impl Outputs {
     fn write_trajectory(&self) -> Result<Option<PathBuf>, Error> {
         let (Some(path), false) = (&self.paths.trajectory, self.rows.is_empty()) else { return Ok(None) };
         let columns = NonZeroUsize::new(self.columns).unwrap_or(GRID_COLUMNS);
-        let description =
-            format!("{} walks from noise, {}", self.rows.len() / columns.get(), self.provenance.checkpoint.name);
-        let caption = Caption::default().with_software(self.provenance.software.clone()).with_description(description);
+        let Provenance { checkpoint, software, .. } = self.provenance.get()?;
+        let description = format!("{} walks from noise, {}", self.rows.len() / columns.get(), checkpoint.name);
+        let caption = Caption::default().with_software(software.clone()).with_description(description);
         write_png(path, &grid(&self.rows, columns)?, &caption)?;
         Ok(Some(path.clone()))
     }

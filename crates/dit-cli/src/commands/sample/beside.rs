@@ -12,10 +12,10 @@ use dit_data::{Limits, adm_crop, decode};
 use dit_image::Picture;
 use dit_model::Dit;
 use dit_sample::{Pipeline, Plan, Precision, Source};
-use dit_weights::{Checkpoint, sha256_of};
+use dit_weights::{Checkpoint, Digest, sha256_of};
 use tch::Device;
 
-use super::{Files, request::Request};
+use super::{Files, hashes::unhashed, request::Request};
 use crate::{
     open::{Library, Located},
     speak::say,
@@ -64,11 +64,12 @@ impl Beside {
         self.weaker.iter().flat_map(|(checkpoint, _)| checkpoint.files()).map(PathBuf::as_path)
     }
 
-    pub fn weaker_source(&self) -> Result<Option<Source>> {
-        let source = |(checkpoint, at): &(Checkpoint, Located)| -> Result<Source> {
-            Ok(Source { name: at.name.clone(), sha256: checkpoint.sha256()?.to_owned() })
-        };
-        self.weaker.as_ref().map(source).transpose()
+    pub fn weaker_source(&self) -> Option<Source> {
+        self.weaker.as_ref().map(|(_, at)| unhashed(at))
+    }
+
+    pub fn weaker_digest(&self) -> Option<&Digest> {
+        self.weaker.as_ref().map(|(checkpoint, _)| checkpoint.digest())
     }
 
     pub fn classifier_source(&self) -> Result<Option<Source>> {

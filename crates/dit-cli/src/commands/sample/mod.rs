@@ -1,6 +1,7 @@
 //! `dit-cli sample`.
 
 mod beside;
+mod hashes;
 mod options;
 mod request;
 mod summary;
@@ -10,6 +11,7 @@ use std::{
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
@@ -21,14 +23,19 @@ use dit_config::DitConfig;
 use dit_diffusion::{Noise, ReplayedNoise, SeededNoise};
 use dit_model::Dit;
 use dit_sample::{
-    CfgChannels, Kept, Others, OutputPaths, Outputs, Pipeline, Plan, Precision, Provenance, Settings, SharedOutputs,
-    Source, Timings, batch_size_that_fits,
+    CfgChannels, Kept, LateProvenance, Others, OutputPaths, Outputs, Pipeline, Plan, Precision, Provenance, Settings,
+    SharedOutputs, Source, Timings, batch_size_that_fits,
 };
 use dit_vae::AutoencoderKl;
 use dit_weights::{Checkpoint, Codec, SafetensorsFile, TensorSource, VaeCheckpoint, sha256_of, to_tensor};
 use tch::Device;
 
-use self::{beside::Beside, request::Request, summary::Summary};
+use self::{
+    beside::Beside,
+    hashes::{Hashes, unhashed},
+    request::Request,
+    summary::Summary,
+};
 use crate::{
     interrupt::OnInterrupt,
     machine,
@@ -44,7 +51,7 @@ const SOFTWARE: &str = concat!("dit-rs ", env!("CARGO_PKG_VERSION"));
 pub fn run(args: &SampleArgs) -> Result<()> {
     let start = Instant::now();
     let interrupt = OnInterrupt::install()?;
-    let request = Request::from_args(args)?;
+    let request = Arc::new(Request::from_args(args)?);
     let device = machine::parse_device(&request.device)?;
     let threads = machine::set_threads(request.threads)?;
     let files = Files::open(&request)?;
@@ -81,27 +88,35 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     let inputs = files.inputs(&request).into_iter().chain(beside.files()).collect::<Vec<_>>();
     request.outputs.check(&plan, picture_size, request.shows, &inputs)?;
 
-    let provenance = Provenance {
+    let hashes = Hashes::of(&files, &beside);
+    // Without pictures nothing but --json tells them.
+    if picture_size.is_some() || args.json {
+        hashes.start();
+    }
+    let unhashed = Provenance {
         software: SOFTWARE.to_owned(),
-        checkpoint: request.named_as_before(files.checkpoint_source()?),
+        checkpoint: unhashed(&files.dit_at),
         opened_as: request.opened_as.clone(),
-        vae: files.vae_source()?.map(|source| request.named_as_before(source)),
+        vae: files.vae.as_ref().map(|(_, at)| unhashed(at)),
         settings,
-        noise: noise_source.map(|source| request.named_as_before(source)),
-        weaker: beside.weaker_source()?.map(|source| request.named_as_before(source)),
-        classifier: beside.classifier_source()?.map(|source| request.named_as_before(source)),
-        init: beside.init_source()?.map(|source| request.named_as_before(source)),
+        noise: noise_source,
+        weaker: beside.weaker_source(),
+        classifier: beside.classifier_source()?,
+        init: beside.init_source()?,
         labels: request.labels,
         device: machine::device_name(device),
         threads,
         batch_size,
     };
-    request.check_sources(&provenance)?;
+    let provenance = hashes.complete(unhashed, Arc::clone(&request));
+    if request.from_png.is_some() {
+        request.check_sources(provenance.get()?)?;
+    }
     let pipeline = files.load(device, plan.settings().precision)?;
     let pipeline = beside.join(pipeline, device, plan.settings().precision)?;
     let seconds_load = start.elapsed().as_secs_f64();
     tracing::info!(seconds = seconds_load, precision = plan.settings().precision.name(), "weights are loaded");
-    say_replaced(&request.outputs, &plan, &provenance);
+    say_replaced(&request.outputs, &plan, &provenance)?;
 
     let labels: BTreeMap<u32, String> =
         plan.classes().iter().filter_map(|&class| Some((class, names.name(class)?.to_owned()))).collect();
@@ -149,7 +164,7 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     }
     if args.json {
         let seconds_total = start.elapsed().as_secs_f64();
-        let summary = Summary::new(&provenance, &plan, config, &timings, seconds_load, seconds_total, &written);
+        let summary = Summary::new(provenance.get()?, &plan, config, &timings, seconds_load, seconds_total, &written);
         print_json(&summary)?;
     }
     Ok(())
@@ -216,10 +231,6 @@ impl Files {
             text.push_str(" (ImageNet's need DiT-XL/2: `cargo xtask fetch-weights`)");
         }
         text
-    }
-
-    fn checkpoint_source(&self) -> Result<Source> {
-        Ok(Source { name: self.dit_at.name.clone(), sha256: self.checkpoint.sha256()?.to_owned() })
     }
 
     fn vae_source(&self) -> Result<Option<Source>> {
@@ -293,19 +304,20 @@ fn say_translation(args: &SampleArgs, settings: &Settings, config: &DitConfig) {
 }
 
 /// Files that the run will replace are named before it begins.
-fn say_replaced(outputs: &OutputPaths, plan: &Plan, provenance: &Provenance) {
+fn say_replaced(outputs: &OutputPaths, plan: &Plan, provenance: &LateProvenance) -> Result<()> {
     let files = [&outputs.png, &outputs.npz, &outputs.latents, &outputs.animation, &outputs.trajectory];
     for path in files.into_iter().flatten().filter(|path| path.exists()) {
         say(format_args!("{} exists and will be replaced", path.display()));
     }
-    let Some(dir) = &outputs.dir else { return };
-    let Others { replaced, kept } = Others::find(dir, plan, provenance);
+    let Some(dir) = &outputs.dir else { return Ok(()) };
+    let Others { replaced, kept } = Others::find(dir, plan, provenance)?;
     if replaced > 0 {
         say(format_args!("{}: {replaced} pictures were made otherwise, and will be replaced", dir.display()));
     }
     if kept > 0 {
         say(format_args!("{}: {kept} pictures have numbers that this run has not, and stay", dir.display()));
     }
+    Ok(())
 }
 
 fn locate_vae(
