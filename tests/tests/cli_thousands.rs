@@ -123,6 +123,6 @@ fn no_output_replaces_the_weaker_checkpoint() {
     let flags = ["sample", "--ckpt", "dit-fashion-demo", "--steps", "2", "--cfg-scale", "1"];
     let out = ["--autoguidance", "weaker.safetensors", "--latents", "weaker.safetensors"];
     let refused = dit_cli().current_dir(folder.path()).args([&flags[..], &out[..]].concat()).output().unwrap();
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(2));
     assert_eq!(fs::metadata(&weaker).unwrap().len(), before);
 }
