@@ -278,6 +278,7 @@ fn flags_that_cannot_be_honoured_are_refused() {
     fail(&["--sampler", "ddim", "--eta", "2"], &["eta is 2"]);
     fail(&["--cfg-scale", "nan"], &["finite"]);
     fail(&["--device", "cuda:7"], &["CUDA"]);
+    fail(&["--device", "cpu", "--precision", "tf32"], &["--precision tf32: needs a CUDA device", "auto"]);
     fail(&["--device", "tpu"], &["auto, cpu, cuda"]);
     fail(&["--threads", "0"], &["--threads 0"]);
     fail(&["--vae", "none"], &["--latents"]);

@@ -391,6 +391,7 @@ fn what_is_wrong_is_said_and_what_to_do() {
     check(&begin(&["--out", "r", "--set", "model.patch=3"]), &["patch 3 does not divide the latent"]);
     check(&begin(&["--out", "r", "--resume"]), &["r holds no run", "begin it without --resume"]);
     check(&begin(&["--out", "recipe.toml"]), &["recipe.toml"]);
+    check(&begin(&["--out", "r", "--set", "train.precision=tf32"]), &["tf32", "CUDA", "fp32 and bf16"]);
     let plain = ["train", "--config", "recipe.toml", "--data", "latents", "--out", "r"];
     check(&[&plain[..], &["--device", "gpu"]].concat(), &["unknown device 'gpu'"]);
     check(&[&plain[..], &["--threads", "0"]].concat(), &["--threads 0"]);

@@ -3,12 +3,22 @@
 use std::{fs, path::Path, thread};
 
 use anyhow::{Result, bail};
+use dit_ops::allow_tf32;
 use tch::{Cuda, Device};
 
 use crate::usage::wrong_usage;
 
-/// `auto`, `cpu`, `cuda` or `cuda:N`.
-pub fn parse_device(text: &str) -> Result<Device> {
+/// The device that is named: `auto`, `cpu`, `cuda` or `cuda:N`. fp32 is fp32 on it, where libtorch would begin with TF32 in CUDA's
+/// convolutions.
+pub fn open_device(text: &str) -> Result<Device> {
+    let device = parse_device(text)?;
+    if device.is_cuda() {
+        allow_tf32(false)?;
+    }
+    Ok(device)
+}
+
+fn parse_device(text: &str) -> Result<Device> {
     let wanted = match text {
         "auto" => return Ok(Device::cuda_if_available()),
         "cpu" => return Ok(Device::Cpu),
@@ -31,7 +41,7 @@ pub fn parse_device(text: &str) -> Result<Device> {
     }
 }
 
-/// The name that `parse_device` reads.
+/// The name that `open_device` reads.
 pub fn device_name(device: Device) -> String {
     match device {
         Device::Cuda(number) => format!("cuda:{number}"),

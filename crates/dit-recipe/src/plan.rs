@@ -67,7 +67,7 @@ impl Memory {
         let parameters = config.parameters();
         let second = if draws(recipe) || recipe.validation.every != Every::Never { parameters } else { 0 };
         let (copies, value): (u64, u64) = match recipe.train.precision {
-            Precision::Fp32 => (0, 4),
+            Precision::Fp32 | Precision::Tf32 => (0, 4),
             // Gradients arrive in bf16 too, before they are added up in fp32.
             Precision::Bf16 => (4, 2),
         };

@@ -55,6 +55,8 @@ words! {
     Precision {
         /// binary32.
         Fp32,
+        /// binary32, multiplied as TF32 (10 bits of mantissa, sums in binary32). CUDA only.
+        Tf32,
         /// bfloat16.
         Bf16,
     }

@@ -124,6 +124,10 @@ pub enum Error {
     #[error(transparent)]
     Image(#[from] dit_image::Error),
 
+    /// How CUDA multiplies cannot be chosen.
+    #[error(transparent)]
+    Ops(#[from] dit_ops::OpsError),
+
     /// The codec failed.
     #[error(transparent)]
     Vae(Box<dit_vae::Error>),

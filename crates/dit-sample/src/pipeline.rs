@@ -8,11 +8,12 @@ use dit_diffusion::{
 };
 use dit_image::Picture;
 use dit_model::Dit;
+use dit_ops::allow_tf32;
 use dit_vae::{AutoencoderKl, LatentCodec, Latents};
 use tch::{Kind, Tensor};
 
 use crate::{
-    Batch, CacheReport, Error, Interpolation, Plan, Start,
+    Batch, CacheReport, Error, Interpolation, Plan, Precision, Start,
     blend::{SharedNoise, SphericalNoise},
     cache::BlockCache,
     network::{Blend, Network},
@@ -140,6 +141,9 @@ impl Pipeline {
         observe: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<Latents, Error> {
         let _no_grad = tch::no_grad_guard();
+        if self.dit.device().is_cuda() {
+            allow_tf32(plan.settings().precision == Precision::Tf32)?;
+        }
         let images: Vec<u64> = batch.images().collect();
         let (shared, spherical);
         let noise: &dyn Noise = match plan.settings().interpolate {

@@ -89,6 +89,8 @@ impl fmt::Display for SamplerKind {
 pub enum Precision {
     /// 32-bit floating point: the reference.
     Fp32,
+    /// 32-bit floating point, multiplied as TF32 (10 bits of mantissa, sums in fp32) by CUDA; other devices compute fp32.
+    Tf32,
     /// bfloat16 weights and activations.
     Bf16,
     /// bfloat16, but the transformer's large Linears in 8-bit integers. CPUs only.
@@ -99,7 +101,7 @@ impl Precision {
     /// libtorch's name for it.
     pub fn kind(self) -> Kind {
         match self {
-            Self::Fp32 => Kind::Float,
+            Self::Fp32 | Self::Tf32 => Kind::Float,
             Self::Bf16 | Self::Int8 => Kind::BFloat16,
         }
     }
@@ -107,7 +109,7 @@ impl Precision {
     /// The kernels that compute it.
     pub fn kernels(self) -> Kernels {
         match self {
-            Self::Fp32 | Self::Bf16 => Kernels::Fused,
+            Self::Fp32 | Self::Tf32 | Self::Bf16 => Kernels::Fused,
             Self::Int8 => Kernels::Int8,
         }
     }
@@ -123,6 +125,7 @@ impl Precision {
     pub fn is_supported(self, device: Device) -> bool {
         match self {
             Self::Fp32 | Self::Bf16 => true,
+            Self::Tf32 => device.is_cuda(),
             Self::Int8 => device == Device::Cpu && Cpu::detect().avx512_vnni,
         }
     }
@@ -130,7 +133,7 @@ impl Precision {
     /// Bytes of one activation, and of one weight at most.
     pub fn bytes(self) -> u64 {
         match self {
-            Self::Fp32 => 4,
+            Self::Fp32 | Self::Tf32 => 4,
             Self::Bf16 | Self::Int8 => 2,
         }
     }
@@ -139,6 +142,7 @@ impl Precision {
     pub fn name(self) -> &'static str {
         match self {
             Self::Fp32 => "fp32",
+            Self::Tf32 => "tf32",
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
         }

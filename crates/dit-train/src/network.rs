@@ -45,7 +45,7 @@ impl Network {
             }
         }
         let mut network = match precision {
-            Precision::Fp32 => {
+            Precision::Fp32 | Precision::Tf32 => {
                 let computing = masters.iter().map(Tensor::shallow_clone).collect();
                 Self { dit, names, masters, computing, frozen, precision }
             }
@@ -112,7 +112,7 @@ impl Network {
         store.set_kind(self.dit.kind());
         let dit = Dit::new(&store.root(), self.dit.config(), Initialization::Empty);
         let dit = match self.precision {
-            Precision::Fp32 => dit,
+            Precision::Fp32 | Precision::Tf32 => dit,
             Precision::Bf16 => dit.carrying_fp32(),
         };
         let _no_grad = tch::no_grad_guard();

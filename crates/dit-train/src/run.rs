@@ -9,7 +9,7 @@ use std::{
 
 use dit_data::shard::Position;
 use dit_model::{DitConfig, Initialization};
-use dit_recipe::{Difference, Every, HeldOut, NonFinitePolicy, Recipe};
+use dit_recipe::{Difference, Every, HeldOut, NonFinitePolicy, Precision, Recipe};
 use tch::Device;
 
 use crate::{
@@ -125,6 +125,10 @@ impl Run {
         device: Device,
         initialization: Initialization,
     ) -> Result<Self, TrainError> {
+        if recipe.train.precision == Precision::Tf32 && !device.is_cuda() {
+            let problem = "train.precision is tf32, which CUDA devices have; fp32 and bf16 work everywhere";
+            return Err(TrainError::Unfit { problems: vec![problem.to_owned()] });
+        }
         let mut data = RunData::open(recipe, data)?;
         // Whether there are enough records, and mirror images, before anything is made.
         data.batches(recipe, None)?;

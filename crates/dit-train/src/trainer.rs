@@ -2,7 +2,7 @@
 
 use dit_diffusion::{NoisedBatch, StepIndex};
 use dit_model::{Dit, DitConfig, Initialization};
-use dit_ops::{AdamW, AdamWKernel, AdamWOptions, keep_freed_memory};
+use dit_ops::{AdamW, AdamWKernel, AdamWOptions, allow_tf32, keep_freed_memory};
 use dit_recipe::{ClipNorm, Precision, Recipe};
 use dit_vae::{LatentScale, RawLatents};
 use tch::{Device, Kind, Tensor};
@@ -70,6 +70,9 @@ impl Trainer {
         device: Device,
         initialization: Initialization,
     ) -> Result<Self, TrainError> {
+        if device.is_cuda() {
+            allow_tf32(recipe.train.precision == Precision::Tf32)?;
+        }
         if device == Device::Cpu {
             // Every step takes as much again for its activations.
             keep_freed_memory();

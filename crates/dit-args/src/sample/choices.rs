@@ -43,6 +43,8 @@ pub enum SamplePrecisionArg {
     Auto,
     /// The reference
     Fp32,
+    /// fp32 multiplied as TF32, 10 bits of mantissa: the original's choice on a GPU; CUDA only
+    Tf32,
     /// bfloat16
     Bf16,
     /// The transformer's large Linears in 8 bits, all else bf16; needs AVX-512 VNNI

@@ -37,7 +37,7 @@ struct Row {
 
 pub fn run(args: &CalibrateCacheArgs) -> Result<()> {
     let factors = factors(&args.factors)?;
-    let device = machine::parse_device(args.machine.device.as_deref().unwrap_or("auto"))?;
+    let device = machine::open_device(args.machine.device.as_deref().unwrap_or("auto"))?;
     machine::set_threads(args.machine.threads)?;
     let library = Library::discover()?;
     let at = match &args.ckpt {

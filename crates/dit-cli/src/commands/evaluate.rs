@@ -33,7 +33,7 @@ const _: () = assert!(dit_args::LARGEST_BATCH == dit_eval::FeatureSet::CHUNK);
 
 pub fn run(args: &EvaluateArgs) -> Result<()> {
     let start = Instant::now();
-    let device = machine::parse_device(args.machine.device.as_deref().unwrap_or("auto"))?;
+    let device = machine::open_device(args.machine.device.as_deref().unwrap_or("auto"))?;
     machine::set_threads(args.machine.threads)?;
     let fit = fit_of(args)?;
     match (&args.stats, &args.out, &args.samples, &args.reference) {

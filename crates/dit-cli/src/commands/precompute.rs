@@ -215,7 +215,7 @@ fn precompute(args: &PrecomputeArgs, data: &Path, interrupt: &OnInterrupt) -> Re
 fn encoding(args: &PrecomputeArgs) -> Result<(Encoding, Device)> {
     let begun = shard::settings_in(&args.out)?.map(|settings| settings.encoding);
     let device = args.device.clone().or(begun.as_ref().map(|begun| begun.device.clone()));
-    let device = machine::parse_device(device.as_deref().unwrap_or("auto"))
+    let device = machine::open_device(device.as_deref().unwrap_or("auto"))
         .context("the device that the latents are computed on")?;
     let on_cpu = device == Device::Cpu;
     let begun = begun.as_ref();

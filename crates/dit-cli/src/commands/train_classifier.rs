@@ -71,7 +71,7 @@ pub fn run(args: &TrainClassifierArgs) -> Result<()> {
         say(format_args!("\nstopping after this step, with its state on the disk; Ctrl-C once more stops at once"));
     })?;
     let lock = Lock::take(&args.out)?;
-    let device = machine::parse_device(args.machine.device.as_deref().unwrap_or("auto"))?;
+    let device = machine::open_device(args.machine.device.as_deref().unwrap_or("auto"))?;
     machine::set_threads(args.machine.threads)?;
     let folder = LatentFolder::open(&args.data)?;
     let validation = args.validation.as_ref().map(LatentFolder::open).transpose()?;

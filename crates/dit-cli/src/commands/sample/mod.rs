@@ -52,7 +52,7 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     let start = Instant::now();
     let interrupt = OnInterrupt::install()?;
     let request = Arc::new(Request::from_args(args)?);
-    let device = machine::parse_device(&request.device)?;
+    let device = machine::open_device(&request.device)?;
     let threads = machine::set_threads(request.threads)?;
     let files = Files::open(&request)?;
     let config = files.checkpoint.config();

@@ -161,6 +161,7 @@ impl Request {
             precision: match args.precision {
                 Some(SamplePrecisionArg::Auto) => None,
                 Some(SamplePrecisionArg::Fp32) => Some(Precision::Fp32),
+                Some(SamplePrecisionArg::Tf32) => Some(Precision::Tf32),
                 Some(SamplePrecisionArg::Bf16) => Some(Precision::Bf16),
                 Some(SamplePrecisionArg::Int8) => Some(Precision::Int8),
                 None => Some(settings.map_or(Precision::Fp32, |settings| settings.precision)),
@@ -232,7 +233,8 @@ impl Request {
     ) -> Result<Settings> {
         let precision = self.precision.unwrap_or_else(|| Precision::auto(device));
         if !precision.is_supported(device) {
-            bail!("--precision int8: needs a CPU with AVX-512 VNNI\n  help: pass --precision auto");
+            let needs = if precision == Precision::Tf32 { "a CUDA device" } else { "a CPU with AVX-512 VNNI" };
+            bail!("--precision {}: needs {needs}\n  help: pass --precision auto", precision.name());
         }
         let guided = config.null_class().is_some() && self.options.autoguidance_scale.is_none();
         let default_scale = if guided { DEFAULT_CFG_SCALE } else { 1.0 };

@@ -88,7 +88,7 @@ pub fn say_plan(recipe: &Recipe, costs: &Costs<'_>) -> Result<()> {
 fn linear_speed(recipe: &Recipe, config: &DitConfig, device: Device) -> f64 {
     let _no_grad = tch::no_grad_guard();
     let kind = match recipe.train.precision {
-        Precision::Fp32 => Kind::Float,
+        Precision::Fp32 | Precision::Tf32 => Kind::Float,
         Precision::Bf16 => Kind::BFloat16,
     };
     let micro_batch = recipe.train.batch_size / recipe.train.accumulate.max(1);

@@ -60,7 +60,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     }
     let data = data(args)?;
     let config = recipe.model_config(shape(&data))?;
-    let device = machine::parse_device(args.machine.device.as_deref().unwrap_or("auto"))?;
+    let device = machine::open_device(args.machine.device.as_deref().unwrap_or("auto"))?;
     let threads = machine::set_threads(args.machine.threads)?;
     panic::help_for_memory(MEMORY_HELP);
     let (codec, records) = (&data.manifest().settings.vae.config, data.len());
