@@ -98,7 +98,7 @@ fn mistakes_are_named_with_their_line_and_their_mend() {
     check_refused("[optimizer]\nlr = 1", &[], &["did you mean optim?"]);
     check_refused("model = 3", &[], &["model is a section, found integer"]);
     check_refused("[optim]\nlr = \"fast\"", &[], &["line 2", "optim.lr: invalid type: string", "Learning rate."]);
-    check_refused("[train]\nprecision = \"fp16\"", &[], &["unknown variant `fp16`", "`fp32` or `bf16`"]);
+    check_refused("[train]\nprecision = \"fp16\"", &[], &["unknown variant `fp16`", "`fp32`, `tf32`, `bf16`"]);
     check_refused("[train]\ncheckpoint_every = 0", &[], &["line 2", "train.checkpoint_every"]);
     check_refused("[validation]\nevery = 0", &[], &["a number of steps from 1, or \"never\""]);
     check_refused("[diffusion]\ntimesteps = { logit-normal = { mean = 0.0, sd = 1.0 } }", &[], &["sd", "std"]);
