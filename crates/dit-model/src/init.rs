@@ -91,7 +91,8 @@ impl<'a> Scope<'a> {
     pub(crate) fn sensitive_linear(&self, inputs: usize, outputs: usize, weight: Distribution) -> Linear {
         match &self.origin {
             Origin::Store { .. } => self.new_linear(inputs, outputs, weight).sensitive(),
-            Origin::File(loader) => loader.linear(&self.name, inputs, outputs, loader.kernels.sensitive()),
+            // It stays marked: whoever loaded it plain may still choose other kernels.
+            Origin::File(loader) => loader.linear(&self.name, inputs, outputs, loader.kernels.sensitive()).sensitive(),
         }
     }
 

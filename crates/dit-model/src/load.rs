@@ -7,15 +7,18 @@ use std::{
 
 use dit_config::TensorSpec;
 use dit_ops::{Kernels, Linear, StoredWeight};
-use dit_weights::{Error, TensorSource, TensorView, check_tensors, count_non_finite, kind_of, tensor_of};
+use dit_weights::{Error, Mismatch, TensorSource, TensorView, check_tensors, count_non_finite, kind_of, tensor_of};
 use tch::{Device, Kind, Tensor};
 
-/// Gives a model under construction its tensors, each read once: looked through for NaN and infinities, converted, and packed
-/// where [`Kernels`] pack, while its pages are at hand; then they are released.
+/// Gives a model under construction its tensors, each taken from the source once: looked through for NaN and infinities, converted,
+/// and packed where [`Kernels`] pack, while its pages are at hand; then they are released. What is packed is read in one pass, all
+/// else is converted in one and looked through in another.
 ///
 /// Nothing fails on the way. What cannot be read is zero and remembered, and [`finish`](Self::finish) tells.
 pub(crate) struct Loader<'a> {
     source: &'a dyn TensorSource,
+    /// What the model is, for messages.
+    expected: &'a str,
     device: Device,
     kind: Kind,
     pub(crate) kernels: Kernels,
@@ -24,9 +27,9 @@ pub(crate) struct Loader<'a> {
 
 impl std::fmt::Debug for Loader<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { source: _, device, kind, kernels, found } = self;
+        let Self { source: _, expected, device, kind, kernels, found } = self;
         let found = found.borrow();
-        write!(f, "Loader({device:?}, {kind:?}, {kernels:?}, {} tensors read)", found.taken.len())
+        write!(f, "Loader({expected}, {device:?}, {kind:?}, {kernels:?}, {} tensors read)", found.taken.len())
     }
 }
 
@@ -47,13 +50,13 @@ impl<'a> Loader<'a> {
     /// [`Error::Mismatch`] where `source` has others.
     pub(crate) fn new(
         source: &'a dyn TensorSource,
-        (specs, expected): (&[TensorSpec], &str),
+        (specs, expected): (&[TensorSpec], &'a str),
         device: Device,
         kind: Kind,
         kernels: Kernels,
     ) -> Result<Self, Error> {
         check_tensors(source, specs, expected, |_| None)?;
-        Ok(Self { source, device, kind, kernels, found: RefCell::default() })
+        Ok(Self { source, expected, device, kind, kernels, found: RefCell::default() })
     }
 
     /// The tensor `name`.
@@ -100,7 +103,10 @@ impl<'a> Loader<'a> {
         }
         let made = self.source.read(name).and_then(|view| match view.shape() == shape {
             true => make(&view),
-            false => Err(Error::NoSuchTensor { name: format!("{name} {shape:?}") }),
+            false => {
+                let wanted = TensorSpec { name: name.to_owned(), shape: shape.to_vec() };
+                Err(self.mismatch(Mismatch { misshaped: vec![(wanted, view.shape().to_vec())], ..Mismatch::default() }))
+            }
         });
         self.source.release(name);
         match made {
@@ -118,6 +124,10 @@ impl<'a> Loader<'a> {
         }
     }
 
+    fn mismatch(&self, found: Mismatch) -> Error {
+        Error::Mismatch(Box::new(Mismatch { expected: self.expected.to_owned(), ..found }))
+    }
+
     fn zeros(&self, shape: &[usize]) -> Tensor {
         let shape: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();
         Tensor::zeros(shape, (self.kind, self.device))
@@ -126,19 +136,22 @@ impl<'a> Loader<'a> {
     /// Whether what was built is the checkpoint's model.
     ///
     /// # Errors
-    /// The first failure to read; [`Error::NonFinite`] with all tensors concerned; [`Error::NoSuchTensor`] for one that the
+    /// The first failure to read; [`Error::NonFinite`] with all tensors concerned; [`Error::Mismatch`] with those that the
     /// model did not ask for.
     pub(crate) fn finish(self) -> Result<(), Error> {
-        let Found { taken, non_finite, error } = self.found.into_inner();
+        let Found { taken, non_finite, error } = self.found.take();
         if let Some(error) = error {
             return Err(error);
         }
         if !non_finite.is_empty() {
             return Err(Error::NonFinite { tensors: non_finite.into_iter().collect() });
         }
-        match self.source.infos().keys().find(|name| !taken.contains(*name)) {
-            Some(name) => Err(Error::NoSuchTensor { name: name.clone() }),
-            None => Ok(()),
+        let left = self.source.infos().iter().filter(|(name, _)| !taken.contains(*name));
+        let left: Vec<TensorSpec> =
+            left.map(|(name, info)| TensorSpec { name: name.clone(), shape: info.shape.clone() }).collect();
+        match left.is_empty() {
+            true => Ok(()),
+            false => Err(self.mismatch(Mismatch { unexpected: left, ..Mismatch::default() })),
         }
     }
 }
