@@ -122,7 +122,7 @@ impl Checkpoint {
         check_class_names(&located.weights, &metadata, &config)?;
         check_process(&located.weights, &metadata, &config)?;
         metadata.config = Some(ModelConfig::Dit(config.clone()));
-        Ok(Self { tensors, config, metadata, layout, digest: Digest::open(located.weights)? })
+        Ok(Self { tensors, config, metadata, layout, digest: weights.digest })
     }
 
     /// The model's configuration.

@@ -15,8 +15,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::Error;
 
-/// Bytes that are read and hashed at once.
-const AT_ONCE: usize = 1 << 20;
+/// Bytes that are read and hashed at once: few, as whoever takes the work over waits for those that a thread of the least priority
+/// is at.
+const AT_ONCE: usize = 64 << 10;
 
 /// The SHA-256 of the bytes of `paths`, one after another, in lower-case hexadecimal.
 ///
@@ -29,8 +30,9 @@ pub fn sha256_of(paths: &[impl AsRef<Path>]) -> Result<String, Error> {
 /// The SHA-256 of a checkpoint's files, computed once: when it is first asked for, or, from [`start`](Self::start) on, beside
 /// other work. Copies share it.
 ///
-/// It is that of the files that were opened with the checkpoint: one that is moved or replaced meanwhile has no effect, and one
-/// that is written to is an error.
+/// It is that of the files that were opened with the checkpoint, which are those whose tensors are read: moving or replacing one
+/// meanwhile has no effect. Hashing one that was written to is an error. One that is written to later than it is hashed and
+/// earlier than it is loaded is seen by [`unchanged`](Self::unchanged), which is for whoever has loaded it.
 #[derive(Debug, Clone)]
 pub struct Digest(Arc<Shared>);
 
@@ -41,6 +43,8 @@ struct Shared {
     sha256: OnceLock<String>,
     /// What has been hashed; whoever holds the lock goes on with it.
     progress: Mutex<Progress>,
+    /// What stopped the thread, until it is told.
+    failed: Mutex<Option<Error>>,
     started: AtomicBool,
     /// Somebody waits for the result, and takes the work over.
     awaited: AtomicBool,
@@ -67,6 +71,12 @@ impl Stamp {
         // Some systems know no times of files.
         Self { bytes: metadata.len(), modified: metadata.modified().ok() }
     }
+
+    /// Whether `file` at `path` still has it.
+    fn check(&self, file: &File, path: &Path) -> Result<(), Error> {
+        let now = Self::of(&file.metadata().map_err(Error::io("read", path))?);
+        if now == *self { Ok(()) } else { Err(Error::Changed { path: path.to_owned() }) }
+    }
 }
 
 impl Digest {
@@ -83,6 +93,7 @@ impl Digest {
             files,
             sha256: OnceLock::new(),
             progress: Mutex::default(),
+            failed: Mutex::default(),
             started: AtomicBool::new(false),
             awaited: AtomicBool::new(false),
         })))
@@ -92,8 +103,14 @@ impl Digest {
         &self.0.paths
     }
 
+    /// As [`paths`](Self::paths), opened. Where reading one begins is left open.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &File> {
+        self.0.files.iter().map(|(file, _)| file)
+    }
+
     /// Begins to hash on a thread of its own, which takes what processor time others leave (on Linux; elsewhere, its share). It
-    /// does not keep the process alive. What fails there is tried again, and told, where the result is asked for.
+    /// does not keep the process alive. What fails there is told by [`check`](Self::check), and tried again where the result is
+    /// asked for.
     pub fn start(&self) {
         if self.0.sha256.get().is_some() || self.0.started.swap(true, Ordering::Relaxed) {
             return;
@@ -102,7 +119,9 @@ impl Digest {
         let thread = thread::Builder::new().name("sha256".to_owned()).spawn(move || {
             #[cfg(target_os = "linux")]
             let _ = rustix::process::setpriority_process(None, LEAST_PRIORITY);
-            shared.go_on(|| shared.awaited.load(Ordering::Relaxed))
+            if let Err(error) = shared.go_on(|| shared.awaited.load(Ordering::Relaxed)) {
+                *shared.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            }
         });
         if let Err(error) = thread {
             tracing::debug!(%error, "SHA-256 waits until it is asked for");
@@ -120,6 +139,25 @@ impl Digest {
         }
         // It stands there once nothing stopped the work.
         Ok(self.0.sha256.get().map_or("", String::as_str))
+    }
+
+    /// Whether anything has stopped the hashing that [`start`](Self::start) began, told once. Waits for nothing.
+    ///
+    /// # Errors
+    /// As [`sha256`](Self::sha256).
+    pub fn check(&self) -> Result<(), Error> {
+        match self.0.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) if self.0.sha256.get().is_none() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// That no file was written to since it was opened: asked once tensors are loaded, that they are those of the hash.
+    ///
+    /// # Errors
+    /// [`Error::Changed`], as far as lengths and times of files tell; [`Error::Io`].
+    pub fn unchanged(&self) -> Result<(), Error> {
+        self.0.files.iter().zip(&self.0.paths).try_for_each(|((file, stamp), path)| stamp.check(file, path))
     }
 }
 
@@ -144,7 +182,8 @@ impl Shared {
         }
         let mut buffer = vec![0; AT_ONCE];
         while let (Some((file, stamp)), Some(path)) = (self.files.get(progress.files), self.paths.get(progress.files)) {
-            let changed = || Error::Changed { path: path.clone() };
+            // Told at once, not after gigabytes.
+            stamp.check(file, path)?;
             let mut reader = file;
             reader.seek(std::io::SeekFrom::Start(progress.bytes)).map_err(Error::io("read", path))?;
             loop {
@@ -158,11 +197,15 @@ impl Shared {
                         progress.bytes += read as u64;
                     }
                 }
+                // It would not end while somebody writes.
+                if progress.bytes > stamp.bytes {
+                    break;
+                }
             }
-            let now = Stamp::of(&file.metadata().map_err(Error::io("read", path))?);
-            if progress.bytes != stamp.bytes || now != *stamp {
-                return Err(changed());
+            if progress.bytes != stamp.bytes {
+                return Err(Error::Changed { path: path.clone() });
             }
+            stamp.check(file, path)?;
             progress.files += 1;
             progress.bytes = 0;
         }
@@ -225,8 +268,24 @@ mod tests {
         }
     }
 
+    /// What stopped the thread.
+    #[track_caller]
+    fn told(digest: &Digest) -> Error {
+        let mut tries = (0..12_000).map(|_| thread::sleep(std::time::Duration::from_millis(10)));
+        tries.find_map(|()| digest.check().err()).expect("an error")
+    }
+
+    #[track_caller]
+    fn is_changed(error: &Error, expected: &Path) {
+        assert!(matches!(error, Error::Changed { path } if path == expected), "{error}");
+    }
+
+    fn append(path: &Path) {
+        File::options().append(true).open(path).unwrap().write_all(b"d").unwrap();
+    }
+
     #[test]
-    fn a_file_that_is_replaced_counts_as_it_was_and_one_that_is_written_to_not_at_all() {
+    fn a_file_that_is_replaced_counts_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let paths = files(folder.path(), &["a", "bc"]);
         let digest = Digest::open(paths.clone()).unwrap();
@@ -234,30 +293,36 @@ mod tests {
         fs::write(&other, "x").unwrap();
         fs::rename(&other, &paths[0]).unwrap();
         assert_eq!(digest.sha256().unwrap(), ABC);
-
-        let digest = Digest::open(paths.clone()).unwrap();
-        digest.start();
-        File::options().append(true).open(&paths[1]).unwrap().write_all(b"d").unwrap();
-        // The thread may have been faster than the write.
-        let fresh = Digest::open(paths.clone()).unwrap();
-        File::options().append(true).open(&paths[1]).unwrap().write_all(b"e").unwrap();
-        for _ in 0..2 {
-            let error = fresh.sha256().unwrap_err();
-            assert!(matches!(&error, Error::Changed { path } if *path == paths[1]), "{error}");
-        }
-        match digest.sha256() {
-            Ok(before) => assert_eq!(before.len(), 64),
-            Err(error) => assert!(matches!(error, Error::Changed { .. }), "{error}"),
-        }
+        digest.unchanged().unwrap();
     }
 
     #[test]
-    fn what_cannot_be_read_is_told_where_it_is_asked_for() {
+    fn a_file_that_is_written_to_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = files(folder.path(), &["a", "bc"]);
+        let [before, beside, after] = [(); 3].map(|()| Digest::open(paths.clone()).unwrap());
+        assert_eq!(after.sha256().unwrap(), ABC);
+        after.unchanged().unwrap();
+        append(&paths[1]);
+        for _ in 0..2 {
+            is_changed(&before.sha256().unwrap_err(), &paths[1]);
+        }
+        beside.start();
+        is_changed(&told(&beside), &paths[1]);
+        beside.check().expect("it is told once");
+        // The hash is that of what there was, and whoever loaded what there is now is told.
+        assert_eq!(after.sha256().unwrap(), ABC);
+        is_changed(&after.unchanged().unwrap_err(), &paths[1]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told() {
         let folder = tempfile::tempdir().unwrap();
         // A folder opens, on Unix, and is not read.
         let digest = Digest::open(vec![folder.path().to_owned()]);
         let Ok(digest) = digest else { return };
         digest.start();
+        assert!(matches!(told(&digest), Error::Io { action: "read", .. }));
         for _ in 0..2 {
             assert!(matches!(digest.sha256(), Err(Error::Io { action: "read", .. })));
         }

@@ -45,13 +45,17 @@ impl SafetensorsFile {
     /// tensors overlap.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        Self::map(path, &File::open(path).map_err(Error::io("open", path))?)
+    }
+
+    /// [`open`](Self::open) of what is opened already.
+    pub(crate) fn map(path: &Path, file: &File) -> Result<Self, Error> {
         if file.metadata().map_err(Error::io("open", path))?.len() == 0 {
             return Err(Error::EmptyFile { path: path.to_owned() });
         }
         // SAFETY: the map is read-only and private to this value. That nobody shortens the file meanwhile is the documented
         // condition of this type; the crate's own writers only ever rename over it.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
+        let map = unsafe { Mmap::map(file) }.map_err(Error::io("map", path))?;
         let header = Header::parse(&map).map_err(|problem| Error::safetensors(path, problem))?;
         Ok(Self { path: path.to_owned(), bytes: Bytes::Mapped(map), header })
     }

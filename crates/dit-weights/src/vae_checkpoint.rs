@@ -88,7 +88,7 @@ impl VaeCheckpoint {
             Some(format!("the tensors show {}; the configuration must be of the same file", describe_shapes(&tensors)))
         })?;
         metadata.config = Some(ModelConfig::Vae(config.clone()));
-        Ok(Self { tensors, config, metadata, layout, digest: Digest::open(located.weights)? })
+        Ok(Self { tensors, config, metadata, layout, digest: weights.digest })
     }
 
     /// The codec's configuration.

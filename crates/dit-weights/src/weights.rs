@@ -10,6 +10,7 @@ use dit_config::StandardModel;
 
 use crate::{
     Error, Metadata, SafetensorsFile, TensorSource, TorchFile, Value, WeightsKind,
+    digest::Digest,
     hints::Hints,
     layout::{Names, detect, is_vae},
     sharded::ShardedSource,
@@ -26,6 +27,8 @@ pub(crate) struct Weights {
     pub(crate) metadata: Metadata,
     /// What a training checkpoint's arguments say.
     pub(crate) hints: Hints,
+    /// The files that the tensors lie in: these, whatever is put in their places meanwhile.
+    pub(crate) digest: Digest,
 }
 
 impl std::fmt::Debug for Weights {
@@ -40,22 +43,23 @@ impl std::fmt::Debug for Weights {
 /// What opening a file of its format meets, [`Error::NoSuchWeights`], or [`Error::NotCheckpoint`] where no dictionary in it
 /// has a network's tensors.
 pub(crate) fn open_weights(paths: &[PathBuf], kind: Option<WeightsKind>) -> Result<Weights, Error> {
-    if let [path] = paths {
-        return match sniff(path)? {
-            Format::Safetensors => from_safetensors(path, kind),
-            Format::Torch => from_torch(path, kind),
+    let digest = Digest::open(paths.to_vec())?;
+    if let ([path], Some(file)) = (paths, digest.files().next()) {
+        return match sniff(path, file)? {
+            Format::Safetensors => from_safetensors(SafetensorsFile::map(path, file)?, path, kind, &digest),
+            Format::Torch => from_torch(TorchFile::map(path, file)?, path, kind, &digest),
         };
     }
     let mut shards: Vec<Box<dyn TensorSource>> = Vec::with_capacity(paths.len());
-    for path in paths {
-        shards.push(match sniff(path)? {
-            Format::Safetensors => Box::new(SafetensorsFile::open(path)?),
-            Format::Torch => Box::new(TorchFile::open(path)?.state_dict("")?),
+    for (path, file) in paths.iter().zip(digest.files()) {
+        shards.push(match sniff(path, file)? {
+            Format::Safetensors => Box::new(SafetensorsFile::map(path, file)?),
+            Format::Torch => Box::new(TorchFile::map(path, file)?.state_dict("")?),
         });
     }
     let source: Box<dyn TensorSource> = Box::new(ShardedSource::new(shards)?);
     let names = Names::of(&source, "")?;
-    Ok(Weights { source, names, metadata: Metadata::default(), hints: Hints::default() })
+    Ok(Weights { source, names, metadata: Metadata::default(), hints: Hints::default(), digest })
 }
 
 enum Format {
@@ -65,9 +69,8 @@ enum Format {
 
 /// The format by the file's first bytes; names lie. What is neither is left to the reader of PyTorch's, which tells more kinds
 /// apart.
-fn sniff(path: &Path) -> Result<Format, Error> {
+fn sniff(path: &Path, file: &File) -> Result<Format, Error> {
     let mut start = Vec::new();
-    let file = File::open(path).map_err(Error::io("open", path))?;
     file.take(16).read_to_end(&mut start).map_err(Error::io("read", path))?;
     let named_so = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors"));
     Ok(match start[..] {
@@ -84,8 +87,12 @@ fn is_network(names: &Names) -> bool {
     detect(names).is_some() || is_vae(names)
 }
 
-fn from_safetensors(path: &Path, kind: Option<WeightsKind>) -> Result<Weights, Error> {
-    let file = SafetensorsFile::open(path)?;
+fn from_safetensors(
+    file: SafetensorsFile,
+    path: &Path,
+    kind: Option<WeightsKind>,
+    digest: &Digest,
+) -> Result<Weights, Error> {
     let metadata = Metadata::from_map(path, file.metadata())?;
     let nested = |keys: &'static [&'static str]| keys.iter().map(|key| format!("{key}."));
     let plain = Names::of(&file, "")?;
@@ -104,11 +111,10 @@ fn from_safetensors(path: &Path, kind: Option<WeightsKind>) -> Result<Weights, E
     }
     let (weights, names) = choices.choose(path, kind, || Names::of(&file, "").map(|names| names.sample()))?;
     let metadata = Metadata { weights, ..metadata };
-    Ok(Weights { source: Box::new(file), names, metadata, hints: Hints::default() })
+    Ok(Weights { source: Box::new(file), names, metadata, hints: Hints::default(), digest: digest.clone() })
 }
 
-fn from_torch(path: &Path, kind: Option<WeightsKind>) -> Result<Weights, Error> {
-    let file = TorchFile::open(path)?;
+fn from_torch(file: TorchFile, path: &Path, kind: Option<WeightsKind>, digest: &Digest) -> Result<Weights, Error> {
     let find = |key: &str| -> Result<Option<_>, Error> {
         if !file.state_dicts().any(|at| at == key) {
             return Ok(None);
@@ -144,7 +150,7 @@ fn from_torch(path: &Path, kind: Option<WeightsKind>) -> Result<Weights, Error> 
     let (weights, (source, names)) = choices.choose(path, kind, describe)?;
     let hints = file.root().get("args").map(training_hints).unwrap_or_default();
     let metadata = Metadata { weights, step: training_step(&file), ..Metadata::default() };
-    Ok(Weights { source: Box::new(source), names, metadata, hints })
+    Ok(Weights { source: Box::new(source), names, metadata, hints, digest: digest.clone() })
 }
 
 /// The sets of weights in a file.

@@ -110,7 +110,11 @@ impl TorchFile {
     /// Each says what the file is instead and what to do: empty, a web page, a git-lfs pointer, cut short, corrupt,
     /// compressed, a TorchScript archive, a pickle without tensors' storages, …
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
+        Self::map(path, &File::open(path).map_err(Error::io("open", path))?)
+    }
+
+    /// [`open`](Self::open) of what is opened already.
+    pub(crate) fn map(path: &Path, file: &File) -> Result<Self, Error> {
         let metadata = file.metadata().map_err(Error::io("open", path))?;
         if metadata.is_dir() {
             return Err(Error::io("open", path)(std::io::ErrorKind::IsADirectory.into()));
@@ -121,7 +125,7 @@ impl TorchFile {
         }
         // SAFETY: the map is only read, as plain bytes, for which every content is valid. If another process truncates
         // the file meanwhile, the operating system raises SIGBUS; the documentation of this function says so.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", path))?;
+        let map = unsafe { Mmap::map(file) }.map_err(Error::io("map", path))?;
         Self::parse(path.into(), Bytes::Mapped(map))
     }
 
