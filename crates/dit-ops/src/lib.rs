@@ -3,7 +3,7 @@
 //! - [`Dispatcher`]: operators by name; [`AdamW`]: an optimizer whose state can be saved.
 //! - [`Linear`]: a Linear that packs its weights for AVX-512 kernels of this crate (fp32, bf16, int8), or hands them to oneDNN.
 //! - [`layer_norm_modulate`], [`add_gated`], [`self_attention`]: what lies between a transformer's Linears, in one pass each.
-//! - [`keep_freed_memory`]: no page is cleared twice. [`allow_tf32`]: how CUDA multiplies fp32.
+//! - [`keep_freed_memory`]: no page is cleared twice. [`allow_tf32`], [`Tf32Scope`]: how CUDA multiplies fp32.
 //! - [`conv`]: convolutions of inference, with normalisation, doubling and skip connection on the way.
 //!
 //! Every fast path has the plain one beside it and falls back to it: on another device or kind, on a CPU without the
@@ -61,5 +61,5 @@ pub use memory::keep_freed_memory;
 pub use modulate::{add_gated, layer_norm_modulate, plain_add_gated, plain_layer_norm_modulate};
 pub use packed::PackedLinear;
 pub use stored::StoredWeight;
-pub use tf32::allow_tf32;
+pub use tf32::{Tf32Scope, allow_tf32};
 pub use version::libtorch_version;

@@ -12,7 +12,7 @@ type SetFlag = unsafe extern "C" fn(*mut c_void, bool);
 /// Whether CUDA may multiply fp32 as TF32: 10 bits of mantissa in place of 23, sums in fp32, several times as fast. For the whole
 /// process, for matrix products and convolutions alike. libtorch begins with IEEE products but TF32 convolutions; this makes both the same.
 ///
-/// Nothing changes on a CPU. A libtorch without CUDA accepts it, and has nothing to use it for.
+/// It stays until it is changed; [`Tf32Scope`] is for a while. Nothing changes on a CPU. A libtorch without CUDA accepts it, and has nothing to use it for.
 ///
 /// # Errors
 /// [`OpsError::Tf32`] where a CUDA device is visible and this libtorch does not export its switch.
@@ -24,6 +24,28 @@ pub fn allow_tf32(allowed: bool) -> Result<(), OpsError> {
         }
         None if Cuda::is_available() => Err(OpsError::Tf32),
         None => Ok(()),
+    }
+}
+
+/// TF32 is allowed as long as this lives, and then no more.
+#[derive(Debug)]
+#[must_use = "TF32 is allowed only as long as this lives"]
+pub struct Tf32Scope(());
+
+impl Tf32Scope {
+    /// Allows it.
+    ///
+    /// # Errors
+    /// As [`allow_tf32`].
+    pub fn new() -> Result<Self, OpsError> {
+        allow_tf32(true).map(|()| Self(()))
+    }
+}
+
+impl Drop for Tf32Scope {
+    fn drop(&mut self) {
+        // What was found when it began is still there.
+        let _ = allow_tf32(false);
     }
 }
 
@@ -64,14 +86,21 @@ impl Switch {
 mod tests {
     use super::*;
 
-    /// What libtorch says itself of matrix products.
-    fn is_allowed() -> bool {
-        let context = lookup(c"_ZN2at13globalContextEv").expect("libtorch has a context");
-        let products = lookup(c"_ZNK2at7Context15allowTF32CuBLASEv").expect("libtorch tells its switch");
-        // SAFETY: as above; a constant member without arguments that returns a bool.
+    /// What libtorch says itself of matrix products and of convolutions.
+    fn is_allowed() -> [bool; 2] {
+        let found = |name| lookup(name).expect("libtorch tells its switch");
+        let products = found(c"_ZNK2at7Context15allowTF32CuBLASEv");
+        let convolutions = found(c"_ZNK2at7Context14allowTF32CuDNNESt8optionalINS_9Float32OpEE");
+        type OfProducts = unsafe extern "C" fn(*mut c_void) -> bool;
+        // An optional enumeration of 8 bits is passed as a number; that of no operator is 0.
+        type OfConvolutions = unsafe extern "C" fn(*mut c_void, u64) -> bool;
+        // SAFETY: as above; constant members that return a bool.
         unsafe {
-            let context = mem::transmute::<*mut c_void, GlobalContext>(context)();
-            mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void) -> bool>(products)(context)
+            let context = mem::transmute::<*mut c_void, GlobalContext>(found(c"_ZN2at13globalContextEv"))();
+            [
+                mem::transmute::<*mut c_void, OfProducts>(products)(context),
+                mem::transmute::<*mut c_void, OfConvolutions>(convolutions)(context, 0),
+            ]
         }
     }
 
@@ -81,10 +110,15 @@ mod tests {
         let random = || tch::Tensor::rand([64, 64], tch::kind::FLOAT_CPU);
         let (a, b) = (random(), random());
         let exact = a.matmul(&b);
+        assert_eq!(is_allowed(), [false, true], "libtorch no longer begins as allow_tf32 says");
         for allowed in [true, false, true, false] {
             allow_tf32(allowed).unwrap();
-            assert_eq!(is_allowed(), allowed);
+            assert_eq!(is_allowed(), [allowed; 2]);
             assert_eq!(a.matmul(&b), exact);
         }
+        let scope = Tf32Scope::new().unwrap();
+        assert_eq!(is_allowed(), [true; 2]);
+        drop(scope);
+        assert_eq!(is_allowed(), [false; 2]);
     }
 }

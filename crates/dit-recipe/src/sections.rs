@@ -67,7 +67,8 @@ sections! {
         Fixed accumulate: usize = 1;
         /// What initialisation, order, flips, noise, timesteps and dropped labels are functions of.
         Fixed seed: u64 = 0;
-        /// Arithmetic of the network: `fp32`, `tf32` (CUDA only) or `bf16`. Weights, optimizer, averages and loss are fp32.
+        /// Arithmetic of the network: `fp32`, `tf32` (CUDA only; training and validation, not what draws and measures pictures) or
+        /// `bf16`. Weights, optimizer, averages and loss are fp32.
         Fixed precision: Precision = Precision::Fp32;
         /// Whether blocks are computed again in the backward pass instead of keeping their activations.
         Fixed checkpoint_activations: bool = false;

@@ -130,6 +130,8 @@ impl Pipeline {
     /// # Shapes
     /// → (N, C, H, W) scaled latents, fp32, on the model's device; N images in the batch.
     ///
+    /// On CUDA, a precision of fp32 or TF32 sets libtorch's switch for the whole process, and leaves it: decoding follows it.
+    ///
     /// # Errors
     /// [`dit_diffusion::Error::Cancelled`] if `observe` breaks; [`Error::NotGiven`] for what the settings ask for and the pipeline
     /// lacks; else what the noise source, a network or a NaN gives.
@@ -141,8 +143,11 @@ impl Pipeline {
         observe: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<Latents, Error> {
         let _no_grad = tch::no_grad_guard();
-        if self.dit.device().is_cuda() {
-            allow_tf32(plan.settings().precision == Precision::Tf32)?;
+        // In bf16 and int8 nothing hangs on it.
+        if let (true, precision @ (Precision::Fp32 | Precision::Tf32)) =
+            (self.dit.device().is_cuda(), plan.settings().precision)
+        {
+            allow_tf32(precision == Precision::Tf32)?;
         }
         let images: Vec<u64> = batch.images().collect();
         let (shared, spherical);

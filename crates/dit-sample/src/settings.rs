@@ -87,7 +87,9 @@ impl fmt::Display for SamplerKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
-    /// 32-bit floating point: the reference.
+    /// 32-bit floating point: the reference. On CUDA, libtorch begins with TF32 in convolutions, and a pipeline turns that off when
+    /// it first [samples](crate::Pipeline::sample): whoever encodes or decodes before that, or computes otherwise, asks for
+    /// [`dit_ops::allow_tf32`] itself, as `dit-cli` does whenever it opens a device.
     Fp32,
     /// 32-bit floating point, multiplied as TF32 (10 bits of mantissa, sums in fp32) by CUDA; other devices compute fp32.
     Tf32,

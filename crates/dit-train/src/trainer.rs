@@ -2,7 +2,7 @@
 
 use dit_diffusion::{NoisedBatch, StepIndex};
 use dit_model::{Dit, DitConfig, Initialization};
-use dit_ops::{AdamW, AdamWKernel, AdamWOptions, allow_tf32, keep_freed_memory};
+use dit_ops::{AdamW, AdamWKernel, AdamWOptions, Tf32Scope, allow_tf32, keep_freed_memory};
 use dit_recipe::{ClipNorm, Precision, Recipe};
 use dit_vae::{LatentScale, RawLatents};
 use tch::{Device, Kind, Tensor};
@@ -70,8 +70,8 @@ impl Trainer {
         device: Device,
         initialization: Initialization,
     ) -> Result<Self, TrainError> {
-        if device.is_cuda() {
-            allow_tf32(recipe.train.precision == Precision::Tf32)?;
+        if device.is_cuda() && recipe.train.precision != Precision::Bf16 {
+            allow_tf32(false)?;
         }
         if device == Device::Cpu {
             // Every step takes as much again for its activations.
@@ -89,6 +89,7 @@ impl Trainer {
 
     /// Takes the step after `taken` others.
     pub(crate) fn step(&mut self, data: &StepData, taken: u64) -> Result<Stepped, TrainError> {
+        let _tf32 = self.tf32()?;
         let drawn = self.sampler.draw(&data.lots);
         self.zero_gradients();
         let mut samples = Vec::with_capacity(drawn.len());
@@ -128,6 +129,13 @@ impl Trainer {
         Ok(Stepped::Taken { samples, lr, grad_norm })
     }
 
+    /// Has the network compute as the recipe says while the scope lives. What else this process computes stays fp32: the codec's
+    /// pictures, and the features that FID is of.
+    fn tf32(&self) -> Result<Option<Tf32Scope>, TrainError> {
+        let asked = self.device.is_cuda() && self.recipe.train.precision == Precision::Tf32;
+        Ok(asked.then(Tf32Scope::new).transpose()?)
+    }
+
     /// Where it computes.
     pub(crate) fn device(&self) -> Device {
         self.device
@@ -158,6 +166,7 @@ impl Trainer {
     /// The loss of each sample by another network of the same kind; nothing is learned.
     pub(crate) fn losses(&self, dit: &Dit, batch: &RawBatch, drawn: &[Drawn]) -> Result<Vec<SampleLoss>, TrainError> {
         let _no_grad = tch::no_grad_guard();
+        let _tf32 = self.tf32()?;
         let part = self.part(batch, drawn, 0, 1)?;
         let Input { x, t, labels } = part.input();
         let timesteps: Vec<usize> = drawn.iter().map(|drawn| drawn.timestep).collect();

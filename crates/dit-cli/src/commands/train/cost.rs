@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use dit_config::{DitConfig, VaeConfig};
+use dit_ops::Tf32Scope;
 use dit_recipe::{Plan, Precision, Recipe};
 use dit_train::watch::expected_loss;
 use tch::{Device, Kind, Tensor};
@@ -66,7 +67,7 @@ pub fn say_plan(recipe: &Recipe, costs: &Costs<'_>) -> Result<()> {
             fits => fits?,
         }
     }
-    let speed = plan.images_per_second(linear_speed(recipe, config, device));
+    let speed = plan.images_per_second(linear_speed(recipe, config, device)?);
     let epochs = plan.images as f64 / records.max(1) as f64;
     say(format_args!(
         "{} steps of {} images, {epochs:.1} times the data; at most about {speed:.1} images/s, so {} or more, estimated from one Linear \
@@ -84,9 +85,10 @@ pub fn say_plan(recipe: &Recipe, costs: &Costs<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Multiply-accumulates per second of an MLP's Linear, forward.
-fn linear_speed(recipe: &Recipe, config: &DitConfig, device: Device) -> f64 {
+/// Multiply-accumulates per second of an MLP's Linear, forward, in the arithmetic of the run.
+fn linear_speed(recipe: &Recipe, config: &DitConfig, device: Device) -> Result<f64> {
     let _no_grad = tch::no_grad_guard();
+    let _tf32 = (recipe.train.precision == Precision::Tf32).then(Tf32Scope::new).transpose()?;
     let kind = match recipe.train.precision {
         Precision::Fp32 | Precision::Tf32 => Kind::Float,
         Precision::Bf16 => Kind::BFloat16,
@@ -113,5 +115,5 @@ fn linear_speed(recipe: &Recipe, config: &DitConfig, device: Device) -> f64 {
         }
     }
     wait();
-    f64::from(count) * (rows * width * hidden) as f64 / start.elapsed().as_secs_f64()
+    Ok(f64::from(count) * (rows * width * hidden) as f64 / start.elapsed().as_secs_f64())
 }
