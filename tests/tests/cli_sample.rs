@@ -220,15 +220,21 @@ fn an_interrupted_run_keeps_what_is_finished() {
     assert!(each.len() >= 3 && each.iter().all(|path| path.extension().is_some_and(|e| e == "png")), "{each:?}");
     each.iter().for_each(|path| drop(read_png(path)));
     // Arrays that lack pictures do not bear the names of those that have all.
-    assert!(stderr.contains(".part"), "{stderr}");
+    assert!(stderr.contains("all.npz.interrupted: a part"), "{stderr}");
     assert!(!folder.path().join("all.npz").exists() && !folder.path().join("z.safetensors").exists());
-    let part = fs::read(folder.path().join("all.npz.part")).unwrap();
+    let part = fs::read(folder.path().join("all.npz.interrupted")).unwrap();
     let header = String::from_utf8_lossy(&part[..256]).into_owned();
     assert!(header.contains(&format!("({}, 32, 32, 3)", each.len())), "{header}");
     let tail = String::from_utf8_lossy(&part[part.len() - 8 * each.len() - 400..]).into_owned();
     assert!(tail.contains(&format!("'<i8', 'fortran_order': False, 'shape': ({},)", each.len())), "{tail}");
-    let latents = read_tensor(&folder.path().join("z.safetensors.part"), "latents");
+    let latents = read_tensor(&folder.path().join("z.safetensors.interrupted"), "latents");
     assert!(latents.size()[0] >= each.len() as i64);
+    // The whole of a later run does not take them away: they may be of other pictures.
+    let less = ["--class", "0", "--npz", "all.npz"];
+    let later = succeed_in(folder.path(), &quick(&less));
+    assert!(later.stderr.contains("all.npz.interrupted is what an interrupted run left, and stays"), "{}", later.stderr);
+    assert!(folder.path().join("all.npz").exists());
+    assert!(fs::read(folder.path().join("all.npz.interrupted")).unwrap() == part);
     // The grid of what was finished repeats itself too, though it may have been stopped within a batch.
     succeed_in(folder.path(), &["sample", "--from-png", "grid.png", "--out", "again.png"]);
     let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
@@ -261,7 +267,7 @@ fn an_interruption_at_the_very_end_loses_nothing() {
         assert!(folder.path().join("all.npz").exists());
         assert_eq!(read_tensor(&folder.path().join("z.safetensors"), "latents").size(), [10, 4, 8, 8]);
         let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let left: Vec<String> = names.filter(|name| name.ends_with(".part")).collect();
+        let left: Vec<String> = names.filter(|name| name.contains(".interrupted") || name.ends_with(".part")).collect();
         assert!(left.is_empty(), "{left:?}");
     }
 }

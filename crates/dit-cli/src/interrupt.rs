@@ -27,21 +27,36 @@ type Last = Box<dyn FnOnce() + Send>;
 pub struct OnInterrupt(Arc<Mutex<Option<Last>>>);
 
 impl OnInterrupt {
-    /// From now on these signals run what [`set`](Self::set) holds, and end the process at once, whatever libtorch is
-    /// computing.
+    /// From now on these signals run what [`set`](Self::set) holds, and end the process then, whatever libtorch is computing. A
+    /// second Ctrl-C does not wait for that.
     pub fn install() -> Result<Self> {
         let this = Self::default();
         let held = this.clone();
-        watch(move |_| {
-            let last = held.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(last) = last {
-                // Whatever happens in there, the process ends.
-                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(last));
+        let mut asked = Asked::default();
+        watch(move |signal| match asked.answer(signal, Instant::now()) {
+            Answer::Ask => {
+                // Beside this thread, which hears what comes meanwhile.
+                let ending = held.clone();
+                let thread = thread::Builder::new().name("interrupted".to_owned()).spawn(move || ending.end());
+                if thread.is_err() {
+                    held.end();
+                }
             }
-            let _ = std::io::stderr().flush();
-            exit_now(EXIT_CODE);
+            Answer::Wait => {}
+            Answer::End => exit_now(EXIT_CODE),
         })?;
         Ok(this)
+    }
+
+    /// Does what is to be done before, and ends the process.
+    fn end(&self) -> ! {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(last) = last {
+            // Whatever happens in there, the process ends.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(last));
+        }
+        let _ = std::io::stderr().flush();
+        exit_now(EXIT_CODE)
     }
 
     /// What runs when a signal comes: it should keep what is finished.

@@ -28,7 +28,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(is_usage) { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 
-/// Our own, or what a library says of values that only come from the command line or from a recipe.
+/// Our own, or what a library says of values that come from the command line or from a recipe: typed, a PNG's or a run's.
 fn is_usage(error: &(dyn Error + 'static)) -> bool {
     if let Some(error) = error.downcast_ref() {
         return sampling(error);

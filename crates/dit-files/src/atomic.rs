@@ -2,7 +2,7 @@ use std::fs;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, PersistError};
 
 use crate::{
     WriteError,
@@ -11,6 +11,8 @@ use crate::{
 
 /// How the names of unfinished files end; they begin with a dot.
 pub(crate) const TEMPORARY_SUFFIX: &str = ".part";
+/// How the names of parts end: no other program's, as those of files that are being downloaded are.
+const PART_SUFFIX: &str = ".interrupted";
 
 /// Whether a file of this name is one that a killed process left unfinished, and nobody else will finish. To take those away
 /// that belong to one target, there is [`remove_unfinished`](crate::remove_unfinished).
@@ -70,15 +72,31 @@ impl AtomicFile {
         self.persist(&target)
     }
 
-    /// Puts it at [`partial_of`] its place: what there is of a file that will not be whole, for a reader who knows that. Returns
-    /// where that is.
+    /// Puts it beside its place, as `NAME.interrupted`: what there is of a file that will not be whole, for a reader who knows
+    /// that. Nothing is replaced: where that name is taken, by another part or by anything else, it is `NAME.interrupted-2`, and
+    /// so on. Returns where it is.
     ///
     /// # Errors
     /// The system's.
     pub fn commit_partial(self) -> io::Result<PathBuf> {
-        let path = partial(&self.target);
-        self.persist(&path)?;
-        Ok(path)
+        self.temporary.as_file().sync_all()?;
+        let mut temporary = self.temporary;
+        let mut number = 1;
+        loop {
+            let path = part(&self.target, number);
+            match temporary.persist_noclobber(&path) {
+                Ok(_) => {}
+                Err(PersistError { file, .. }) if is_taken(&path) => {
+                    temporary = file;
+                    number += 1;
+                    continue;
+                }
+                // Some file systems know only a rename that may replace.
+                Err(PersistError { file, .. }) => drop(file.persist(&path)?),
+            }
+            sync_folder(&folder_of(&path))?;
+            return Ok(path);
+        }
     }
 
     fn persist(self, path: &Path) -> io::Result<()> {
@@ -88,15 +106,24 @@ impl AtomicFile {
     }
 }
 
-/// Where a part of the file at `path` is kept: `NAME.part` beside it, or beside what a link at `path` points at.
-pub fn partial_of(path: &Path) -> PathBuf {
-    partial(&resolve(path).unwrap_or_else(|_| path.to_path_buf()))
+/// The parts of the file at `path` that [`AtomicFile::commit_partial`] kept: beside it, or beside what a link at `path` points at.
+pub fn parts_of(path: &Path) -> Vec<PathBuf> {
+    let target = resolve(path).unwrap_or_else(|_| path.to_path_buf());
+    (1..).map(|number| part(&target, number)).take_while(|part| is_taken(part)).collect()
 }
 
-fn partial(target: &Path) -> PathBuf {
+fn part(target: &Path, number: u32) -> PathBuf {
     let mut name = target.as_os_str().to_os_string();
-    name.push(TEMPORARY_SUFFIX);
+    name.push(PART_SUFFIX);
+    if number > 1 {
+        name.push(format!("-{number}"));
+    }
     PathBuf::from(name)
+}
+
+/// Whether anything is there, a link that leads nowhere included.
+fn is_taken(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
 /// Makes renames and removals in `folder` survive a power cut. Not every system lets a folder be opened for that; where it

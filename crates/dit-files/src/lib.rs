@@ -26,7 +26,7 @@ mod folder;
 mod place;
 mod unfinished;
 
-pub use atomic::{AtomicFile, is_unfinished, partial_of, sync_folder, write_atomically};
+pub use atomic::{AtomicFile, is_unfinished, parts_of, sync_folder, write_atomically};
 pub use error::WriteError;
 pub use folder::AtomicFolder;
 pub use place::{ensure_apart, ensure_folder, ensure_writable};

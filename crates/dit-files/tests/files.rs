@@ -3,7 +3,7 @@
 use std::{fs, io::Write, path::Path};
 
 use dit_files::{
-    AtomicFile, AtomicFolder, ensure_folder, ensure_writable, partial_of, remove_unfinished, write_atomically,
+    AtomicFile, AtomicFolder, ensure_folder, ensure_writable, parts_of, remove_unfinished, write_atomically,
 };
 
 fn names(folder: &Path) -> Vec<String> {
@@ -200,24 +200,29 @@ fn folders_are_made_on_request() {
 }
 
 #[test]
-fn a_part_is_kept_beside_the_place() {
+fn a_part_is_kept_beside_the_place_and_replaces_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("all.npz");
-    let part = folder.path().join("all.npz.part");
+    let root = folder.path().canonicalize().unwrap();
+    let path = root.join("all.npz");
     fs::write(&path, "of a former run").unwrap();
-    for text in ["half", "three quarters"] {
+    assert!(parts_of(&path).is_empty());
+    let parts = ["all.npz.interrupted", "all.npz.interrupted-2", "all.npz.interrupted-3"].map(|name| root.join(name));
+    for (kept, part) in parts.iter().enumerate() {
         let mut file = AtomicFile::create(&path).unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        assert_eq!(file.commit_partial().unwrap(), partial_of(&path).canonicalize().unwrap());
-        assert_eq!(fs::read_to_string(&part).unwrap(), text);
+        file.write_all(format!("part {kept}").as_bytes()).unwrap();
+        assert_eq!(file.commit_partial().unwrap(), *part);
         assert_eq!(fs::read_to_string(&path).unwrap(), "of a former run");
+        for (kept, part) in parts[..=kept].iter().enumerate() {
+            assert_eq!(fs::read_to_string(part).unwrap(), format!("part {kept}"));
+        }
+        assert_eq!(parts_of(&path), parts[..=kept]);
     }
-    // It is not one of those that nobody names and anybody clears up.
-    assert!(!dit_files::is_unfinished("all.npz.part"));
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    // They are not of those that nobody names and anybody clears up.
+    assert!(!dit_files::is_unfinished("all.npz.interrupted"));
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 4);
     #[cfg(unix)]
     {
-        std::os::unix::fs::symlink(&path, folder.path().join("link")).unwrap();
-        assert_eq!(partial_of(&folder.path().join("link")), partial_of(&path.canonicalize().unwrap()));
+        std::os::unix::fs::symlink(&path, root.join("link")).unwrap();
+        assert_eq!(parts_of(&root.join("link")), parts);
     }
 }

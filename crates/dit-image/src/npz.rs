@@ -1,10 +1,9 @@
 mod records;
 
-use std::fs;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use dit_files::{AtomicFile, partial_of};
+use dit_files::AtomicFile;
 
 use self::records::{Form, Member, NPY_HEADER, npy_header};
 use crate::error::{Error, Result};
@@ -121,7 +120,7 @@ impl NpzWriter {
         self.written
     }
 
-    /// Completes the archive and puts it in its place; what an interrupted run kept of it beside, if anything, goes.
+    /// Completes the archive and puts it in its place.
     ///
     /// # Errors
     /// [`Error::TooFewPictures`] unless exactly the announced number was pushed: a short archive would give a wrong FID
@@ -130,15 +129,12 @@ impl NpzWriter {
         if self.written < self.announced {
             return Err(Error::TooFewPictures { path: self.path, announced: self.announced, written: self.written });
         }
-        let path = self.path.clone();
-        self.seal(AtomicFile::commit)?;
-        // What cannot be removed says by its name what it is.
-        let _ = fs::remove_file(partial_of(&path));
-        Ok(())
+        self.seal(AtomicFile::commit)
     }
 
-    /// Completes the archive with what was pushed so far, for a run that was interrupted: at its path if that is all, else beside it,
-    /// at [`partial_of`] the path, so that nobody takes it for the whole. Returns where; with no picture at all no file is made.
+    /// Completes the archive with what was pushed so far, for a run that was interrupted: at its path if that is all, else beside it
+    /// ([`AtomicFile::commit_partial`]), so that nobody takes it for the whole. Returns where; with no picture at all no file is
+    /// made.
     ///
     /// # Errors
     /// [`Error::Write`].

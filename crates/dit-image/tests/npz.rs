@@ -55,9 +55,8 @@ fn check_labelled(announced: u64, pushed: u8, width: u32, height: u32, starts_zi
         npz.push(picture).unwrap();
     }
     assert!(!path.exists());
-    let part = folder.path().join("a.npz.part");
+    let part = folder.path().join("a.npz.interrupted");
     let found = if u64::from(pushed) == announced {
-        fs::write(&part, "of an interrupted run").unwrap();
         npz.finish().unwrap();
         assert!(!part.exists());
         path
@@ -100,6 +99,24 @@ fn an_interruption_after_the_last_picture_leaves_the_whole() {
     npz.push(&picture(9, 4, 4)).unwrap();
     assert_eq!(npz.finish_early().unwrap().as_deref(), Some(&*path));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// What an interrupted run kept may have more pictures, or be somebody else's.
+#[test]
+fn neither_a_whole_nor_a_part_takes_what_was_kept_before() {
+    for (pushed, expected) in [(1, "a.npz.interrupted-2"), (2, "a.npz")] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npz");
+        let before = folder.path().join("a.npz.interrupted");
+        fs::write(&before, "kept before").unwrap();
+        let mut npz = NpzWriter::create(&path, 2, 4, 4).unwrap();
+        for level in 0..pushed {
+            npz.push(&picture(level, 4, 4)).unwrap();
+        }
+        assert_eq!(npz.finish_early().unwrap(), Some(folder.path().join(expected)));
+        assert_eq!(fs::read_to_string(&before).unwrap(), "kept before");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
 }
 
 #[test]

@@ -110,7 +110,7 @@ pub enum Error {
 
     /// The files that pictures depend on cannot be told.
     #[error("it cannot be said what the pictures were made with: {0}")]
-    Provenance(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Provenance(#[source] std::sync::Arc<dyn std::error::Error + Send + Sync>),
 
     /// A file could not be written.
     #[error(transparent)]

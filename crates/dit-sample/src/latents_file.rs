@@ -1,10 +1,9 @@
 use std::{
-    fs,
     io::{BufWriter, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
-use dit_files::{AtomicFile, WriteError, partial_of};
+use dit_files::{AtomicFile, WriteError};
 use dit_vae::Latents;
 use serde_json::json;
 
@@ -61,10 +60,7 @@ impl LatentsWriter {
             if rows < expected {
                 return file.commit_partial();
             }
-            file.commit()?;
-            // What cannot be removed says by its name what it is.
-            let _ = fs::remove_file(partial_of(&path));
-            Ok(path.clone())
+            file.commit().map(|()| path.clone())
         })()
         .map(Some)
         .map_err(|source| WriteError::new(&path, source).into())

@@ -56,7 +56,7 @@ pub use memory::{batch_size_that_fits, bytes_per_picture};
 pub use outputs::{Kept, OutputPaths, Outputs};
 pub use pipeline::Pipeline;
 pub use plan::{Batch, MOST_IMAGES, Plan};
-pub use provenance::LateProvenance;
+pub use provenance::{HashError, LateProvenance, SourceHashes};
 pub use recipe::{OpenedAs, Provenance, Recipe, Shows, Source};
 pub use run::{RunProgress, Timings, run};
 pub use settings::{Precision, SamplerKind, Settings};

@@ -40,6 +40,11 @@ impl OutputPaths {
         [&self.png, &self.dir, &self.npz, &self.animation, &self.trajectory].into_iter().any(Option::is_some)
     }
 
+    /// Whether any file says what it was made with, so that the hashes of a [`Provenance`] have to be found.
+    pub fn needs_hashes(&self) -> bool {
+        [&self.png, &self.dir, &self.trajectory].into_iter().any(Option::is_some)
+    }
+
     /// Checks that everything can be written, before anything is loaded or computed. `picture_size` is width and height where
     /// there is a codec; `inputs` are files that must not be replaced.
     ///
@@ -118,6 +123,8 @@ const FRAME_MILLISECONDS: u16 = 150;
 pub struct Kept {
     /// The files written.
     pub files: Vec<PathBuf>,
+    /// Those of them that are parts of arrays, beside the places of the whole ([`dit_files::AtomicFile::commit_partial`]).
+    pub parts: Vec<PathBuf>,
     /// Pictures finished.
     pub pictures: usize,
     /// Pictures that were asked for.
@@ -212,21 +219,38 @@ impl Outputs {
         self.found
     }
 
+    /// What the files say about themselves. Who asks it for its hashes before they are needed here waits for them without having
+    /// these outputs locked.
+    pub(crate) fn provenance(&self) -> &LateProvenance {
+        &self.provenance
+    }
+
+    /// Whether a file that says how it was made is written with each picture.
+    pub(crate) fn captions_each(&self) -> bool {
+        self.paths.dir.is_some() || (self.paths.png.is_some() && matches!(self.shows, Shows::Image(_)))
+    }
+
+    /// [`OutputPaths::needs_hashes`].
+    pub(crate) fn captions(&self) -> bool {
+        self.paths.needs_hashes()
+    }
+
+    /// Whether there is a file for every picture of `batch`, however made: hashes are waited for only if there is something to
+    /// compare.
+    pub(crate) fn may_have(&self, batch: &Batch) -> bool {
+        // Latents and trajectories are not in pictures.
+        let alone = self.latents.is_none() && self.paths.trajectory.is_none();
+        let dir = self.paths.dir.as_ref().filter(|_| alone);
+        dir.is_some_and(|dir| batch.images().all(|image| in_folder(dir, image).is_file()))
+    }
+
     /// Whether all pictures of `batch` are in the folder, whole and made as they would be now; if so they are taken over into the
     /// other outputs. A batch of which one is missing is computed again as a whole, so that all come out as in one go.
     ///
     /// # Errors
-    /// When another output cannot be written.
+    /// When another output cannot be written, or the files that pictures depend on cannot be told.
     pub fn take_finished(&mut self, batch: &Batch) -> Result<bool, Error> {
-        // Latents and trajectories are not in pictures.
-        let Some(dir) = self.paths.dir.clone() else { return Ok(false) };
-        if self.latents.is_some() || self.paths.trajectory.is_some() {
-            return Ok(false);
-        }
-        // Hashes are waited for only if there is something to compare.
-        if !batch.images().all(|image| in_folder(&dir, image).is_file()) {
-            return Ok(false);
-        }
+        let Some(dir) = self.paths.dir.clone().filter(|_| self.may_have(batch)) else { return Ok(false) };
         let provenance = self.provenance.get()?;
         let is_finished = |image: u64| folder::is_made_alike(&in_folder(&dir, image), provenance, batch, image);
         if !batch.images().all(is_finished) {
@@ -240,7 +264,7 @@ impl Outputs {
         }
         for (image, picture) in batch.images().zip(pictures) {
             self.found += 1;
-            self.collect(image, picture, |_, _| Ok(()))?;
+            self.collect(image, picture)?;
         }
         Ok(true)
     }
@@ -265,12 +289,16 @@ impl Outputs {
         }
     }
 
-    /// Takes the picture of image `image` of `batch`, the next in order, and writes what can be written at once.
+    /// Takes the picture of image `image` of `batch`, the next in order, and writes what can be written at once. Where the hashes
+    /// that its recipe needs cannot be found it is written without one: [`LateProvenance::get`] tells.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn push_picture(&mut self, batch: &Batch, image: u64, picture: Picture) -> Result<(), Error> {
-        self.collect(image, picture, |outputs, picture| outputs.write_picture(batch, image, picture))
+        // The picture's own files come last, as they wait for hashes: what all pictures go into has it by then.
+        let own = self.captions_each().then(|| picture.clone());
+        self.collect(image, picture)?;
+        own.map_or(Ok(()), |picture| self.write_picture(batch, image, &picture))
     }
 
     /// Its own files.
@@ -282,21 +310,15 @@ impl Outputs {
         let in_dir = self.paths.dir.as_ref().map(|dir| in_folder(dir, image));
         for path in [in_dir, shown].into_iter().flatten() {
             let class = batch.classes.get(image.saturating_sub(batch.first_image) as usize).copied();
-            let caption = self.caption(batch.first_image, &batch.classes, Shows::Image(image), class)?;
+            let caption = self.caption(batch.first_image, &batch.classes, Shows::Image(image), class);
             write_png(&path, picture, &caption)?;
             self.written.push(path);
         }
         Ok(())
     }
 
-    /// What all pictures go into, after `write` has written the picture's own files.
-    fn collect(
-        &mut self,
-        image: u64,
-        picture: Picture,
-        write: impl FnOnce(&mut Self, &Picture) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        write(self, &picture)?;
+    /// What all pictures go into.
+    fn collect(&mut self, image: u64, picture: Picture) -> Result<(), Error> {
         if let Some(npz) = &mut self.npz {
             npz.push(&picture)?;
         }
@@ -316,8 +338,10 @@ impl Outputs {
         Ok(())
     }
 
-    fn caption(&self, first_image: u64, classes: &[u32], shows: Shows, class: Option<u32>) -> Result<Caption, Error> {
-        let provenance = self.provenance.get()?;
+    /// How a file was made; without a recipe where that cannot be told.
+    fn caption(&self, first_image: u64, classes: &[u32], shows: Shows, class: Option<u32>) -> Caption {
+        let hashed = self.provenance.get().ok();
+        let provenance = hashed.unwrap_or(self.provenance.unhashed());
         let Provenance { settings, checkpoint, software, noise, .. } = provenance;
         let what = match class {
             None => format!("{} pictures", self.grid.len()),
@@ -333,48 +357,46 @@ impl Outputs {
         let (sampler, steps, scale) = (settings.sampler, &settings.steps, settings.cfg_scale);
         let description = format!("{what}, {}, {sampler} {steps}, guidance {scale}, {from}", checkpoint.name);
         let caption = Caption::default().with_software(software.clone()).with_description(description);
-        Ok(match provenance.recipe(first_image, classes, shows) {
+        match hashed.and_then(|provenance| provenance.recipe(first_image, classes, shows)) {
             Some(recipe) => caption.with_recipe(recipe.to_json()),
             None => caption,
-        })
+        }
     }
 
     /// Completes every output, each even if another fails, and returns the files written.
     ///
     /// # Errors
-    /// The first failure.
+    /// The first failure; [`Error::Provenance`] where files had to be written without their recipe.
     pub fn finish(self) -> Result<Vec<PathBuf>, Error> {
         let path = self.paths.npz.clone();
-        self.complete(|npz| npz.finish().map(|()| path))
+        let provenance = self.captions().then(|| self.provenance.clone());
+        let kept = self.complete(|npz| npz.finish().map(|()| path))?;
+        provenance.map_or(Ok(()), |provenance| provenance.get().map(drop))?;
+        Ok(kept.files)
     }
 
-    /// As [`finish`](Self::finish), with the images that there are; arrays that lack some are kept beside their places
-    /// ([`dit_files::partial_of`]).
+    /// As [`finish`](Self::finish), with the images that there are; arrays that lack some are kept beside their places, and files
+    /// whose recipe is not known lack it.
     ///
     /// # Errors
     /// The first failure.
     pub fn finish_early(self) -> Result<Kept, Error> {
-        let (pictures, of) = (self.taken, self.classes.len());
-        let files = self.complete(NpzWriter::finish_early)?;
-        Ok(Kept { files, pictures, of })
+        self.complete(NpzWriter::finish_early)
     }
 
-    fn complete(
-        mut self,
-        npz: impl FnOnce(NpzWriter) -> dit_image::Result<Option<PathBuf>>,
-    ) -> Result<Vec<PathBuf>, Error> {
-        let expected = self.classes.len() as u64;
-        let written = [
-            self.write_grid(),
-            self.npz.take().map_or(Ok(None), npz).map_err(Error::from),
-            self.latents.take().map_or(Ok(None), |latents| latents.finish(expected)),
-            self.write_animation(),
-            self.write_trajectory(),
-        ];
-        for path in written {
+    fn complete(mut self, npz: impl FnOnce(NpzWriter) -> dit_image::Result<Option<PathBuf>>) -> Result<Kept, Error> {
+        let (pictures, of) = (self.taken, self.classes.len());
+        // What needs no hashes comes first.
+        let npz = self.npz.take().map_or(Ok(None), npz).map_err(Error::from);
+        let latents = self.latents.take().map_or(Ok(None), |latents| latents.finish(of as u64));
+        let mut parts = Vec::new();
+        for (found, asked) in [(&npz, &self.paths.npz), (&latents, &self.paths.latents)] {
+            parts.extend(found.iter().flatten().filter(|path| asked.as_ref() != Some(path)).cloned());
+        }
+        for path in [self.write_grid(), npz, latents, self.write_animation(), self.write_trajectory()] {
             self.written.extend(path?);
         }
-        Ok(self.written)
+        Ok(Kept { files: self.written, parts, pictures, of })
     }
 
     /// Writes the grid, if there is one; says where.
@@ -386,7 +408,7 @@ impl Outputs {
         let shown = self.grid.len();
         let shows = if shown == computed { Shows::Grid } else { Shows::First(shown as u64) };
         let classes = self.classes.get(..computed).unwrap_or(&self.classes);
-        let caption = self.caption(self.first_image, classes, shows, None)?;
+        let caption = self.caption(self.first_image, classes, shows, None);
         // An interpolation is a strip.
         let columns = match self.provenance.unhashed().settings.interpolate {
             Some(_) => NonZeroUsize::new(shown.min(LONGEST_STRIP)).unwrap_or(GRID_COLUMNS),
@@ -405,7 +427,8 @@ impl Outputs {
     fn write_trajectory(&self) -> Result<Option<PathBuf>, Error> {
         let (Some(path), false) = (&self.paths.trajectory, self.rows.is_empty()) else { return Ok(None) };
         let columns = NonZeroUsize::new(self.columns).unwrap_or(GRID_COLUMNS);
-        let Provenance { checkpoint, software, .. } = self.provenance.get()?;
+        // A file's name may be the one that a recipe knows it by.
+        let Provenance { checkpoint, software, .. } = self.provenance.get().unwrap_or(self.provenance.unhashed());
         let description = format!("{} walks from noise, {}", self.rows.len() / columns.get(), checkpoint.name);
         let caption = Caption::default().with_software(software.clone()).with_description(description);
         write_png(path, &grid(&self.rows, columns)?, &caption)?;

@@ -4,7 +4,7 @@ use dit_diffusion::{Noise, Progress};
 use dit_vae::Latents;
 use tch::Tensor;
 
-use crate::{Error, Pipeline, Plan, SharedOutputs, outputs::TRAJECTORY_COLUMNS};
+use crate::{Error, LateProvenance, Pipeline, Plan, SharedOutputs, outputs::TRAJECTORY_COLUMNS};
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +88,9 @@ impl Trajectory {
 /// Computes every batch of `plan` and hands latents and pictures to `outputs`, which the caller completes: with
 /// [`SharedOutputs::finish`], or, from another thread that was told to stop, with [`SharedOutputs::finish_at_exit`].
 ///
+/// Nothing is waited for while the outputs are locked. Where hashes turn out not to be known the run ends before its next batch;
+/// what is computed by then is handed over.
+///
 /// # Errors
 /// The first failure of any part; cancelled if `observe` breaks.
 pub fn run(
@@ -107,7 +110,14 @@ pub fn run(
         steps_done: 0,
         steps: steps_per_batch * batches.len(),
     };
+    let sources = outputs.with(|outputs| Ok(Some(outputs.provenance().clone())))?;
+    let hashed = || sources.as_ref().map_or(Ok(()), |sources| sources.get().map(drop));
+    let captions_each = outputs.with(|outputs| Ok(outputs.captions_each()))?;
     for (number, batch) in batches.enumerate() {
+        sources.as_ref().map_or(Ok(()), LateProvenance::check)?;
+        if outputs.with(|outputs| Ok(outputs.may_have(&batch)))? {
+            hashed()?;
+        }
         if outputs.with(|outputs| outputs.take_finished(&batch))? {
             progress.images_done += batch.classes.len();
             progress.images_found += batch.classes.len();
@@ -139,8 +149,12 @@ pub fn run(
         trajectory.hand_over(pipeline, outputs)?;
         if outputs.with(|outputs| Ok(outputs.needs_pictures()))? {
             let mut images = batch.images();
+            let mut told = Ok(());
             pipeline.decode(&latents, &mut |picture| {
                 let Some(image) = images.next() else { return Ok(()) };
+                if captions_each && told.is_ok() {
+                    told = hashed();
+                }
                 outputs.with(|outputs| outputs.push_picture(&batch, image, picture))?;
                 progress.images_done += 1;
                 match observe(progress) {
@@ -148,11 +162,15 @@ pub fn run(
                     ControlFlow::Break(()) => Err(Error::Cancelled),
                 }
             })?;
+            told?;
         } else {
             progress.images_done += batch.classes.len();
         }
         timings.decode += start.elapsed().as_secs_f64();
         tracing::debug!(images = progress.images_done, seconds = start.elapsed().as_secs_f64(), "pictures are written");
+    }
+    if outputs.with(|outputs| Ok(outputs.captions()))? {
+        hashed()?;
     }
     Ok(timings)
 }

@@ -7,7 +7,8 @@ use crate::{Error, Kept, Outputs};
 
 /// [`Outputs`] that another thread may complete: the one that hears Ctrl-C, while libtorch computes on this one.
 ///
-/// They are locked only while results are handed over, never while something is computed, and are completed once.
+/// They are locked only while results are handed over, never while something is computed or, in [`run`](crate::run), hashes are
+/// waited for; and they are completed once.
 #[derive(Clone, Default)]
 pub struct SharedOutputs(Arc<Mutex<State>>);
 

@@ -141,6 +141,11 @@ impl Digest {
         Ok(self.0.sha256.get().map_or("", String::as_str))
     }
 
+    /// Whether [`sha256`](Self::sha256) has nothing to wait for.
+    pub fn is_done(&self) -> bool {
+        self.0.sha256.get().is_some()
+    }
+
     /// Whether anything has stopped the hashing that [`start`](Self::start) began, told once. Waits for nothing.
     ///
     /// # Errors
@@ -301,7 +306,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let paths = files(folder.path(), &["a", "bc"]);
         let [before, beside, after] = [(); 3].map(|()| Digest::open(paths.clone()).unwrap());
+        assert!(!after.is_done());
         assert_eq!(after.sha256().unwrap(), ABC);
+        assert!(after.is_done());
         after.unchanged().unwrap();
         append(&paths[1]);
         for _ in 0..2 {

@@ -12,7 +12,8 @@ pub struct OutputArgs {
     /// was interrupted continues
     #[arg(long, value_name = "DIR")]
     pub out_dir: Option<PathBuf>,
-    /// `arr_0`, uint8 (N,H,W,3), as FID evaluators read it, and `arr_1`, the classes
+    /// `arr_0`, uint8 (N,H,W,3), as FID evaluators read it, and `arr_1`, the classes. A run that is interrupted leaves what is
+    /// finished as FILE.interrupted
     #[arg(long, value_name = "FILE")]
     pub npz: Option<PathBuf>,
     /// One animated PNG of all pictures
@@ -21,7 +22,8 @@ pub struct OutputArgs {
     /// One PNG with a row for each picture: what the model takes it for, from noise on
     #[arg(long, value_name = "FILE.png")]
     pub trajectory: Option<PathBuf>,
-    /// safetensors `latents` (N,C,H,W), scaled as the model sees them, before the VAE
+    /// safetensors `latents` (N,C,H,W), scaled as the model sees them, before the VAE. A run that is interrupted leaves what is
+    /// finished as FILE.interrupted
     #[arg(long, value_name = "FILE")]
     pub latents: Option<PathBuf>,
 }

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use dit_sample::{LateProvenance, Provenance, Source};
+use dit_sample::{HashError, Provenance, Source, SourceHashes};
 use dit_weights::{Digest, Error};
 
 use super::{Files, beside::Beside, request::Request};
@@ -12,46 +12,64 @@ pub fn unhashed(at: &Located) -> Source {
 }
 
 /// The hashes of the checkpoints, which are gigabytes: computed beside loading and the first steps.
+#[derive(Clone)]
 pub struct Hashes {
     checkpoint: Digest,
     vae: Option<Digest>,
     weaker: Option<Digest>,
+    request: Arc<Request>,
 }
 
 impl Hashes {
-    pub fn of(files: &Files, beside: &Beside) -> Self {
+    pub fn of(files: &Files, beside: &Beside, request: &Arc<Request>) -> Self {
         Self {
             checkpoint: files.checkpoint.digest().clone(),
             vae: files.vae.as_ref().map(|(vae, _)| vae.digest().clone()),
             weaker: beside.weaker_digest().cloned(),
+            request: Arc::clone(request),
         }
     }
 
     /// Begins, where somebody is going to ask.
     pub fn start(&self) {
-        [Some(&self.checkpoint), self.vae.as_ref(), self.weaker.as_ref()].into_iter().flatten().for_each(Digest::start);
+        self.all().for_each(Digest::start);
     }
 
-    /// `unhashed` with these, its files named as the request's recipe names them.
-    pub fn complete(self, unhashed: Provenance, request: Arc<Request>) -> LateProvenance {
-        LateProvenance::new(unhashed, move |provenance| {
-            self.fill(provenance)?;
-            let Provenance { checkpoint, vae, noise, weaker, classifier, init, .. } = provenance;
-            let optional = [vae, noise, weaker, classifier, init].into_iter().flatten();
-            for source in optional.chain([checkpoint]) {
-                *source = request.named_as_before(source.clone());
-            }
-            Ok(())
-        })
+    /// Whether nobody who asks has to wait.
+    pub fn are_done(&self) -> bool {
+        self.all().all(Digest::is_done)
     }
 
-    fn fill(&self, provenance: &mut Provenance) -> Result<(), Error> {
-        let Provenance { checkpoint, vae, weaker, .. } = provenance;
-        let checkpoint = Some((checkpoint, &self.checkpoint));
-        let (vae, weaker) = (vae.as_mut().zip(self.vae.as_ref()), weaker.as_mut().zip(self.weaker.as_ref()));
-        for (source, digest) in [checkpoint, vae, weaker].into_iter().flatten() {
+    /// Whether what has been loaded is what is hashed.
+    pub fn unchanged(&self) -> Result<(), Error> {
+        self.all().try_for_each(Digest::unchanged)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Digest> {
+        [Some(&self.checkpoint), self.vae.as_ref(), self.weaker.as_ref()].into_iter().flatten()
+    }
+}
+
+/// Files are named as the request's recipe names them.
+impl SourceHashes for Hashes {
+    fn fill(&self, provenance: &mut Provenance) -> Result<(), HashError> {
+        let Provenance { checkpoint, vae, noise, weaker, classifier, init, .. } = provenance;
+        let hashed = [
+            Some((&mut *checkpoint, &self.checkpoint)),
+            vae.as_mut().zip(self.vae.as_ref()),
+            weaker.as_mut().zip(self.weaker.as_ref()),
+        ];
+        for (source, digest) in hashed.into_iter().flatten() {
             digest.sha256()?.clone_into(&mut source.sha256);
         }
+        let optional = [vae, noise, weaker, classifier, init].into_iter().flatten();
+        for source in optional.chain([checkpoint]) {
+            *source = self.request.named_as_before(source.clone());
+        }
         Ok(())
+    }
+
+    fn check(&self) -> Result<(), HashError> {
+        Ok(self.all().try_for_each(Digest::check)?)
     }
 }

@@ -21,6 +21,7 @@ use dit_catalog::Kind;
 use dit_classes::ClassNames;
 use dit_config::DitConfig;
 use dit_diffusion::{Noise, ReplayedNoise, SeededNoise};
+use dit_files::parts_of;
 use dit_model::Dit;
 use dit_sample::{
     CfgChannels, Kept, LateProvenance, Others, OutputPaths, Outputs, Pipeline, Plan, Precision, Provenance, Settings,
@@ -88,9 +89,8 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     let inputs = files.inputs(&request).into_iter().chain(beside.files()).collect::<Vec<_>>();
     request.outputs.check(&plan, picture_size, request.shows, &inputs)?;
 
-    let hashes = Hashes::of(&files, &beside);
-    // Without pictures nothing but --json tells them.
-    if picture_size.is_some() || args.json {
+    let hashes = Hashes::of(&files, &beside, &request);
+    if request.outputs.needs_hashes() || args.json || request.from_png.is_some() {
         hashes.start();
     }
     let unhashed = Provenance {
@@ -108,12 +108,14 @@ pub fn run(args: &SampleArgs) -> Result<()> {
         threads,
         batch_size,
     };
-    let provenance = hashes.complete(unhashed, Arc::clone(&request));
+    let provenance = LateProvenance::new(unhashed, hashes.clone());
     if request.from_png.is_some() {
         request.check_sources(provenance.get()?)?;
     }
     let pipeline = files.load(device, plan.settings().precision)?;
     let pipeline = beside.join(pipeline, device, plan.settings().precision)?;
+    hashes.unchanged()?;
+    files.check_codec()?;
     let seconds_load = start.elapsed().as_secs_f64();
     tracing::info!(seconds = seconds_load, precision = plan.settings().precision.name(), "weights are loaded");
     say_replaced(&request.outputs, &plan, &provenance)?;
@@ -121,8 +123,13 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     let labels: BTreeMap<u32, String> =
         plan.classes().iter().filter_map(|&class| Some((class, names.name(class)?.to_owned()))).collect();
     let outputs = SharedOutputs::default();
-    let on_signal = outputs.clone();
-    interrupt.set(move || say_kept(on_signal.finish_at_exit()));
+    let (on_signal, needs_hashes) = (outputs.clone(), request.outputs.needs_hashes());
+    interrupt.set(move || {
+        if needs_hashes && !hashes.are_done() {
+            say(format_args!("\nstopping once the checkpoints are hashed; Ctrl-C again ends at once"));
+        }
+        say_kept(on_signal.finish_at_exit());
+    });
     outputs.open(|| {
         let shape = [config.in_channels, config.latent.height, config.latent.width].map(|extent| extent as i64);
         let paths = request.outputs.clone();
@@ -175,6 +182,8 @@ struct Files {
     dit_at: Located,
     checkpoint: Checkpoint,
     vae: Option<(VaeCheckpoint, Located)>,
+    /// Nobody asked for this codec: it must be the one that the checkpoint knows.
+    must_be: Option<Codec>,
 }
 
 impl Files {
@@ -189,18 +198,29 @@ impl Files {
         let checkpoint = Checkpoint::open(&dit_at.path, &options)
             .with_context(|| format!("cannot sample from {}", dit_at.path.display()))?;
         let codec = checkpoint.metadata().codec.as_ref();
+        let mut must_be = None;
         let vae = match locate_vae(&library, request, &dit_at, codec)? {
             Some(at) => {
                 let vae = VaeCheckpoint::open(&at.path)
                     .with_context(|| format!("cannot decode with {}", at.path.display()))?;
                 if let (Some(codec), None) = (codec, &request.vae) {
-                    check_trained_on(codec, &vae, &at, &dit_at)?;
+                    // Beside loading, after which it is compared.
+                    vae.digest().start();
+                    must_be = Some(codec.clone());
                 }
                 Some((vae, at))
             }
             None => None,
         };
-        Ok(Self { dit_at, checkpoint, vae })
+        Ok(Self { dit_at, checkpoint, vae, must_be })
+    }
+
+    /// Whether the codec is the one that the checkpoint was trained on, where nobody asked for another. Waits for its hash.
+    fn check_codec(&self) -> Result<()> {
+        match (&self.must_be, &self.vae) {
+            (Some(codec), Some((vae, at))) => check_trained_on(codec, vae, at, &self.dit_at),
+            _ => Ok(()),
+        }
     }
 
     /// Width and height of the pictures in pixels, where there is a codec.
@@ -272,7 +292,7 @@ fn run_plan(
 fn say_kept(kept: Result<Option<Kept>, dit_sample::Error>) {
     match kept {
         Ok(None) => say(format_args!("\nstopped")),
-        Ok(Some(Kept { files, pictures, of })) => match &files[..] {
+        Ok(Some(Kept { files, parts, pictures, of })) => match &files[..] {
             [] => say(format_args!("\nstopped; no image was finished")),
             [.., last] => {
                 let last = last.display();
@@ -280,8 +300,8 @@ fn say_kept(kept: Result<Option<Kept>, dit_sample::Error>) {
                     "\nstopped; finished images are kept: {pictures} of {of} pictures, {} files, the last {last}",
                     files.len()
                 ));
-                for part in files.iter().filter(|path| path.extension().is_some_and(|ending| ending == "part")) {
-                    say(format_args!("{}: those pictures; the whole would be there without .part", part.display()));
+                for part in parts {
+                    say(format_args!("{}: a part, hence not under the name that was asked for", part.display()));
                 }
             }
         },
@@ -308,6 +328,9 @@ fn say_replaced(outputs: &OutputPaths, plan: &Plan, provenance: &LateProvenance)
     let files = [&outputs.png, &outputs.npz, &outputs.latents, &outputs.animation, &outputs.trajectory];
     for path in files.into_iter().flatten().filter(|path| path.exists()) {
         say(format_args!("{} exists and will be replaced", path.display()));
+    }
+    for part in [&outputs.npz, &outputs.latents].into_iter().flatten().flat_map(|path| parts_of(path)) {
+        say(format_args!("{} is what an interrupted run left, and stays", part.display()));
     }
     let Some(dir) = &outputs.dir else { return Ok(()) };
     let Others { replaced, kept } = Others::find(dir, plan, provenance)?;
@@ -347,7 +370,7 @@ fn locate_vae(
     }
 }
 
-/// Nobody asked for this codec: it must be the one that the checkpoint knows.
+/// That a codec which nobody asked for is the one that the checkpoint knows.
 fn check_trained_on(codec: &Codec, vae: &VaeCheckpoint, at: &Located, dit: &Located) -> Result<()> {
     let found = vae.sha256()?;
     if found == codec.sha256 {

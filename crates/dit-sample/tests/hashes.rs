@@ -1,0 +1,186 @@
+//! What a run keeps where the hashes of its files are late, or cannot be found. On the demo model.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    ops::ControlFlow,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use dit_diffusion::SeededNoise;
+use dit_image::read_recipe;
+use dit_model::Dit;
+use dit_sample::{
+    Error, HashError, LabelPolicy, LateProvenance, OpenedAs, OutputPaths, Outputs, Pipeline, Plan, Provenance,
+    RunProgress, SamplerKind, Settings, SharedOutputs, Shows, Source, SourceHashes, run,
+};
+use dit_vae::AutoencoderKl;
+use dit_weights::{Checkpoint, OpenOptions, VaeCheckpoint};
+use tch::{Device, Kind};
+
+fn pipeline() -> Pipeline {
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights/demo");
+    let dit = Checkpoint::open(weights.join("dit-fashion.safetensors"), &OpenOptions::default()).unwrap();
+    let vae = VaeCheckpoint::open(weights.join("vae-fashion")).unwrap();
+    let dit = Dit::load(&dit, Device::Cpu, Kind::Float).unwrap();
+    Pipeline::new(dit, Some(AutoencoderKl::load(&vae, Device::Cpu, Kind::Float).unwrap())).unwrap()
+}
+
+/// Six pictures in three batches of two steps.
+fn plan(pipeline: &Pipeline) -> Plan {
+    let settings = Settings {
+        sampler: SamplerKind::Ddim { eta: 0.0 },
+        steps: "2".to_owned(),
+        cfg_scale: 1.0,
+        ..Settings::default()
+    };
+    Plan::new(pipeline.dit().config(), settings, 0, (0..6).collect(), 2).unwrap()
+}
+
+fn unhashed(plan: &Plan) -> Provenance {
+    let source = |name: &str| Source { name: name.to_owned(), sha256: "00".repeat(32) };
+    Provenance {
+        software: "dit-rs 0".to_owned(),
+        checkpoint: source("dit"),
+        opened_as: OpenedAs::default(),
+        vae: Some(source("vae")),
+        settings: plan.settings().clone(),
+        noise: None,
+        weaker: None,
+        classifier: None,
+        init: None,
+        labels: LabelPolicy::Balanced,
+        device: "cpu".to_owned(),
+        threads: 1,
+        batch_size: 2,
+    }
+}
+
+fn open(paths: &OutputPaths, plan: &Plan, hashes: impl SourceHashes + 'static) -> SharedOutputs {
+    let (outputs, provenance) = (SharedOutputs::default(), LateProvenance::new(unhashed(plan), hashes));
+    fs::create_dir_all(paths.dir.as_deref().unwrap_or(Path::new("."))).unwrap();
+    let create =
+        || Outputs::create(paths.clone(), plan, Some((32, 32)), [4, 8, 8], provenance, BTreeMap::new(), Shows::Grid);
+    outputs.open(create).unwrap();
+    outputs
+}
+
+fn go_on(_: RunProgress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// Hashes that never come.
+struct Failing {
+    /// How often nothing is known of that.
+    hidden: AtomicUsize,
+}
+
+impl SourceHashes for Failing {
+    fn fill(&self, _: &mut Provenance) -> Result<(), HashError> {
+        Err("the disk is gone".into())
+    }
+
+    fn check(&self) -> Result<(), HashError> {
+        let left = self.hidden.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        left.map(drop).map_err(|_| "the disk is gone".into())
+    }
+}
+
+/// A run whose hashes fail, after `hidden` looks at them, finishes `pictures` and keeps them.
+#[track_caller]
+fn check_failing(hidden: usize, with_dir: bool, pictures: usize) {
+    let (folder, pipeline) = (tempfile::tempdir().unwrap(), pipeline());
+    let (plan, at) = (plan(&pipeline), |name: &str| folder.path().join(name));
+    let paths = OutputPaths {
+        png: Some(at("grid.png")),
+        npz: Some(at("all.npz")),
+        latents: Some(at("z.safetensors")),
+        dir: with_dir.then(|| at("each")),
+        ..OutputPaths::default()
+    };
+    let outputs = open(&paths, &plan, Failing { hidden: hidden.into() });
+    let error = run(&pipeline, &plan, &SeededNoise::new(0), &outputs, &mut go_on).unwrap_err();
+    assert!(matches!(error, Error::Provenance(_)), "{error}");
+    let kept = outputs.finish_early().unwrap().unwrap();
+    assert_eq!((kept.pictures, kept.of), (pictures, 6));
+    assert!(kept.files.iter().all(|path| path.is_file()), "{kept:?}");
+    if pictures == 0 {
+        assert!(kept.files.is_empty(), "{kept:?}");
+        return;
+    }
+    // Nothing that would claim to be made by a recipe.
+    assert!(at("grid.png").is_file() && read_recipe(&at("grid.png")).is_err());
+    let each = (0..6).filter(|image| at(&format!("each/{image:06}.png")).is_file()).count();
+    assert_eq!(each, if with_dir { pictures } else { 0 });
+    let parts = ["all.npz.interrupted", "z.safetensors.interrupted"].map(at);
+    let whole = [&paths.npz, &paths.latents].map(|path| path.clone().unwrap());
+    if pictures == 6 {
+        assert!(kept.parts.is_empty() && whole.iter().all(|path| kept.files.contains(path)), "{kept:?}");
+    } else {
+        assert_eq!(kept.parts, parts);
+    }
+}
+
+#[test]
+fn hashes_that_fail_cost_no_finished_picture() {
+    check_failing(0, true, 0); // known before the first step
+    check_failing(1, false, 2); // known between batches
+    check_failing(2, false, 4);
+    check_failing(9, true, 2); // found out where the first picture is written
+    check_failing(9, false, 6); // found out where the grid is written
+}
+
+/// Hashes that come once they are let go.
+struct Late {
+    begun: Sender<()>,
+    go: Mutex<Receiver<()>>,
+    were_let_go: Arc<AtomicUsize>,
+}
+
+impl SourceHashes for Late {
+    fn fill(&self, _: &mut Provenance) -> Result<(), HashError> {
+        self.begun.send(())?;
+        // Nobody can let them go who waits for the outputs: after a while that is told, not waited for.
+        if self.go.lock().unwrap().recv_timeout(Duration::from_secs(60)).is_ok() {
+            self.were_let_go.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+#[track_caller]
+fn check_late(paths: &OutputPaths) {
+    let pipeline = pipeline();
+    let plan = plan(&pipeline);
+    let ((begun, has_begun), (let_go, go)) = (channel(), channel());
+    let were_let_go = Arc::new(AtomicUsize::new(0));
+    let outputs = open(paths, &plan, Late { begun, go: Mutex::new(go), were_let_go: Arc::clone(&were_let_go) });
+    let other = outputs.clone();
+    let waiting = thread::spawn(move || {
+        has_begun.recv().unwrap();
+        other.found(); // locks them
+        let _ = let_go.send(());
+    });
+    run(&pipeline, &plan, &SeededNoise::new(0), &outputs, &mut go_on).unwrap();
+    waiting.join().unwrap();
+    assert_eq!(were_let_go.load(Ordering::Relaxed), 1, "hashes were waited for with the outputs locked");
+    let files = outputs.finish().unwrap();
+    assert!(files.iter().all(|path| read_recipe(path).is_ok()), "{files:?}");
+}
+
+#[test]
+fn outputs_can_be_completed_while_hashes_are_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (png, dir) = (Some(folder.path().join("grid.png")), Some(folder.path().join("each")));
+    check_late(&OutputPaths { png, ..OutputPaths::default() });
+    let each = OutputPaths { dir, ..OutputPaths::default() };
+    check_late(&each);
+    check_late(&each); // which are there now, and are compared
+}
