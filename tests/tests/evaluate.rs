@@ -145,15 +145,19 @@ fn few_pictures_cost_the_metrics_that_need_more() {
         let few = npz(here, &format!("{count}.npz"), count, 60);
         let record = evaluate(here, &[&a, &few]);
         let metrics = record["metrics"].as_object().unwrap();
-        let mut names: Vec<_> = metrics.keys().filter(|name| *name != "left_out").map(String::as_str).collect();
+        let mut names: Vec<_> = metrics.keys().map(String::as_str).collect();
         names.sort_unstable();
         assert_eq!(names.join(" "), measured);
-        let whys = record["metrics"]["left_out"].as_array().cloned().unwrap_or_default();
+        let whys = record["left_out"].as_array().cloned().unwrap_or_default();
         assert_eq!(whys.iter().map(|left| left["metric"].as_str().unwrap()).collect::<Vec<_>>(), left_out);
         assert!(whys.iter().all(|left| left["why"].as_str().unwrap().contains("too few")), "{record}");
         let warnings = record["warnings"].to_string();
         assert!(left_out.iter().all(|metric| warnings.contains(&format!("{metric}: left out"))), "{warnings}");
     }
+    // A metric that is named is measured, or the command fails.
+    let named = ["evaluate", "--features", "demo", &a, "19.npz", "--metrics"];
+    fail_in(here, &[&named[..], &["fid,kid"]].concat(), &["KID: 19 ", "too few; at least 20", "leave the metric out"]);
+    succeed_in(here, &[&named[..], &["fid,pr"]].concat());
 }
 
 #[test]

@@ -41,6 +41,21 @@ pub enum Error {
         takes: &'static str,
     },
 
+    /// Fewer samples than a metric that was asked for can be computed from.
+    #[error(
+        "{metric}: {found} {what} are too few; at least {needed} are needed\n  help: bring more, or leave the metric out"
+    )]
+    TooFewFor {
+        /// The metric.
+        metric: &'static str,
+        /// Of what.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there must be.
+        needed: usize,
+    },
+
     /// Fewer samples than a number can be computed from.
     #[error("{found} {what} are too few; at least {needed} are needed")]
     TooFew {

@@ -83,12 +83,9 @@ pub struct Measured {
     /// Kernel distance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kid: Option<Estimate>,
-    /// What was asked for, but not computed, for want of pictures.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub left_out: Vec<LeftOut>,
 }
 
-/// A metric that was not computed.
+/// A metric that was not computed, for want of pictures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
     /// Its name.
@@ -100,11 +97,9 @@ pub struct LeftOut {
 /// Measures `metrics` of `samples` against `reference`. `seed` decides which samples are left out together for intervals, which
 /// share a split of the Inception score, KID's subsets, and which pictures are taken of a reference too large for all.
 ///
-/// A metric that there are too few pictures for is left out, and said to be ([`Measured::left_out`]), as long as another can be had.
-///
 /// # Errors
-/// [`Error::TooFew`] where nothing could be measured; [`Error::Width`], [`Error::NeedsPictures`] and [`Error::NeedsFeatures`] for
-/// what the reference or the network lacks.
+/// [`Error::TooFewFor`] the first metric that there are too few pictures for; [`Error::Width`], [`Error::NeedsPictures`] and
+/// [`Error::NeedsFeatures`] for what the reference or the network lacks.
 pub fn evaluate(
     samples: &FeatureSet,
     reference: &Reference,
@@ -112,21 +107,45 @@ pub fn evaluate(
     seed: u64,
 ) -> Result<Measured, Error> {
     let mut measured = Measured::default();
-    let mut first = None;
-    let mut found = 0;
+    for &metric in metrics {
+        measure(samples, reference, metric, seed, &mut measured).map_err(|error| of_metric(metric, error))?;
+    }
+    Ok(measured)
+}
+
+/// As [`evaluate`], but metrics that there are too few pictures for are left out, and returned beside what was measured, as long
+/// as another can be had.
+///
+/// # Errors
+/// As [`evaluate`]; [`Error::TooFewFor`] only where nothing could be measured.
+pub fn evaluate_possible(
+    samples: &FeatureSet,
+    reference: &Reference,
+    metrics: &BTreeSet<Metric>,
+    seed: u64,
+) -> Result<(Measured, Vec<LeftOut>), Error> {
+    let (mut measured, mut left_out, mut first) = (Measured::default(), Vec::new(), None);
     for &metric in metrics {
         match measure(samples, reference, metric, seed, &mut measured) {
-            Ok(()) => found += 1,
+            Ok(()) => {}
             Err(error @ Error::TooFew { .. }) => {
-                measured.left_out.push(LeftOut { metric: metric.name(), why: error.to_string() });
-                first.get_or_insert(error);
+                left_out.push(LeftOut { metric: metric.name(), why: error.to_string() });
+                first.get_or_insert(of_metric(metric, error));
             }
             Err(error) => return Err(error),
         }
     }
     match first {
-        Some(error) if found == 0 => Err(error),
-        _ => Ok(measured),
+        Some(error) if left_out.len() == metrics.len() => Err(error),
+        _ => Ok((measured, left_out)),
+    }
+}
+
+/// Says which metric it was that there are too few pictures for.
+fn of_metric(metric: Metric, error: Error) -> Error {
+    match error {
+        Error::TooFew { what, found, needed } => Error::TooFewFor { metric: metric.name(), what, found, needed },
+        other => other,
     }
 }
 

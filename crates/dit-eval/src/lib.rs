@@ -37,7 +37,7 @@ mod numbers;
 
 pub use cache::{ExtractionProgress, FeatureSet};
 pub use error::Error;
-pub use evaluate::{LeftOut, Measured, Metric, Reference, evaluate, statistics_of};
+pub use evaluate::{LeftOut, Measured, Metric, Reference, evaluate, evaluate_possible, statistics_of};
 pub use features::demo::{DemoFeatures, DemoNotes};
 pub use features::demo_training::{EpochReport, FeatureRecipe, GreyPictures, demo_accuracy, train_demo};
 pub use features::inception::{Inception, Preprocessing};

@@ -10,7 +10,8 @@ use anyhow::{Result, bail};
 use dit_args::{CropArg, EvaluateArgs, MetricArg};
 use dit_data::CropRecipe;
 use dit_eval::{
-    FeatureNetwork, Fit, LeftOut, Metric, Pictures, Reference, Statistics, StatisticsNotes, evaluate, statistics_of,
+    FeatureNetwork, Fit, LeftOut, Metric, Pictures, Reference, Statistics, StatisticsNotes, evaluate,
+    evaluate_possible, statistics_of,
 };
 
 use self::{
@@ -162,8 +163,12 @@ fn compare(
         }
         (None, None) => bail!("{} has neither pictures nor statistics", reference.path.display()),
     };
-    let measured = evaluate(&sample_features, &against, &metrics, args.seed)?;
-    for LeftOut { metric, why } in &measured.left_out {
+    // Whoever names a metric gets it or an error.
+    let (measured, left_out) = match args.metrics.is_empty() {
+        true => evaluate_possible(&sample_features, &against, &metrics, args.seed)?,
+        false => (evaluate(&sample_features, &against, &metrics, args.seed)?, Vec::new()),
+    };
+    for LeftOut { metric, why } in &left_out {
         let warning = format!("{metric}: left out, as {why}");
         say(format_args!("warning: {warning}"));
         warnings.push(warning);
@@ -178,6 +183,7 @@ fn compare(
             width: network.widths().pooled,
         },
         metrics: measured,
+        left_out,
         confidence: 0.95,
         seed: args.seed,
         warnings,

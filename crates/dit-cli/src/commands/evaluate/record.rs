@@ -16,6 +16,8 @@ pub struct Record {
     pub reference: Side,
     pub features: Network,
     pub metrics: Measured,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// Of every interval.
     pub confidence: f64,
     pub seed: u64,
@@ -88,7 +90,7 @@ impl Record {
             self.features.name,
             self.features.width
         );
-        let Measured { fid, sfid, inception_score, precision, recall, kid, left_out } = &self.metrics;
+        let Measured { fid, sfid, inception_score, precision, recall, kid } = &self.metrics;
         let rows: [(&str, &Option<Estimate>, usize); 6] = [
             ("FID", fid, 4),
             ("sFID", sfid, 4),
@@ -102,7 +104,7 @@ impl Record {
                 text.push_str(&format!("{name:<11}{value:.digits$}  [{low:.digits$}, {high:.digits$}] {covers}\n"));
             }
         }
-        for LeftOut { metric, why } in left_out {
+        for LeftOut { metric, why } in &self.left_out {
             text.push_str(&format!("{metric}: left out, as {why}\n"));
         }
         text.push_str("intervals: 95 %, over what stands behind them; all else is held fixed\n");
