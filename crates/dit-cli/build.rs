@@ -9,17 +9,29 @@ use std::{
 };
 
 /// What a program is made of; changes to anything else make no other program.
-const SOURCES: [&str; 5] =
-    [":(glob)crates/*/src/**", ":(glob)crates/*/build.rs", ":(glob)crates/*/Cargo.toml", "Cargo.toml", "Cargo.lock"];
+const SOURCES: [&str; 7] = [
+    ":(glob)crates/*/src/**",
+    ":(glob)crates/*/build.rs",
+    ":(glob)crates/*/Cargo.toml",
+    "Cargo.toml",
+    "Cargo.lock",
+    MANIFEST,
+    ":(exclude)crates/dit-fetch",
+];
+/// It is compiled in.
+const MANIFEST: &str = "weights/manifest.json";
+/// Only xtask is made of it.
+const NOT_OURS: &str = "dit-fetch";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     // cargo sets it for every build script.
     let Some(package) = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from) else { return };
     let root = package.join("../..");
-    // Without git, or in an unpacked archive, there is nothing to tell.
-    let Some(commit) = commit(&root) else { return };
-    println!("cargo::rustc-env=DIT_GIT_COMMIT={commit}");
+    // Without git, or in an unpacked archive, there is nothing to tell; what is watched then may become a repository.
+    if let Some(commit) = commit(&root) {
+        println!("cargo::rustc-env=DIT_GIT_COMMIT={commit}");
+    }
     for path in watched(&root).iter().filter(|path| path.exists()) {
         println!("cargo::rerun-if-changed={}", path.display());
     }
@@ -38,8 +50,9 @@ fn commit(root: &Path) -> Option<String> {
 
 /// What changes with the commit, and the sources.
 fn watched(root: &Path) -> Vec<PathBuf> {
-    let mut paths = vec![root.join("Cargo.toml"), root.join("Cargo.lock")];
+    let mut paths = vec![root.join("Cargo.toml"), root.join("Cargo.lock"), root.join(MANIFEST)];
     let crates = fs::read_dir(root.join("crates")).into_iter().flatten().flatten();
+    let crates = crates.filter(|entry| entry.file_name() != NOT_OURS);
     paths.extend(crates.flat_map(|entry| ["src", "build.rs", "Cargo.toml"].map(|part| entry.path().join(part))));
     let in_git = |name: &str| git(root, ["rev-parse", "--git-path", name]).map(|path| root.join(path));
     let branch = git(root, ["symbolic-ref", "HEAD"]);

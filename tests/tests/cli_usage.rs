@@ -112,6 +112,24 @@ fn what_needs_no_computing_needs_no_engine() {
     }
 }
 
+#[test]
+fn an_engine_of_another_build_is_told_from_the_right_one() {
+    let engine = PathBuf::from(dit_cli().get_program()).with_file_name("dit-cli-engine");
+    let inspect = |front: Option<&str>| {
+        let mut command = Command::new(&engine);
+        command.envs(front.map(|build| ("DIT_CLI_BUILD", build)));
+        command.args(["inspect", "dit-fashion-demo"]).env("DIT_WEIGHTS_DIR", root().join("weights"));
+        Ran::from(command.output().unwrap())
+    };
+    check(&inspect(None), DONE, &["DiT(hidden 192"]);
+    check(
+        &inspect(Some("0.0.1 (0123)")),
+        FAILED,
+        &["dit-cli is of build 0.0.1 (0123)", "`cargo build -p dit-cli` makes both"],
+    );
+    // That the right one is, all other tests see.
+}
+
 /// What bash offers for `--cfg-s` after `dit-cli sample`.
 const COMPLETE: &str = r#"
     source <("$0" completions bash)

@@ -1,5 +1,6 @@
 //! The engine behind `dit-cli`: arguments in, files and messages out. What it does is in the libraries.
 
+mod build_id;
 mod commands;
 mod interrupt;
 mod machine;
@@ -17,7 +18,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
 use dit_args::{Cli, Command};
 use tracing_subscriber::EnvFilter;
@@ -25,6 +26,11 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     panic::install();
     bear_the_name_typed();
+    // What another build's `dit-cli` took for right may be wrong usage here.
+    if let Err(error) = check_front() {
+        speak::say(format_args!("error: {error}"));
+        return ExitCode::FAILURE;
+    }
     let cli = Cli::parse();
     log_to_stderr(cli.verbose);
     match catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {
@@ -51,6 +57,19 @@ fn dispatch(command: Command) -> Result<()> {
         Command::TrainClassifier(args) => commands::train_classifier::run(&args),
         Command::Completions(args) => commands::completions::run(&args),
     }
+}
+
+/// Whether this program was started by the `dit-cli` that was built with it, or by itself.
+fn check_front() -> Result<()> {
+    let (Some(front), this) = (std::env::var_os(build_id::VARIABLE), build_id::of_this()) else { return Ok(()) };
+    if front != *this {
+        bail!(
+            "dit-cli is of build {}, dit-cli-engine beside it of {this}\n  \
+             help: the two programs belong together; `cargo build -p dit-cli` makes both, with --release in target/release",
+            front.display()
+        );
+    }
+    Ok(())
 }
 
 /// `ps`, `top` and `killall` know this process as what was typed, though another program was started and became this one.

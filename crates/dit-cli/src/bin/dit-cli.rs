@@ -4,6 +4,9 @@
 //!
 //! Nothing here may name a crate that is linked with libtorch; a test looks.
 
+#[path = "../build_id.rs"]
+mod build_id;
+
 use std::{
     env,
     io::{self, ErrorKind, Write},
@@ -39,7 +42,7 @@ fn print(text: &[u8]) -> Result<ExitCode> {
 fn hand_over() -> Result<ExitCode> {
     let engine = engine()?;
     let mut command = Command::new(&engine);
-    command.args(env::args_os().skip(1));
+    command.args(env::args_os().skip(1)).env(build_id::VARIABLE, build_id::of_this());
     turn_into(command).with_context(|| format!("{} does not start", engine.display()))
 }
 
