@@ -44,7 +44,7 @@ impl Linear {
 
     /// What [`optimize`](Self::optimize) makes of a `weight` of `kind`, straight from where it is stored: rounded to `kind` and
     /// packed in one pass, to the same bits, with no tensor in between. Also tells how many values are NaN or infinite; the
-    /// Linear is of no use if there are any. `None` where it would not be packed: see there, and go that way.
+    /// Linear is of no use if there are any. `None` where it would not be packed, or `bias` is of another shape: see there, and go that way.
     ///
     /// # Shapes
     /// `bias` (outputs).

@@ -74,7 +74,7 @@ impl PackedLinear {
     }
 
     /// As [`pack`](Self::pack) and [`quantize`](Self::quantize) of `weight` as a tensor of `kind`, without making one. Also tells
-    /// how many of its values are NaN or infinite: what is packed then is of no use.
+    /// how many of its values are NaN or infinite: what is packed then is of no use. `None` where `bias` is of another shape, too.
     pub(crate) fn of_stored(
         weight: StoredWeight<'_>,
         bias: Option<&Tensor>,

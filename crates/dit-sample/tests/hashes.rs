@@ -137,6 +137,44 @@ fn hashes_that_fail_cost_no_finished_picture() {
     check_failing(9, false, 6); // found out where the grid is written
 }
 
+/// Hashes that nobody should ask for.
+struct Unwanted;
+
+impl SourceHashes for Unwanted {
+    fn fill(&self, _: &mut Provenance) -> Result<(), HashError> {
+        Err("asked for".into())
+    }
+}
+
+#[test]
+fn arrays_and_animations_need_no_hashes() {
+    let (folder, pipeline) = (tempfile::tempdir().unwrap(), pipeline());
+    let (plan, at) = (plan(&pipeline), |name: &str| Some(folder.path().join(name)));
+    let paths = OutputPaths {
+        npz: at("all.npz"),
+        latents: at("z.safetensors"),
+        animation: at("all.png"),
+        ..OutputPaths::default()
+    };
+    assert!(!paths.needs_hashes());
+    let outputs = open(&paths, &plan, Unwanted);
+    run(&pipeline, &plan, &SeededNoise::new(0), &outputs, &mut go_on).unwrap();
+    assert_eq!(outputs.finish().unwrap().len(), 3);
+    for paths in [
+        OutputPaths { png: at("grid.png"), ..OutputPaths::default() },
+        OutputPaths { dir: at("each"), ..OutputPaths::default() },
+        OutputPaths { trajectory: at("walks.png"), ..OutputPaths::default() },
+    ] {
+        assert!(paths.needs_hashes());
+        let outputs = open(&paths, &plan, Unwanted);
+        let error = run(&pipeline, &plan, &SeededNoise::new(0), &outputs, &mut go_on).unwrap_err();
+        assert!(error.to_string().contains("asked for"), "{error}");
+        // Whoever does not ask before is told at the end, when all is written.
+        let error = outputs.finish().unwrap_err();
+        assert!(matches!(error, Error::Provenance(_)), "{error}");
+    }
+}
+
 /// Hashes that come once they are let go.
 struct Late {
     begun: Sender<()>,

@@ -182,6 +182,7 @@ fn precompute(args: &PrecomputeArgs, data: &Path, interrupt: &OnInterrupt) -> Re
     let writer =
         FolderWriter::open(&args.out, settings, source.class_names().to_vec()).map_err(dit_precompute::Error::from)?; // which knows what a full disk is
     let codec = AutoencoderKl::load_encoder(&checkpoint, device, kind)?;
+    checkpoint.digest().unchanged()?; // so that it is the one that the manifest names
     let defaults = RunOptions::default();
     let options = RunOptions { workers: args.workers.unwrap_or(defaults.workers), max_skipped: args.max_skipped };
 
