@@ -52,14 +52,24 @@ fn between_linears(criterion: &mut Criterion) {
         measure(&mut group, &named("norm+modulate libtorch"), || plain_layer_norm_modulate(&x, &shift, &scale, EPS));
         measure(&mut group, &named("gate"), || add_gated(&x, &scale, &y));
         measure(&mut group, &named("gate libtorch"), || plain_add_gated(&x, &scale, &y));
-        let qkv = normal(&[SAMPLES, TOKENS, 3 * WIDTH], kind);
-        measure(&mut group, &named("attention"), || self_attention(&qkv, HEADS));
-        measure(&mut group, &named("attention libtorch"), || {
-            let [q, k, v] = split_heads(&qkv, HEADS);
-            merge_heads(&plain_attention(&q, &k, &v))
-        });
     }
 }
 
-criterion_group!(kernels, linear_gelu, between_linears);
+/// Attention over the tokens of 256 and of 512 pixels; throughput in floating-point operations of its two products.
+fn attention(criterion: &mut Criterion) {
+    for tokens in [TOKENS, 4 * TOKENS] {
+        let mut group = criterion.benchmark_group(format!("attention, 2 × {tokens} tokens, 16 heads of 72"));
+        group.throughput(Throughput::Elements((4 * SAMPLES * tokens * tokens * WIDTH) as u64));
+        for (name, kind) in KINDS {
+            let qkv = normal(&[SAMPLES, tokens, 3 * WIDTH], kind);
+            measure(&mut group, name, || self_attention(&qkv, HEADS));
+            measure(&mut group, &format!("libtorch {name}"), || {
+                let [q, k, v] = split_heads(&qkv, HEADS);
+                merge_heads(&plain_attention(&q, &k, &v))
+            });
+        }
+    }
+}
+
+criterion_group!(kernels, linear_gelu, between_linears, attention);
 criterion_main!(kernels);

@@ -95,4 +95,6 @@ fn fused(qkv: &Tensor, heads: i64) -> Option<Tensor> {
 }
 
 #[cfg(target_arch = "x86_64")]
+mod softmax;
+#[cfg(target_arch = "x86_64")]
 mod x86;

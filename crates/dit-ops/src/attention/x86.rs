@@ -5,10 +5,10 @@ use std::cell::RefCell;
 
 use tch::{Kind, Tensor};
 
+use super::softmax;
 use crate::{
     element::{Bf16, Element, allocate, values},
     gemm::Line,
-    math::exp,
     parallel::{self, Destination},
     tile::{bf16, fp32},
 };
@@ -180,9 +180,8 @@ macro_rules! attend {
                 }
                 let mut totals = [0.0; QUERIES];
                 for (row, total) in totals.iter_mut().enumerate().take(rows) {
-                    let scores = &mut scratch.scores[row * padded..][..padded];
-                    *total = exponentials(scores, tokens, scale);
-                    pack_weights::<$element>(scores, &mut scratch.weights[row * words..][..words]);
+                    let scores = &scratch.scores[row * padded..][..padded];
+                    *total = softmax::$module(scores, tokens, scale, &mut scratch.weights[row * words..][..words]);
                 }
                 for panel in 0..value_panels {
                     let first_lane = panel * MOST_LANES;
@@ -296,37 +295,5 @@ fn copy_queries<E: Attend>(job: &Job<'_, E>, first: usize, rows: usize, queries:
         for (word, elements) in words.iter_mut().zip(job.row(0, first + row).chunks_exact(E::PER_WORD)) {
             *word = E::word(elements.iter().copied());
         }
-    }
-}
-
-/// exp(scale·(score − greatest)) in place, 0 past `tokens`; gives their sum.
-#[inline(always)]
-fn exponentials(scores: &mut [f32], tokens: usize, scale: f32) -> f32 {
-    let mut greatest = [f32::NEG_INFINITY; 16];
-    let (blocks, rest) = scores[..tokens].as_chunks::<16>();
-    for block in blocks {
-        for (greatest, &score) in greatest.iter_mut().zip(block) {
-            *greatest = if score > *greatest { score } else { *greatest };
-        }
-    }
-    for (greatest, &score) in greatest.iter_mut().zip(rest) {
-        *greatest = greatest.max(score);
-    }
-    let greatest = greatest.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-    scores[tokens..].fill(f32::NEG_INFINITY);
-    let mut sums = [0.0_f32; 16];
-    for block in scores.as_chunks_mut::<16>().0 {
-        for (sum, score) in sums.iter_mut().zip(block) {
-            *score = exp((*score - greatest) * scale);
-            *sum += *score;
-        }
-    }
-    sums.iter().sum()
-}
-
-#[inline(always)]
-fn pack_weights<E: Attend>(weights: &[f32], words: &mut [u32]) {
-    for (word, weights) in words.iter_mut().zip(weights.chunks_exact(E::PER_WORD)) {
-        *word = E::word(weights.iter().map(|&weight| E::from_f32(weight)));
     }
 }
