@@ -13,7 +13,7 @@ use dit_catalog::Kind;
 use dit_config::{DitConfig, LatentSize};
 use dit_data::shard::{LatentFolder, Manifest};
 use dit_files::write_atomically;
-use dit_recipe::{DataShape, Every, HeldOut, Recipe};
+use dit_recipe::{DataShape, Every, HeldOut, Precision, Recipe};
 use dit_train::{
     Outcome, Run, StopRequest,
     watch::{FidChart, JsonLog, LossChart, SampleGrids, Session, TensorBoard, Together, expected_loss},
@@ -61,6 +61,9 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let data = data(args)?;
     let config = recipe.model_config(shape(&data))?;
     let device = machine::open_device(args.machine.device.as_deref().unwrap_or("auto"))?;
+    if recipe.train.precision == Precision::Tf32 && !device.is_cuda() {
+        wrong_usage!("train.precision is tf32, which only CUDA devices have; fp32 and bf16 work everywhere");
+    }
     let threads = machine::set_threads(args.machine.threads)?;
     panic::help_for_memory(MEMORY_HELP);
     let (codec, records) = (&data.manifest().settings.vae.config, data.len());
@@ -89,8 +92,8 @@ fn check_folder(out: &Path) -> Result<()> {
     if found.iter().any(|(name, _)| name == "sessions.jsonl") {
         return Ok(());
     }
-    // What a start that failed leaves, and hidden files.
-    found.retain(|(name, _)| name != "checkpoints" && !name.starts_with('.'));
+    // What a start that failed leaves, hidden files, and what a disk of its own has.
+    found.retain(|(name, _)| name != "checkpoints" && name != "lost+found" && !name.starts_with('.'));
     found.sort();
     let Some((first, _)) = found.first() else { return Ok(()) };
     let (out, more) = (
@@ -190,13 +193,14 @@ impl Job<'_> {
             true => Run::resume(recipe, data.path(), out, device)?,
             false => Run::start(recipe, data.path(), out, device)?,
         };
+        let begun = run.step();
+        // From here on the folder is a run's: whatever ends the next hours, the same command continues.
+        let session = Session { from_step: begun, ..session };
+        session.append(out).with_context(|| format!("cannot write into {}", out.display()))?;
+        write_atomically(&out.join(RECIPE), recipe.to_toml().as_bytes())?;
         if let (Some(vae), Some(asked)) = (&vae, asked) {
             run.evaluate_with(Box::new(asked.prepare(vae.clone(), out)?));
         }
-        let begun = run.step();
-        write_atomically(&out.join(RECIPE), recipe.to_toml().as_bytes())?;
-        let session = Session { from_step: begun, ..session };
-        session.append(out).with_context(|| format!("cannot write into {}", out.display()))?;
         match begun {
             0 => say(format_args!("training in {}", out.display())),
             step => say(format_args!("continuing {} from step {step}", out.display())),
