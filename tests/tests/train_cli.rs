@@ -144,11 +144,24 @@ fn a_run_leaves_a_folder_that_explains_itself() {
     assert_eq!(session["data"]["records"], 32);
     assert_eq!(session["data"]["manifest_sha256"].as_str().unwrap().len(), 64);
     // The program knows its own commit, where it was built from a repository; `+` says that its sources were changed since.
-    if root().join(".git").exists() {
+    if let Some(head) = head() {
         let commit = session["program"]["git_commit"].as_str().unwrap();
-        let hash = commit.strip_suffix('+').unwrap_or(commit);
-        assert!(hash.len() == 40 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{commit}");
+        assert_eq!(commit.strip_suffix('+').unwrap_or(commit), head);
     }
+}
+
+/// The commit that the binary was built from; none without git, outside a repository, or where a commit was made since.
+fn head() -> Option<String> {
+    let git = |what: &[&str]| -> Option<String> {
+        let output = Command::new("git").arg("-C").arg(root()).args(what).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let changed = |path: &Path| fs::metadata(path).and_then(|about| about.modified()).ok();
+    let top = fs::canonicalize(git(&["rev-parse", "--show-toplevel"])?).ok()?;
+    let log = root().join(git(&["rev-parse", "--git-path", "logs/HEAD"])?);
+    let engine = Path::new(dit_cli().get_program()).with_file_name("dit-cli-engine");
+    (top == fs::canonicalize(root()).ok()? && changed(&log)? < changed(&engine)?).then_some(())?;
+    git(&["rev-parse", "HEAD"])
 }
 
 /// Everything in the newest checkpoint.
@@ -273,6 +286,25 @@ fn fid_of_few_samples_is_measured_without_a_trace_in_the_weights() {
     assert!((ours - its).abs() < 1e-3 * its, "{ours} while training, {its} after");
 }
 
+#[test]
+fn a_run_that_ended_at_its_reference_is_begun_again() {
+    let folder = workplace();
+    let at = folder.path();
+    let bad = at.join("data/dogs/00031.png");
+    let good = fs::read(&bad).unwrap();
+    let settings = ["eval.every=20", "eval.count=50", "eval.steps=2", "eval.features=demo", "eval.reference=data"];
+    let set: Vec<&str> = settings.iter().flat_map(|text| ["--set", text]).collect();
+    let args = begin(&[&set[..], &["--out", "run"]].concat());
+    fs::write(&bad, &good[..good.len() / 2]).unwrap();
+    fail_in(at, &args, &["eval.reference is data", "00031.png"]);
+    let run = at.join("run");
+    assert!(run.join("reference.features").is_dir() && names(&run.join("checkpoints")).is_empty());
+    fail_in(at, &["train", "--out", "run", "--resume"], &["it has no checkpoint yet", "begin it without --resume"]);
+    fs::write(&bad, &good).unwrap();
+    succeed_in(at, &args);
+    assert_eq!(steps_of(&run, "evaluation"), [20, 40]);
+}
+
 fn names_or_none(folder: &Path) -> Vec<String> {
     if folder.is_dir() { names(folder) } else { Vec::new() }
 }
@@ -391,7 +423,11 @@ fn what_is_wrong_is_said_and_what_to_do() {
     check(&begin(&["--out", "r", "--set", "model.patch=3"]), &["patch 3 does not divide the latent"]);
     check(&begin(&["--out", "r", "--resume"]), &["r holds no run", "begin it without --resume"]);
     check(&begin(&["--out", "recipe.toml"]), &["recipe.toml"]);
-    check(&begin(&["--out", "r", "--set", "train.precision=tf32"]), &["tf32", "CUDA", "fp32 and bf16"]);
+    for more in [&["--out", "r"][..], &["--plan"]] {
+        let args = begin(&[more, &["--set", "train.precision=tf32"]].concat());
+        let ran = fail_in(folder.path(), &args, &["tf32", "CUDA", "fp32 and bf16"]);
+        assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    }
     let plain = ["train", "--config", "recipe.toml", "--data", "latents", "--out", "r"];
     check(&[&plain[..], &["--device", "gpu"]].concat(), &["unknown device 'gpu'"]);
     check(&[&plain[..], &["--threads", "0"]].concat(), &["--threads 0"]);
@@ -465,7 +501,7 @@ fn a_run_is_sampled_inspected_and_converted() {
     convert(&["run", "raw.safetensors", "--raw"]);
     convert(&["run", "original.pt", "--ema"]);
     convert(&["run", "hub", "--layout", "diffusers", "--ema"]);
-    // Alone, a file still knows its codec and its classes.
+    // Alone, a file still knows its codec, though not where it lay, and its classes.
     fs::create_dir(at.join("alone")).unwrap();
     fs::copy(at.join(average), at.join("alone/copied.safetensors")).unwrap();
     let pixels = |name: &str| {
@@ -475,6 +511,17 @@ fn a_run_is_sampled_inspected_and_converted() {
         reader.next_frame(&mut pixels).unwrap();
         pixels
     };
+    let lost = ["sample", "--ckpt", "alone/copied.safetensors", "--class", "0", "--out", "lost.png"];
+    fail_in(at, &lost, &["was trained on the latents of vae-small", "help: pass --vae"]);
+    let copied = fs::read(at.join("alone/copied.safetensors")).unwrap();
+    let home = VAE.strip_suffix("vae-small").unwrap().as_bytes();
+    assert!(!copied.windows(home.len()).any(|window| window == home), "a path of this machine is in the weights");
+    for beside in ["vae-small", "alone/vae-small"] {
+        fs::create_dir(at.join(beside)).unwrap();
+        names(Path::new(VAE)).iter().for_each(|file| {
+            fs::copy(Path::new(VAE).join(file), at.join(beside).join(file)).unwrap();
+        });
+    }
     sample("hub", "hub.png");
     for (from, to) in [("alone/copied.safetensors", "e.png"), ("average.safetensors", "f.png")] {
         sample(from, to);

@@ -73,10 +73,24 @@ impl Library {
         })
     }
 
+    /// The codec that the checkpoint at `beside` calls `name`: of the catalogue, or of a file or folder beside it.
+    pub fn locate_codec(&self, name: &str, beside: &Path) -> Result<Located> {
+        let path = beside.with_file_name(name);
+        match path.to_str() {
+            Some(text) if !self.catalog.contains(name) && path.exists() => Ok(self.at_path(text, &path)),
+            _ => self.locate(name, Kind::Vae),
+        }
+    }
+
     /// As [`locate`](Self::locate), whatever kind it is.
     pub fn locate_any(&self, text: &str) -> Result<Located> {
         let kind = self.catalog.get(text).map_or(Kind::Dit, Entry::kind);
         self.locate(text, kind)
+    }
+
+    /// Whether a codec can be found under this name or path.
+    fn may_be(&self, codec: &str) -> bool {
+        self.catalog.contains(codec) || Path::new(codec).exists()
     }
 
     /// A path; if it is where an entry of the catalogue is installed, what is known about that still holds.
@@ -96,7 +110,8 @@ impl Library {
             options: entry.map(options_of).unwrap_or_default(),
             pairs_with: match entry {
                 Some(entry) => entry.pairs_with().map(str::to_owned),
-                None => place.as_deref().and_then(run_folder::codec_of),
+                // A run that was copied to another machine has a path that leads nowhere there.
+                None => place.as_deref().and_then(run_folder::codec_of).filter(|codec| self.may_be(codec)),
             },
             path,
         }

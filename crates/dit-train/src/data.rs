@@ -44,7 +44,7 @@ impl RunData {
         let scale = LatentScale::of(&manifest.settings.vae.config);
         let class_names = manifest.class_names.clone();
         let vae = &manifest.settings.vae;
-        let codec = Codec { name: vae.name.clone(), sha256: vae.sha256.clone() };
+        let codec = Codec::new(&vae.name, vae.sha256.clone());
         let mut held_out_identity = None;
         let (training, held_out) = match &recipe.validation.held_out {
             HeldOut::None => (None, None),

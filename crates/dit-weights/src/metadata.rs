@@ -72,10 +72,19 @@ pub struct Origin {
 /// The codec of latents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Codec {
-    /// As its user named it: of the catalogue, or a path.
+    /// Of the catalogue, or of its file or folder, without those that it lies in.
     pub name: String,
     /// Of its weights ([`VaeCheckpoint::sha256`](crate::VaeCheckpoint::sha256)), in lower-case hexadecimal.
     pub sha256: String,
+}
+
+impl Codec {
+    /// The codec at `place`, a name of the catalogue or a path. Of a path the last part is kept: a checkpoint is copied and
+    /// published, and the rest says nothing elsewhere, but much about its owner.
+    pub fn new(place: &str, sha256: String) -> Self {
+        let name = Path::new(place).file_name().and_then(|name| name.to_str()).unwrap_or(place);
+        Self { name: name.to_owned(), sha256 }
+    }
 }
 
 /// What a checkpoint says about itself. Every part may be absent: files of other programs carry none of it.
@@ -89,7 +98,7 @@ pub struct Metadata {
     pub class_names: Option<Vec<String>>,
     /// Where the weights came from.
     pub origin: Option<Origin>,
-    /// The codec whose latents a transformer was trained on.
+    /// The codec whose latents a transformer was trained on. Of a name without a hash nothing is known: it is no codec.
     pub codec: Option<Codec>,
     /// Which weights of a training run.
     pub weights: Option<WeightsKind>,
@@ -175,9 +184,10 @@ impl Metadata {
             origin: reader
                 .take(ORIGIN_NAME)
                 .map(|name| Origin { name, sha256: reader.take(ORIGIN_SHA256).unwrap_or_default() }),
-            codec: reader
-                .take(CODEC_NAME)
-                .map(|name| Codec { name, sha256: reader.take(CODEC_SHA256).unwrap_or_default() }),
+            codec: match (reader.take(CODEC_NAME), reader.take(CODEC_SHA256)) {
+                (Some(name), Some(sha256)) => Some(Codec { name, sha256 }),
+                _ => None,
+            },
             weights,
             step: reader.parse(STEP)?,
             other: reader.other,
@@ -249,6 +259,18 @@ mod tests {
         };
         for metadata in [Metadata::default(), full(), vae] {
             assert_eq!(Metadata::from_map(Path::new("x"), &metadata.to_map()).unwrap(), metadata);
+        }
+    }
+
+    #[test]
+    fn a_codec_is_known_by_name_and_hash_and_not_by_where_it_lay() {
+        for place in ["sd-vae", "/home/ada/models/sd-vae", "models/sd-vae/"] {
+            assert_eq!(Codec::new(place, "11ee".to_owned()), full().codec.unwrap(), "{place}");
+        }
+        for key in [CODEC_NAME, CODEC_SHA256] {
+            let mut map = full().to_map();
+            map.remove(key);
+            assert_eq!(Metadata::from_map(Path::new("x"), &map).unwrap(), Metadata { codec: None, ..full() });
         }
     }
 

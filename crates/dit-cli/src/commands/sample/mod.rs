@@ -358,10 +358,11 @@ fn locate_vae(
             let about = || {
                 let dit = &dit.name;
                 format!(
-                    "{dit} was trained on the latents of {name} (SHA-256 {sha256})\n  help: pass --vae with that codec"
+                    "{dit} was trained on the latents of {name} (SHA-256 {sha256})\n  \
+                     help: pass --vae with that codec, or put it beside the checkpoint"
                 )
             };
-            Ok(Some(library.locate(name, Kind::Vae).with_context(about)?))
+            Ok(Some(library.locate_codec(name, &dit.path).with_context(about)?))
         }
         (None, None, None) => wrong_usage!(
             "which VAE decodes {}?\n  help: pass --vae with its folder, file or name, or --vae none with --latents",
