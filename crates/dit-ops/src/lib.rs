@@ -34,7 +34,6 @@ mod error;
 mod gemm;
 mod kernels;
 mod linear;
-mod math;
 mod memory;
 mod modulate;
 mod packed;

@@ -1,11 +1,22 @@
 //! A row of attention's weights in AVX-512 registers: softmax but for the division by the sum.
 
-use std::{arch::x86_64::*, f32::consts::LOG2_E};
+use std::{arch::x86_64::*, f32::consts::LOG2_E, f64::consts::LN_2};
 
 /// Values of a register.
 const LANES: usize = 16;
 /// ln 2ᵏ / k!, k from 6 to 0: Taylor's series of 2ᶠ, whose rest is below 1.3e-7 of it where |f| ≤ ½.
-const SERIES: [f32; 7] = [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_410_9e-2, 0.240_226_5, 0.693_147_2, 1.0];
+const SERIES: [f32; 7] = {
+    let x = LN_2;
+    let (square, cube) = (x * x, x * x * x);
+    let exact = [cube * cube / 720.0, square * cube / 120.0, square * square / 24.0, cube / 6.0, square / 2.0, x, 1.0];
+    let mut rounded = [0.0; 7];
+    let mut k = 0;
+    while k < exact.len() {
+        rounded[k] = exact[k] as f32;
+        k += 1;
+    }
+    rounded
+};
 /// 2 to this and below is 0.
 const LEAST: f32 = -150.0;
 
