@@ -232,7 +232,11 @@ fn an_interrupted_run_keeps_what_is_finished() {
     // The whole of a later run does not take them away: they may be of other pictures.
     let less = ["--class", "0", "--npz", "all.npz"];
     let later = succeed_in(folder.path(), &quick(&less));
-    assert!(later.stderr.contains("all.npz.interrupted is what an interrupted run left, and stays"), "{}", later.stderr);
+    assert!(
+        later.stderr.contains("all.npz.interrupted is what an interrupted run left, and stays"),
+        "{}",
+        later.stderr
+    );
     assert!(folder.path().join("all.npz").exists());
     assert!(fs::read(folder.path().join("all.npz.interrupted")).unwrap() == part);
     // The grid of what was finished repeats itself too, though it may have been stopped within a batch.
