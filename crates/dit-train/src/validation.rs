@@ -15,6 +15,9 @@ use crate::{
 /// (√5 − 1)/2: the fractions of its multiples fill [0, 1) evenly, however many there are.
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
 
+/// Chooses the records and their noise: not the run's seed, so that the losses of runs with different seeds compare.
+const SEED: u64 = 0;
+
 /// Held-out batches with their noise and timesteps, in memory.
 #[derive(Debug)]
 pub(crate) struct Validation {
@@ -22,19 +25,18 @@ pub(crate) struct Validation {
 }
 
 impl Validation {
-    /// The first `validation.records` of `folder` in the seed's order, a whole number of batches of them, for a process of
-    /// `timesteps` steps. No label is dropped: what the network says of the null class is not what is measured.
+    /// The first `validation.records` of `folder` in a fixed random order, a whole number of batches of them, for a process of
+    /// `timesteps` steps: the same records and noise for every run with the same data and batch size. No label is dropped: what the network says of the null class is not what is measured.
     pub(crate) fn new(
         folder: LatentFolder,
         recipe: &Recipe,
         labels: Labels,
         timesteps: usize,
     ) -> Result<Self, TrainError> {
-        let seed = recipe.train.seed;
         let records = usize::try_from(folder.len()).unwrap_or(usize::MAX).min(recipe.validation.records);
         let batch_size = (recipe.train.batch_size / recipe.train.accumulate).clamp(1, records.max(1));
         let draw = crate::data::posterior_draw(recipe);
-        let options = BatchOptions { batch_size, seed, share: Share::ALL, flip: FlipChoice::Never, draw };
+        let options = BatchOptions { batch_size, seed: SEED, share: Share::ALL, flip: FlipChoice::Never, draw };
         let mut source = LatentBatches::new(folder, options)?;
         let labels = match labels {
             Labels::Ignored => Labels::Ignored,
@@ -43,7 +45,7 @@ impl Validation {
         let mut batches = Vec::new();
         for index in 0..records / batch_size {
             let LatentBatch { latents, shape, labels: classes, records } = source.next_batch()?;
-            let moment = Moment { seed, step: index as u64, rollbacks: 0 };
+            let moment = Moment { seed: SEED, step: index as u64, rollbacks: 0 };
             let noise = random::normals(&mut random::generator(moment, Purpose::ValidationNoise), latents.len());
             let first = index * batch_size;
             let drawn = (first..first + batch_size).map(|sample| even_timestep(sample, timesteps)).collect();
