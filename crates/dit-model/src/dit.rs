@@ -125,12 +125,12 @@ impl Dit {
     ///
     /// A pure function. For input that was not made by the program itself, use [`try_forward`](Self::try_forward).
     ///
+    /// The arguments must pass [`check_input`](Self::check_input); this is not checked: others panic in libtorch or give meaningless
+    /// values. (On a GPU a label out of range ends the process' use of it.)
+    ///
     /// # Shapes
     /// `x` (N, C, H, W), any floating-point kind; `t` (N,), timesteps of the training schedule, 0 to 999, integers or
     /// floats; `labels` (N,) int64, the null class where there is one allowed → (N, C_out, H, W), the model's kind.
-    ///
-    /// # Panics
-    /// If [`check_input`](Self::check_input) refuses the arguments. (On a GPU a label out of range ends the process' use of it.)
     pub fn forward(&self, x: &Tensor, t: &Tensor, labels: &Tensor) -> Tensor {
         let c = self.condition(t, labels); // (N, D), or (N, 2, D)
         let mut x = self.embed(x, &c); // (N, T, D)
