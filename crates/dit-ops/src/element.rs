@@ -1,4 +1,4 @@
-use std::{ffi::c_void, sync::OnceLock};
+use std::{ffi::c_void, mem::MaybeUninit, sync::OnceLock};
 
 use tch::{Device, Kind, Tensor};
 
@@ -71,9 +71,9 @@ pub(crate) fn values<E: Element>(tensor: &Tensor) -> &[E] {
 }
 
 /// A new CPU tensor of `shape`, its elements unset, and where they are.
-pub(crate) fn allocate<E: Element>(shape: &[i64]) -> (Tensor, *mut E) {
+pub(crate) fn allocate<E: Element>(shape: &[i64]) -> (Tensor, *mut MaybeUninit<E>) {
     let tensor = Tensor::empty(shape, (E::KIND, Device::Cpu));
-    let start = tensor.data_ptr().cast::<E>();
+    let start = tensor.data_ptr().cast();
     (tensor, start)
 }
 

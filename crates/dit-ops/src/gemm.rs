@@ -8,8 +8,11 @@
 //! A tile is 8 rows × 48 columns: 24 accumulators, 3 registers of weights, and one broadcast activation, of 32 registers. A
 //! panel stays in the second-level cache while all rows pass.
 
+use std::mem::MaybeUninit;
+
 use crate::{
     cpu::Cpu,
+    element::Bf16,
     parallel::{self, Destination},
 };
 
@@ -122,8 +125,8 @@ pub(crate) struct Epilogue<'a> {
 /// Where results go: rows of `columns` elements.
 #[derive(Clone, Copy)]
 pub(crate) enum Output {
-    F32(Destination<f32>),
-    Bf16(Destination<crate::element::Bf16>),
+    F32(Destination<MaybeUninit<f32>>),
+    Bf16(Destination<MaybeUninit<Bf16>>),
 }
 
 /// `output` = epilogue(`left` · `right`), on all threads.

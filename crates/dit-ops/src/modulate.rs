@@ -1,3 +1,5 @@
+use std::mem::MaybeUninit;
+
 use tch::{Kind, Tensor};
 
 use crate::{
@@ -87,7 +89,7 @@ fn fused_gate<E: Element>(x: &Tensor, gate: &Tensor, y: &Tensor) -> Tensor {
 }
 
 /// What computes one token's results: its sample, D, its row among all, its values, and where the results go.
-type OfToken<'a, E> = &'a (dyn Fn(usize, usize, usize, &[E], &mut [E]) + Sync);
+type OfToken<'a, E> = &'a (dyn Fn(usize, usize, usize, &[E], &mut [MaybeUninit<E>]) + Sync);
 
 /// A new tensor of the shape of a contiguous `x` (N, T, D), token by token on all threads.
 fn map_tokens<E: Element>(x: &Tensor, of_token: OfToken<'_, E>) -> Tensor {
@@ -109,7 +111,7 @@ fn map_tokens<E: Element>(x: &Tensor, of_token: OfToken<'_, E>) -> Tensor {
 }
 
 multiversion! {
-    fn norm_modulate_row<E: Element>(token: &[E], shift: &[E], scale: &[E], eps: f32, result: &mut [E]) {
+    fn norm_modulate_row<E: Element>(token: &[E], shift: &[E], scale: &[E], eps: f32, result: &mut [MaybeUninit<E>]) {
         let width = token.len() as f32;
         let mean = sum(token, |value| value) / width;
         // The second pass reads the first-level cache, and loses no digits to cancellation.
@@ -117,15 +119,15 @@ multiversion! {
         let factor = 1.0 / (variance + eps).sqrt();
         for (((result, value), shift), scale) in result.iter_mut().zip(token).zip(shift).zip(scale) {
             let normal = (value.to_f32() - mean) * factor;
-            *result = E::from_f32(normal * (1.0 + scale.to_f32()) + shift.to_f32());
+            result.write(E::from_f32(normal * (1.0 + scale.to_f32()) + shift.to_f32()));
         }
     }
 }
 
 multiversion! {
-    fn add_gated_row<E: Element>(token: &[E], gate: &[E], branch: &[E], result: &mut [E]) {
+    fn add_gated_row<E: Element>(token: &[E], gate: &[E], branch: &[E], result: &mut [MaybeUninit<E>]) {
         for (((result, value), gate), branch) in result.iter_mut().zip(token).zip(gate).zip(branch) {
-            *result = E::from_f32(value.to_f32() + gate.to_f32() * branch.to_f32());
+            result.write(E::from_f32(value.to_f32() + gate.to_f32() * branch.to_f32()));
         }
     }
 }

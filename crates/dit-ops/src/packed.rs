@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, mem::MaybeUninit};
 
 use tch::{Device, Kind, Tensor};
 
@@ -126,7 +126,7 @@ impl PackedLinear {
         &self,
         x: &Tensor,
         activation: Activation,
-        output: impl Fn(Destination<E>) -> Output,
+        output: impl Fn(Destination<MaybeUninit<E>>) -> Output,
     ) -> Tensor {
         let mut shape = x.size();
         let last = shape.last_mut().filter(|inputs| **inputs == self.inputs as i64);

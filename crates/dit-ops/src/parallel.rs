@@ -82,8 +82,25 @@ impl<T> Destination<T> {
         Self(start)
     }
 
+    /// Where element `index` is.
+    ///
     /// # Safety
-    /// `start..start + len` lies in the memory behind the pointer, which outlives the slice, and no other thread touches it.
+    /// It lies in the memory behind the pointer, or right after it.
+    #[inline]
+    pub(crate) unsafe fn at(self, index: usize) -> *mut T {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(index) }
+    }
+
+    /// The same of any `index`; what is not [`at`](Self::at) a place must not be accessed.
+    #[inline]
+    pub(crate) fn wrapping_at(self, index: usize) -> *mut T {
+        self.0.wrapping_add(index)
+    }
+
+    /// # Safety
+    /// `start..start + len` lies in the memory behind the pointer, which outlives the slice, and nobody else touches it while the
+    /// slice lives. The elements are initialised: where they are not yet, `T` is a [`MaybeUninit`](std::mem::MaybeUninit).
     pub(crate) unsafe fn slice<'a>(self, start: usize, len: usize) -> &'a mut [T] {
         // SAFETY: the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }

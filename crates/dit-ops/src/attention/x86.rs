@@ -1,7 +1,7 @@
 //! Attention with AVX-512: a head's keys and values are packed once into panels, then a few queries at a time go through scores,
 //! softmax and weighted sum without leaving the caches.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, mem::MaybeUninit};
 
 use tch::{Kind, Tensor};
 
@@ -55,7 +55,7 @@ struct Job<'a, E> {
     number: usize,
     first: usize,
     end: usize,
-    result: Destination<E>,
+    result: Destination<MaybeUninit<E>>,
 }
 
 impl<E: Element> Job<'_, E> {
@@ -216,7 +216,7 @@ macro_rules! attend {
                             let results = unsafe { job.result.slice(start, count) };
                             let factor = 1.0 / totals[row];
                             for (result, &sum) in results.iter_mut().zip(&sums[(row - first_row) * width..]) {
-                                *result = <$element>::from_f32(f32::from_bits(sum) * factor);
+                                result.write(<$element>::from_f32(f32::from_bits(sum) * factor));
                             }
                         }
                     }

@@ -46,7 +46,7 @@ impl Packed {
                     for (matrix, value) in element(column, index).into_iter().enumerate() {
                         let row = (matrix * panels + panel) * depth + index / products.elements();
                         // SAFETY: matrix, panel and row lie within `lines`, whose words nobody else touches: a panel is one task's.
-                        let word = unsafe { &mut words.slice(row * WIDTH + column % WIDTH, 1)[0] };
+                        let word = unsafe { &mut *words.at(row * WIDTH + column % WIDTH) };
                         match products {
                             Products::Fp32 => *word = value.to_bits(),
                             Products::Bf16 => *word |= u32::from(to_bf16(value)) << (16 * (index % 2)),

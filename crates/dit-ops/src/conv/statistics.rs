@@ -42,7 +42,7 @@ impl Parts {
     pub(super) unsafe fn rows(self, image: usize, part: usize, channel: usize) -> [*mut f32; 3] {
         let row = (image * self.parts + part) * 3;
         // SAFETY: the caller's promise.
-        [0, 1, 2].map(|i| unsafe { self.start.slice((row + i) * self.channels + channel, 1).as_mut_ptr() })
+        [0, 1, 2].map(|i| unsafe { self.start.at((row + i) * self.channels + channel) })
     }
 }
 

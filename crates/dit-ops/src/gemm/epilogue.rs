@@ -1,6 +1,6 @@
 //! From sums to results, with AVX-512: sixteen columns in a register, from the sum to the bits that are stored.
 
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, mem::MaybeUninit};
 
 use super::{Activation, Dequantize, Epilogue, RowScale, WIDTH};
 use crate::element::{Bf16, Element};
@@ -11,18 +11,18 @@ pub(super) trait Stored: Element {
     ///
     /// # Safety
     /// The CPU has AVX-512 F, BW, DQ and VL.
-    unsafe fn store(results: __m512, places: &mut [Self]);
+    unsafe fn store(results: __m512, places: &mut [MaybeUninit<Self>]);
 }
 
 impl Stored for f32 {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
-    unsafe fn store(results: __m512, places: &mut [Self]) {
+    unsafe fn store(results: __m512, places: &mut [MaybeUninit<Self>]) {
         // SAFETY: as many places are written as there are.
         unsafe {
             match places.len() {
-                16.. => _mm512_storeu_ps(places.as_mut_ptr(), results),
-                few => _mm512_mask_storeu_ps(places.as_mut_ptr(), (1 << few) - 1, results),
+                16.. => _mm512_storeu_ps(places.as_mut_ptr().cast(), results),
+                few => _mm512_mask_storeu_ps(places.as_mut_ptr().cast(), (1 << few) - 1, results),
             }
         }
     }
@@ -31,7 +31,7 @@ impl Stored for f32 {
 impl Stored for Bf16 {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
-    unsafe fn store(results: __m512, places: &mut [Self]) {
+    unsafe fn store(results: __m512, places: &mut [MaybeUninit<Self>]) {
         // To the nearest, ties to even, as `Bf16::from_f32`.
         let bits = _mm512_castps_si512(results);
         let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
@@ -60,7 +60,7 @@ pub(super) unsafe fn finish<E: Stored>(
     sums: &[u32; WIDTH],
     row: usize,
     column: usize,
-    places: &mut [E],
+    places: &mut [MaybeUninit<E>],
 ) {
     for ((lane, sums), places) in sums.as_chunks::<16>().0.iter().enumerate().zip(places.chunks_mut(16)) {
         let column = column + lane * 16;
@@ -140,13 +140,15 @@ mod tests {
                 for (sum, value) in sums.iter_mut().zip(values) {
                     *sum = value.to_bits();
                 }
-                let (mut wide, mut narrow) = (vec![7.0; values.len()], vec![Bf16(7); values.len()]);
-                // SAFETY: the CPU has AVX-512; nothing goes by columns.
-                unsafe {
+                let mut wide = vec![MaybeUninit::new(7.0_f32); values.len()];
+                let mut narrow = vec![MaybeUninit::new(Bf16(7)); values.len()];
+                // SAFETY: the CPU has AVX-512; nothing goes by columns. Every element was set above.
+                let (wide, narrow) = unsafe {
                     finish(&epilogue, &sums, 0, 0, &mut wide);
                     finish(&epilogue, &sums, 0, 0, &mut narrow);
-                }
-                for ((&value, &wide), narrow) in values.iter().zip(&wide).zip(narrow) {
+                    (wide.assume_init_ref(), narrow.assume_init_ref())
+                };
+                for ((&value, &wide), narrow) in values.iter().zip(wide).zip(narrow) {
                     let (value, found) = (f64::from(value), f64::from(wide));
                     let expected = match activation {
                         Activation::Identity => value,
@@ -154,7 +156,7 @@ mod tests {
                     };
                     let close = (found - expected).abs() < 1e-6 * value.abs().max(1e-30);
                     assert!(close || found == expected || found.is_nan() && expected.is_nan(), "{value}: {found}");
-                    assert_eq!(narrow, Bf16::from_f32(wide), "{value}");
+                    assert_eq!(*narrow, Bf16::from_f32(wide), "{value}");
                 }
             }
         }

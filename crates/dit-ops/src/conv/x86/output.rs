@@ -6,7 +6,6 @@ use super::{
     super::{Call, Results},
     gather::load_bf16,
 };
-use crate::parallel::Destination;
 
 /// Writes sixteen results, plus what the skip connection has there, and returns them in fp32.
 ///
@@ -20,12 +19,12 @@ pub(super) unsafe fn put(call: &Call<'_>, start: usize, mask: __mmask16, result:
     unsafe {
         let result = match call.skip {
             None => result,
-            Some(Results::Fp32(skip)) => _mm512_add_ps(result, _mm512_maskz_loadu_ps(mask, at(skip, start))),
-            Some(Results::Bf16(skip)) => _mm512_add_ps(result, load_bf16(mask, at(skip, start).cast())),
+            Some(Results::Fp32(skip)) => _mm512_add_ps(result, _mm512_maskz_loadu_ps(mask, skip.at(start))),
+            Some(Results::Bf16(skip)) => _mm512_add_ps(result, load_bf16(mask, skip.at(start).cast())),
         };
         match call.out {
-            Results::Fp32(out) => _mm512_mask_storeu_ps(at(out, start), mask, result),
-            Results::Bf16(out) => store_bf16(at(out, start).cast(), 0, mask, result),
+            Results::Fp32(out) => _mm512_mask_storeu_ps(out.at(start), mask, result),
+            Results::Bf16(out) => store_bf16(out.at(start).cast(), 0, mask, result),
         }
         result
     }
@@ -36,23 +35,11 @@ pub(super) unsafe fn put(call: &Call<'_>, start: usize, mask: __mmask16, result:
 pub(super) fn prefetch_skip(call: &Call<'_>, start: usize) {
     let place = match call.skip {
         None => return,
-        // SAFETY: only an address is made of it.
-        Some(Results::Fp32(skip)) => unsafe { skip.slice(0, 0) }.as_ptr().wrapping_add(start).cast::<i8>(),
-        // SAFETY: as above.
-        Some(Results::Bf16(skip)) => unsafe { skip.slice(0, 0) }.as_ptr().wrapping_add(start).cast::<i8>(),
+        Some(Results::Fp32(skip)) => skip.wrapping_at(start).cast::<i8>(),
+        Some(Results::Bf16(skip)) => skip.wrapping_at(start).cast::<i8>(),
     };
     // SAFETY: a hint reads nothing, whatever the address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(place) };
-}
-
-/// Where an element is.
-///
-/// # Safety
-/// It exists, and nobody else touches it.
-#[inline]
-unsafe fn at<T>(elements: Destination<T>, index: usize) -> *mut T {
-    // SAFETY: the caller's promise.
-    unsafe { elements.slice(index, 1).as_mut_ptr() }
 }
 
 /// Writes the masked elements from `element` on of a row of words.
