@@ -1,9 +1,14 @@
-//! docs/architecture.md against the manifests: its drawing of the crates, its tables of crates and of dependencies.
+//! docs/architecture.md against the manifests and sources: its drawing of the crates, its tables of crates and of dependencies, who
+//! links libtorch, who prints.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use dit_tests::root;
-use toml::Table;
+use toml::{Table, Value};
 
 fn manifest(path: &Path) -> Table {
     fs::read_to_string(path).expect("a manifest").parse().expect("TOML")
@@ -86,4 +91,86 @@ fn dependencies(folder: &Path) -> BTreeSet<String> {
     }
     let manifest = manifest(&path);
     ["dependencies", "dev-dependencies", "build-dependencies"].iter().flat_map(|kind| keys(&manifest, kind)).collect()
+}
+
+/// The manifest of a crate of `crates/`, or of xtask.
+fn manifest_of(name: &str) -> Table {
+    let folder = if name == "xtask" { root().join(name) } else { root().join("crates").join(name) };
+    manifest(&folder.join("Cargo.toml"))
+}
+
+/// What a crate is linked with for one feature set or another, as (dependency, its features that are asked for): of every
+/// platform, without what is optional.
+fn linked(manifest: &Table, workspace: &Table) -> Vec<(String, Vec<String>)> {
+    let own = manifest.get("dependencies").into_iter();
+    let platforms = manifest.get("target").and_then(Value::as_table).into_iter().flat_map(Table::values);
+    let tables = own.chain(platforms.filter_map(|platform| platform.get("dependencies")));
+    let entries = tables.filter_map(Value::as_table).flatten();
+    let linked = entries.filter(|(_, entry)| entry.get("optional").and_then(Value::as_bool) != Some(true));
+    let features = |entry: Option<&Value>| -> Vec<String> {
+        let listed = entry.and_then(|entry| entry.get("features")).and_then(Value::as_array);
+        listed.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    linked
+        .map(|(name, entry)| (name.clone(), [features(Some(entry)), features(workspace.get(name))].concat()))
+        .collect()
+}
+
+#[test]
+fn what_is_said_to_link_no_libtorch_links_none() {
+    let text = fs::read_to_string(root().join("docs/architecture.md")).expect("docs/architecture.md");
+    let said = text.split("\n- `xtask` links no libtorch").nth(1).and_then(|rest| rest.split("\n- ").next());
+    let names = said.expect("an invariant about libtorch").split('`').filter(|name| name.starts_with("dit-"));
+    let mut open: Vec<String> = names.map(str::to_owned).collect();
+    assert!(open.iter().any(|name| name == "dit-weights"), "the names are read: {open:?}");
+    open.push("xtask".to_owned());
+    let root = manifest(&root().join("Cargo.toml"));
+    let workspace = root["workspace"]["dependencies"].as_table().expect("the workspace's dependencies");
+    let mut closed = BTreeSet::new();
+    while let Some(name) = open.pop() {
+        if !closed.insert(name.clone()) {
+            continue;
+        }
+        for (dependency, features) in linked(&manifest_of(&name), workspace) {
+            assert!(dependency != "tch", "{name} depends on tch");
+            assert!(!features.iter().any(|feature| feature == "tch"), "{name} asks for {dependency}'s feature tch");
+            if dependency.starts_with("dit-") {
+                open.push(dependency);
+            }
+        }
+    }
+}
+
+/// The Rust files under a folder.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("entry").path();
+        if path.is_dir() {
+            files.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+#[test]
+fn no_library_prints_or_reads_arguments() {
+    for entry in fs::read_dir(root().join("crates")).expect("crates") {
+        let folder = entry.expect("entry").path();
+        if folder.ends_with("dit-cli") {
+            continue;
+        }
+        let text = fs::read_to_string(folder.join("src/lib.rs")).expect("a library");
+        let denied = text.lines().find_map(|line| line.strip_prefix("#![deny(")).unwrap_or_default();
+        // clippy finds what breaks them.
+        for lint in ["missing_docs", "clippy::print_stdout", "clippy::print_stderr", "clippy::unwrap_used"] {
+            assert!(denied.contains(lint), "{}: lib.rs does not deny {lint}", folder.display());
+        }
+        for file in sources(&folder.join("src")) {
+            let text = fs::read_to_string(&file).expect("a source");
+            assert!(!text.contains("env::args"), "{} reads arguments", file.display());
+        }
+    }
 }

@@ -13,7 +13,7 @@
 //! assert_eq!(args.class.as_deref(), Some("207"));
 //! ```
 
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod calibrate_cache;
 mod completions;

@@ -27,7 +27,7 @@
 //! assert!(error.contains("cargo xtask fetch-weights dit-xl-2-256 --dir /nowhere"));
 //! # Ok::<(), dit_catalog::Error>(())
 //! ```
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod catalog;
 mod entry;

@@ -19,7 +19,7 @@
 //! assert!(error.contains("golden retriever") && error.contains("0 to 999"));
 //! # Ok::<(), dit_classes::Error>(())
 //! ```
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod error;
 mod list;

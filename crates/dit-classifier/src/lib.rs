@@ -23,7 +23,7 @@
 //! assert_eq!(gradient.size(), x.size());
 //! # Ok::<(), dit_classifier::Error>(())
 //! ```
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod accuracy;
 mod classifier;

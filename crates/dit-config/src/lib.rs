@@ -10,7 +10,7 @@
 //! assert_eq!(config.tensors().len(), 292);
 //! # Ok::<(), dit_config::ConfigError>(())
 //! ```
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod block;
 mod cost;

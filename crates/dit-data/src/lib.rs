@@ -17,7 +17,7 @@
 //!
 //! What it never does: link libtorch (worker threads that decode and crop never touch it), unpack an archive to disk, trust a
 //! file's name or its header's promises, or print.
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod crop;
 mod decode;

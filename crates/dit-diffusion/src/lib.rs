@@ -48,7 +48,7 @@
 //! # Ok::<(), dit_diffusion::Error>(())
 //! ```
 
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod coefficients;
 mod denoiser;

@@ -26,8 +26,9 @@
 //! assert!((distance - 4.0).abs() < 1.0);
 //! # Ok::<(), dit_eval::Error>(())
 //! ```
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
+mod batches;
 mod cache;
 mod error;
 mod evaluate;

@@ -28,7 +28,7 @@
 //! fetcher.fetch(&["sd-vae-ft-ema".to_owned()])?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod addresses;
 mod busy;

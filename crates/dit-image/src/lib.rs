@@ -27,7 +27,7 @@
 //! assert_eq!(read_recipe(&path)?, r#"{"seed":0}"#);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod animation;
 mod error;

@@ -21,7 +21,7 @@
 //! assert_eq!(output.size(), [2, 8, 32, 32]); // the noise, then the variance's interpolation coefficient
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod attention;
 mod block;

@@ -22,7 +22,7 @@
 //! linear.optimize(Kernels::Fused);
 //! assert!(linear.forward_gelu(&x).allclose(&plain, 1e-4, 1e-4, false));
 //! ```
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod adamw;
 mod attention;

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! What it never does: open a file, measure text with a font (widths are estimated), or draw anything but lines over numbers.
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod axis;
 mod chart;

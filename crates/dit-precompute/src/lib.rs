@@ -53,7 +53,7 @@
 //! assert_eq!((latents.len(), latents.label(7)), (10, Some(1)));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod encode;
 mod error;

@@ -18,7 +18,7 @@
 //! ```
 //!
 //! What it never does: link libtorch, read a file, or look at the clock.
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod check;
 mod error;

@@ -28,8 +28,9 @@
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
+mod attempt;
 mod backward;
 mod buckets;
 mod checkpoint;
@@ -53,6 +54,7 @@ mod validation;
 pub mod watch;
 mod window;
 
+pub use attempt::panics_are_survived;
 pub use buckets::{BUCKETS, BucketLosses, SampleLoss};
 pub use error::TrainError;
 pub use event::{

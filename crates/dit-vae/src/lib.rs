@@ -29,7 +29,7 @@
 //! assert_eq!(codec.decode(&latents)?.size(), [1, 3, 32, 48]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![deny(missing_docs)]
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod attention;
 mod autoencoder;
