@@ -4,9 +4,13 @@ use std::{panic::PanicHookInfo, sync::OnceLock};
 
 use crate::speak::say;
 
-/// Replaces the panic message and backtrace by one line that says what to do.
+/// Replaces the panic message and backtrace by one line that says what to do. A training run warns of those that it survives.
 pub fn install() {
-    std::panic::set_hook(Box::new(|info| say(format_args!("error: {}", describe(&message(info))))));
+    std::panic::set_hook(Box::new(|info| {
+        if !dit_train::panics_are_survived() {
+            say(format_args!("error: {}", describe(&message(info))));
+        }
+    }));
 }
 
 /// What helps against too little memory, in place of what most commands say.

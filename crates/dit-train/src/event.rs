@@ -85,8 +85,9 @@ pub struct EvaluationReport {
 
 /// Measures samples of a run while it trains; what with, and against what, is not this crate's.
 pub trait Evaluator {
-    /// Draws and measures samples of the first moving average, `ema`, after `step` steps. An error costs this measurement, with
-    /// a warning, and nothing else. Must not use libtorch's global generator.
+    /// Draws and measures samples of the first moving average, `ema`, after `step` steps. An error or a panic costs this
+    /// measurement, with a warning, and nothing else; it is called again when the next is due. Must not use libtorch's global
+    /// generator.
     ///
     /// # Errors
     /// Whatever makes the measurement impossible.
@@ -157,10 +158,12 @@ pub enum Event<'a> {
         /// Why.
         error: &'a TrainError,
     },
-    /// All steps are taken, and the last checkpoint cannot be written. It is tried again until it can, or the run is asked to stop.
+    /// The run ends, and the last checkpoint cannot be written. It is tried again until it can, or the run is asked to stop (again).
     WaitingForRoom {
         /// Steps taken.
         step: u64,
+        /// How long it is tried by a run that was asked to stop; one whose steps are all taken waits without end.
+        at_most: Option<Duration>,
         /// Why.
         error: &'a TrainError,
     },

@@ -1,3 +1,4 @@
+mod measuring;
 mod saving;
 
 use std::{
@@ -32,6 +33,8 @@ const MOST_ROLLBACKS: u32 = 3;
 const LAGGING_SHARE: f64 = 0.01;
 /// After this a checkpoint that could not be written is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(180);
+/// So long a run that was asked to stop waits for room for its last checkpoint: whoever asked may be a script that waits for its end.
+const ROOM_WAIT: Duration = Duration::from_secs(3600);
 
 /// A training run: a recipe, latents, and a folder that this process alone writes to.
 #[derive(Debug)]
@@ -50,6 +53,7 @@ pub struct Run {
     /// The step of the newest checkpoint.
     saved: Option<u64>,
     retry_after: Duration,
+    room_wait: Duration,
     /// When a checkpoint that could not be written is tried again.
     retry_at: Option<Instant>,
     /// Held as long as the run.
@@ -155,6 +159,7 @@ impl Run {
             position: None,
             saved: None,
             retry_after: RETRY_AFTER,
+            room_wait: ROOM_WAIT,
             retry_at: None,
             _lock: lock,
         })
@@ -170,8 +175,14 @@ impl Run {
         self.retry_after = pause;
     }
 
+    /// Has a run that was asked to stop wait so long for room for its last checkpoint, not an hour.
+    pub fn wait_for_room_at_most(&mut self, time: Duration) {
+        self.room_wait = time;
+    }
+
     /// Trains until all steps are taken or `stop` is requested, and leaves a checkpoint of where it ended. Where the disk refuses
-    /// the last one, it waits for room until there is some, or `stop` is requested.
+    /// the last one, it waits for room until there is some, or `stop` is requested while it waits; where it had been requested
+    /// before, for an hour ([`wait_for_room_at_most`](Self::wait_for_room_at_most)).
     ///
     /// # Errors
     /// [`TrainError::Unfit`] where `[eval]` asks for what nothing was given for by [`evaluate_with`](Self::evaluate_with);
@@ -273,24 +284,6 @@ impl Run {
         }
     }
 
-    /// What is looked at after a step.
-    fn measure(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        if self.recipe.validation.every.is_due(self.step)
-            && let Some(validation) = &self.validation
-        {
-            let report = validation.measure(&self.trainer, self.step)?;
-            tell(observer, &Event::Validation(&report))?;
-        }
-        if self.recipe.samples.every.is_due(self.step) {
-            let ema = self.trainer.first_average()?;
-            tell(observer, &Event::SamplesDue { step: self.step, ema: &ema })?;
-        }
-        if self.recipe.eval.every.is_due(self.step) {
-            self.evaluate(observer)?;
-        }
-        Ok(())
-    }
-
     /// Steps taken.
     pub fn step(&self) -> u64 {
         self.step
@@ -309,18 +302,6 @@ impl Run {
     /// The newest checkpoint's folder.
     pub fn newest_checkpoint(&self) -> Option<PathBuf> {
         self.saved.map(|step| self.checkpoints.at(step))
-    }
-
-    fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let Some(evaluator) = &mut self.evaluator.0 else { return Ok(()) };
-        let ema = self.trainer.first_average()?;
-        match evaluator.evaluate(self.step, &ema) {
-            Ok(report) => tell(observer, &Event::Evaluation(&report)),
-            Err(error) => {
-                tracing::warn!(step = self.step, %error, "no evaluation this time; training goes on");
-                Ok(())
-            }
-        }
     }
 
     fn feed(&self) -> Result<Feed, TrainError> {

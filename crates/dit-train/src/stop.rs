@@ -1,11 +1,13 @@
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicU32, Ordering},
 };
 
 /// A wish to stop, that any thread or a signal handler's may state: the run finishes its step, writes a checkpoint and ends.
+///
+/// Where that checkpoint cannot be written, the run waits for room; stated again then, the wish is to end without it.
 #[derive(Debug, Clone, Default)]
-pub struct StopRequest(Arc<AtomicBool>);
+pub struct StopRequest(Arc<AtomicU32>);
 
 impl StopRequest {
     /// Not stated yet.
@@ -15,11 +17,16 @@ impl StopRequest {
 
     /// States it, for all clones.
     pub fn request(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Whether it was stated.
     pub fn is_requested(&self) -> bool {
+        self.times() > 0
+    }
+
+    /// How often it was stated.
+    pub(crate) fn times(&self) -> u32 {
         self.0.load(Ordering::SeqCst)
     }
 }

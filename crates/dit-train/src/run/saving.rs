@@ -1,7 +1,6 @@
 //! When a run's state goes to the disk, and comes back from it.
 
 use std::{
-    mem,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -20,6 +19,25 @@ use crate::{
 const WAIT_AT_THE_END: Duration = Duration::from_secs(20);
 /// And sees as soon as this that it is to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A run that waits for room on its disk.
+struct Wait {
+    /// How often it had been asked to stop when it began to wait.
+    asked: u32,
+    begun: Instant,
+    /// None where only a request ends it.
+    at_most: Option<Duration>,
+}
+
+impl Wait {
+    fn is_given_up(&self, stop: &StopRequest) -> bool {
+        stop.times() > self.asked
+    }
+
+    fn is_over(&self) -> bool {
+        self.at_most.is_some_and(|most| self.begun.elapsed() >= most)
+    }
+}
 
 impl Run {
     /// Writes a checkpoint, and removes those that the recipe does not keep.
@@ -71,25 +89,38 @@ impl Run {
         }
     }
 
-    /// The last checkpoint, which nothing makes up for: tried until it can be written, or the run is asked to stop.
+    /// The last checkpoint, which nothing makes up for: tried until it can be written, or the run is asked to stop while it waits.
+    /// One that had been asked before waits no longer than [`Run::wait_for_room_at_most`] says.
     pub(super) fn save_at_the_end(
         &mut self,
         observer: &mut dyn Observer,
         stop: &StopRequest,
     ) -> Result<PathBuf, TrainError> {
         let pause = self.retry_after.min(WAIT_AT_THE_END);
-        let mut told = false;
+        let mut wait: Option<Wait> = None;
         loop {
             let error = match self.save(observer) {
-                Err(error) if error.is_refused_file() && !stop.is_requested() => error,
+                Err(error) if error.is_refused_file() => error,
                 other => return other,
             };
-            if !mem::replace(&mut told, true) {
-                tell(observer, &Event::WaitingForRoom { step: self.step, error: &error })?;
+            let wait = match &wait {
+                Some(wait) => wait,
+                None => {
+                    let asked = stop.times();
+                    let at_most = (asked > 0).then_some(self.room_wait);
+                    tell(observer, &Event::WaitingForRoom { step: self.step, at_most, error: &error })?;
+                    wait.insert(Wait { asked, begun: Instant::now(), at_most })
+                }
+            };
+            if wait.is_over() {
+                return Err(error);
             }
             let failed = Instant::now();
-            while failed.elapsed() < pause && !stop.is_requested() {
+            while failed.elapsed() < pause && !wait.is_given_up(stop) && !wait.is_over() {
                 thread::sleep(LOOK_EVERY.min(pause));
+            }
+            if wait.is_given_up(stop) {
+                return Err(error);
             }
         }
     }

@@ -10,7 +10,7 @@ use dit_recipe::Recipe;
 use dit_vae::AutoencoderKl;
 
 use super::AverageSampler;
-use crate::{Event, Observer, ObserverError, TrainError};
+use crate::{Event, Observer, ObserverError, TrainError, attempt::attempt};
 
 /// Samples that are computed at once.
 const BATCH: usize = 16;
@@ -59,7 +59,7 @@ impl SampleGrids {
 impl Observer for SampleGrids {
     fn observe(&mut self, event: &Event<'_>) -> Result<(), ObserverError> {
         if let Event::SamplesDue { step, ema } = event
-            && let Err(error) = self.draw(*step, ema)
+            && let Err(error) = attempt(|| self.draw(*step, ema))
         {
             tracing::warn!(step, %error, "no pictures this time; training goes on");
         }

@@ -81,14 +81,29 @@ fn a_panic_leaves_the_last_whole_step() {
     assert!(place.checkpoint("whole", 12) == place.checkpoint("parts", 12));
 }
 
+/// What happens when a run waits for its disk.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Waiting {
+    /// Somebody makes room.
+    Mended,
+    /// It is asked to stop.
+    Asked,
+    /// Nothing.
+    Left,
+}
+
 /// Stands in for a disk that refuses: a file where the checkpoints' folder is, from one step until another, or until the run waits.
 struct Disk {
     seen: Seen,
     folder: PathBuf,
     refuses_at: u64,
     accepts_at: Option<u64>,
-    /// Asked to stop when the run waits; else the disk is mended then.
-    stop: Option<StopRequest>,
+    /// The run is asked to stop at this step.
+    asked_at: Option<u64>,
+    waiting: Waiting,
+    stop: StopRequest,
+    /// How long at most it said that it waits.
+    waits: Vec<Option<Duration>>,
 }
 
 impl Disk {
@@ -105,49 +120,85 @@ impl Disk {
 impl Observer for Disk {
     fn observe(&mut self, event: &Event<'_>) -> Result<(), ObserverError> {
         match event {
-            Event::Step(report) if report.step == self.refuses_at => {
-                fs::rename(&self.folder, self.aside())?;
-                fs::write(&self.folder, "")?;
+            Event::Step(report) => {
+                if report.step == self.refuses_at {
+                    fs::rename(&self.folder, self.aside())?;
+                    fs::write(&self.folder, "")?;
+                }
+                if Some(report.step) == self.accepts_at {
+                    self.mend();
+                }
+                if Some(report.step) == self.asked_at {
+                    self.stop.request();
+                }
             }
-            Event::Step(report) if Some(report.step) == self.accepts_at => self.mend(),
-            Event::WaitingForRoom { .. } => match &self.stop {
-                Some(stop) => stop.request(),
-                None => self.mend(),
-            },
+            Event::WaitingForRoom { at_most, .. } => {
+                self.waits.push(*at_most);
+                match self.waiting {
+                    Waiting::Mended => self.mend(),
+                    Waiting::Asked => self.stop.request(),
+                    Waiting::Left => {}
+                }
+            }
             _ => {}
         }
         self.seen.observe(event)
     }
 }
 
+/// A run of twelve steps with a checkpoint every four, on a disk that refuses from a step on.
+struct OnDisk {
+    refuses_at: u64,
+    accepts_at: Option<u64>,
+    asked_at: Option<u64>,
+    waiting: Waiting,
+}
+
 #[track_caller]
-fn check_disk(refuses_at: u64, accepts_at: Option<u64>, stopped: bool, written: &[u64], failed: &[u64]) {
+fn check_disk(case: &OnDisk, written: &[u64], failed: &[u64], waits: &[Option<Duration>]) {
+    let &OnDisk { refuses_at, accepts_at, asked_at, waiting } = case;
     let place = Place::new(Latents::Varied);
     let folder = place.run_folder("run").join("checkpoints");
     let stop = StopRequest::new();
-    let asked = stopped.then(|| stop.clone());
-    let mut disk = Disk { seen: Seen::default(), folder, refuses_at, accepts_at, stop: asked };
+    let (seen, asked) = (Seen::default(), stop.clone());
+    let mut disk = Disk { seen, folder, refuses_at, accepts_at, asked_at, waiting, stop: asked, waits: Vec::new() };
     let mut run = place.start(&recipe(&["train.checkpoint_every=4"]), "run").unwrap();
     run.retry_checkpoints_after(Duration::from_nanos(1));
+    run.wait_for_room_at_most(AT_MOST);
     let result = run.train(&mut disk, &stop);
     assert_eq!(disk.seen.written, written);
     assert_eq!(disk.seen.failed.iter().map(|(step, _)| *step).collect::<Vec<_>>(), failed);
+    assert_eq!(disk.waits, waits);
     match result {
-        Ok(Outcome::Finished { step: 12, checkpoint }) => assert!(!stopped && checkpoint.is_dir()),
-        Err(TrainError::Write(_)) => assert!(stopped),
+        Ok(Outcome::Finished { step: 12, checkpoint }) => assert!(asked_at.is_none() && checkpoint.is_dir()),
+        Ok(Outcome::Stopped { step, checkpoint }) => assert!(asked_at == Some(step) && checkpoint.is_dir()),
+        Err(TrainError::Write(_)) => assert!(!waits.is_empty() && waiting != Waiting::Mended),
         other => panic!("{other:?}"),
     }
 }
 
+/// A run that is asked to stop waits so long for room.
+const AT_MOST: Duration = Duration::from_millis(20);
+
 #[test]
 fn a_checkpoint_that_failed_is_tried_again_soon() {
-    check_disk(4, Some(7), false, &[7, 8, 12], &[4, 5, 6]);
+    let case = OnDisk { refuses_at: 4, accepts_at: Some(7), asked_at: None, waiting: Waiting::Left };
+    check_disk(&case, &[7, 8, 12], &[4, 5, 6], &[]);
 }
 
 #[test]
 fn the_last_checkpoint_waits_for_room_until_it_is_told_not_to() {
-    check_disk(12, None, false, &[4, 8, 12], &[]);
-    check_disk(12, None, true, &[4, 8], &[]);
+    let case = |waiting| OnDisk { refuses_at: 12, accepts_at: None, asked_at: None, waiting };
+    check_disk(&case(Waiting::Mended), &[4, 8, 12], &[], &[None]);
+    check_disk(&case(Waiting::Asked), &[4, 8], &[], &[None]);
+}
+
+#[test]
+fn a_run_that_is_stopped_waits_for_room_too() {
+    let case = |waiting| OnDisk { refuses_at: 6, accepts_at: None, asked_at: Some(6), waiting };
+    check_disk(&case(Waiting::Mended), &[4, 6], &[], &[Some(AT_MOST)]);
+    check_disk(&case(Waiting::Asked), &[4], &[], &[Some(AT_MOST)]);
+    check_disk(&case(Waiting::Left), &[4], &[], &[Some(AT_MOST)]);
 }
 
 /// Stops at a step.

@@ -126,10 +126,16 @@ impl Observer for &mut Screen {
             Event::CheckpointFailed { step, error } => self.tell(format_args!(
                 "warning: no checkpoint of step {step}: {error}\n  the one before is intact, and training goes on; make room"
             )),
-            Event::WaitingForRoom { step, error } => self.tell(format_args!(
-                "warning: all steps are taken, and the checkpoint of step {step} cannot be written: {error}\n  \
-                 it is tried again until it can: make room; Ctrl-C gives it up"
-            )),
+            Event::WaitingForRoom { step, at_most, error } => {
+                let (until, give_up) = match at_most {
+                    Some(time) => (format!("for {}", duration(time.as_secs_f64())), "a second Ctrl-C gives it up"),
+                    None => ("until it can".to_owned(), "Ctrl-C gives it up"),
+                };
+                self.tell(format_args!(
+                    "warning: the last checkpoint, of step {step}, cannot be written: {error}\n  \
+                     it is tried again {until}: make room; {give_up}"
+                ));
+            }
             Event::NonFinite { report, remedy } => match remedy {
                 Remedy::Skipped => self.tell(format_args!("warning: {report}; the step is left out")),
                 Remedy::RolledBack { to } => {
