@@ -120,13 +120,38 @@ fn module_of(name: &str) -> String {
     name.split('.').take(parts).collect::<Vec<_>>().join(".")
 }
 
-/// Embedders, blocks by number, final layer.
+/// Parts of a block, and of the final layer, in the order in which they are used: by what a parameter's name goes on with.
+const PARTS: [&str; 12] = [
+    "adaLN_modulation",
+    "norm1",
+    "attn.qkv",
+    "attn.proj",
+    "norm_cross",
+    "cross_attn.q.",
+    "cross_attn.kv",
+    "cross_attn.proj",
+    "norm2",
+    "mlp.fc1",
+    "mlp.fc2",
+    "norm_final",
+];
+
+/// Embedders of timestep, class and picture, blocks by number, final layer; within these, parts as they are used.
 fn in_forward_order<'a>(names: &'a [String], tensors: &'a [Tensor]) -> Vec<(&'a str, &'a Tensor)> {
+    let part = |rest: &str| PARTS.iter().position(|part| rest.starts_with(part)).unwrap_or(PARTS.len());
     let mut pairs: Vec<_> = names.iter().map(String::as_str).zip(tensors).collect();
-    pairs.sort_by_key(|(name, _)| match name.strip_prefix("blocks.") {
-        Some(rest) => (1, rest.split('.').next().and_then(|number| number.parse().ok()).unwrap_or(usize::MAX)),
-        None if name.starts_with("final_layer") => (2, 0),
-        None => (0, 0),
+    pairs.sort_by_key(|(name, _)| {
+        let (module, rest) = name.split_once('.').unwrap_or((name, ""));
+        match module {
+            "t_embedder" => (0, 0, 0),
+            "y_embedder" => (1, 0, 0),
+            "blocks" => {
+                let (number, rest) = rest.split_once('.').unwrap_or((rest, ""));
+                (3, number.parse().unwrap_or(usize::MAX), part(rest))
+            }
+            "final_layer" => (4, 0, part(rest)),
+            _ => (2, 0, 0),
+        }
     });
     pairs
 }
@@ -152,5 +177,35 @@ mod tests {
             assert_eq!(place(in_weights(&names, &bad(set)).unwrap()).as_deref(), first);
             assert_eq!(place(in_gradients(&names, &bad(set)).unwrap()).as_deref(), last);
         }
+    }
+
+    #[test]
+    fn parts_are_looked_at_as_they_are_used() {
+        let uses = [
+            "t_embedder.mlp.0.weight",
+            "t_embedder.mlp.2.weight",
+            "y_embedder.embedding_table.weight",
+            "x_embedder.proj.weight",
+            "blocks.0.norm1.weight",
+            "blocks.0.attn.qkv.weight",
+            "blocks.0.attn.proj.weight",
+            "blocks.0.norm_cross.weight",
+            "blocks.0.cross_attn.q.weight",
+            "blocks.0.cross_attn.kv.weight",
+            "blocks.0.cross_attn.proj.weight",
+            "blocks.0.norm2.weight",
+            "blocks.0.mlp.fc1.weight",
+            "blocks.0.mlp.fc2.weight",
+            "blocks.1.adaLN_modulation.1.weight",
+            "blocks.1.attn.qkv.weight",
+            "final_layer.adaLN_modulation.1.weight",
+            "final_layer.norm_final.weight",
+            "final_layer.linear.weight",
+        ];
+        let mut names: Vec<String> = uses.iter().map(|name| (*name).to_owned()).collect();
+        names.sort();
+        let tensors: Vec<Tensor> = names.iter().map(|_| Tensor::from(1.0)).collect();
+        let order: Vec<&str> = in_forward_order(&names, &tensors).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(order, uses);
     }
 }

@@ -1,5 +1,6 @@
 //! Tests of what the crate does not show: single steps and gradients.
 
 mod activations;
+mod guardian;
 mod reference_steps;
 mod support;
