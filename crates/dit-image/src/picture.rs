@@ -65,11 +65,6 @@ impl Picture {
         &self.rgb
     }
 
-    /// The bytes: (height, width, 3), row-major.
-    pub fn into_rgb(self) -> Vec<u8> {
-        self.rgb
-    }
-
     /// Width and height.
     pub(crate) fn size(&self) -> (u32, u32) {
         (self.width, self.height)

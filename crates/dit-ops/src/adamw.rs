@@ -1,6 +1,9 @@
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::{Argument, Dispatcher, OpsError};
+use crate::{
+    OpsError,
+    dispatcher::{Argument, Dispatcher},
+};
 
 /// AdamW's constants; the learning rate comes with each step.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -28,7 +28,7 @@ type Threads = unsafe extern "C" fn(*mut u32) -> Status;
 
 /// The way to libtorch's operators.
 #[derive(Debug, Clone, Copy)]
-pub struct Dispatcher {
+pub(crate) struct Dispatcher {
     call: Call,
     new_list: NewList,
     push: Push,
@@ -36,7 +36,7 @@ pub struct Dispatcher {
 
 /// An argument of an operator, of the type that its schema gives.
 #[derive(Debug, Clone, Copy)]
-pub enum Argument<'a> {
+pub(crate) enum Argument<'a> {
     /// `Tensor[]`.
     Tensors(&'a [Tensor]),
     /// `float`.
@@ -49,7 +49,7 @@ pub enum Argument<'a> {
 
 impl Dispatcher {
     /// The dispatcher of the libtorch that this process has loaded, where that offers one of the version known here.
-    pub fn get() -> Option<Self> {
+    pub(crate) fn get() -> Option<Self> {
         static FOUND: OnceLock<Option<Dispatcher>> = OnceLock::new();
         *FOUND.get_or_init(Self::find)
     }
@@ -80,7 +80,7 @@ impl Dispatcher {
     ///
     /// # Safety
     /// The arguments have the number and the types of the operator's schema, and it returns nothing.
-    pub unsafe fn call_in_place(
+    pub(crate) unsafe fn call_in_place(
         &self,
         operator: &'static CStr,
         overload: &CStr,

@@ -1,6 +1,6 @@
 //! libtorch operators that tch does not bind, and fused kernels.
 //!
-//! - [`Dispatcher`]: operators by name; [`AdamW`]: an optimizer whose state can be saved.
+//! - [`AdamW`]: an optimizer whose state can be saved, through libtorch's fused operator where it can be called by name.
 //! - [`Linear`]: a Linear that packs its weights for AVX-512 kernels of this crate (fp32, bf16, int8), or hands them to oneDNN.
 //! - [`layer_norm_modulate`], [`add_gated`], [`self_attention`]: what lies between a transformer's Linears, in one pass each.
 //! - [`keep_freed_memory`]: no page is cleared twice. [`allow_tf32`], [`Tf32Scope`]: how CUDA multiplies fp32.
@@ -52,7 +52,6 @@ mod version;
 pub use adamw::{AdamW, AdamWKernel, AdamWOptions};
 pub use attention::{merge_heads, plain_attention, self_attention, split_heads};
 pub use cpu::Cpu;
-pub use dispatcher::{Argument, Dispatcher};
 pub use error::OpsError;
 pub use kernels::Kernels;
 pub use linear::Linear;

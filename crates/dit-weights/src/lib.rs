@@ -74,4 +74,4 @@ pub use source::{TensorInfo, TensorSource, TensorView};
 pub use tch_load::{NonFinite, TchSource, kind_of, load_into, tensor_of, to_tensor};
 pub use torch_pickle::{Kind, StateDict, TorchFile, Value};
 pub use vae_checkpoint::VaeCheckpoint;
-pub use writer::{write_safetensors, write_safetensors_with};
+pub use writer::write_safetensors;

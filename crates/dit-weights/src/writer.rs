@@ -35,7 +35,7 @@ pub fn write_safetensors(
 ///
 /// # Errors
 /// As [`write_safetensors`].
-pub fn write_safetensors_with(
+pub(crate) fn write_safetensors_with(
     path: &Path,
     source: &dyn TensorSource,
     metadata: &BTreeMap<String, String>,
