@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::BufWriter,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -312,11 +313,24 @@ fn an_interrupted_run_continues() {
     let expected = evaluate(folder.path(), &[&a, &b, "--metrics", "fid"]);
     let caches: Vec<_> = fs::read_dir(folder.path().join("a.npz.features")).unwrap().collect();
     let [Ok(cache)] = &caches[..] else { panic!("{caches:?}") };
-    // Killed before the second chunk, and while the first was damaged.
-    fs::remove_file(cache.path().join("000001.safetensors")).unwrap();
-    fs::write(cache.path().join("000000.safetensors"), b"half").unwrap();
+    let chunk = |index: u32| cache.path().join(format!("{index:06}.safetensors"));
+    let written = |index: u32| fs::metadata(chunk(index)).unwrap().ino();
+    // Killed before the second chunk: the first is read, not written again. Then with the first one damaged.
+    let first = written(0);
+    fs::remove_file(chunk(1)).unwrap();
     let found = evaluate(folder.path(), &[&a, &b, "--metrics", "fid"]);
-    assert_eq!(found["metrics"], expected["metrics"]);
+    assert_eq!((&found["metrics"], written(0)), (&expected["metrics"], first));
+    let second = written(1);
+    fs::write(chunk(0), b"half").unwrap();
+    let found = evaluate(folder.path(), &[&a, &b, "--metrics", "fid"]);
+    assert_eq!((&found["metrics"], written(1)), (&expected["metrics"], second));
+    // What the files hold is what is measured.
+    let other = npz(folder.path(), "other.npz", 1100, 90);
+    evaluate(folder.path(), &[&other, &b, "--metrics", "fid"]);
+    let others: Vec<_> = fs::read_dir(folder.path().join("other.npz.features")).unwrap().collect();
+    let [Ok(others)] = &others[..] else { panic!("{others:?}") };
+    fs::copy(others.path().join("000000.safetensors"), chunk(0)).unwrap();
+    assert_ne!(evaluate(folder.path(), &[&a, &b, "--metrics", "fid"])["metrics"], expected["metrics"]);
     // Other pictures under the same name do not get these features.
     npz(folder.path(), "a.npz", 1100, 60);
     assert_ne!(evaluate(folder.path(), &[&a, &b, "--metrics", "fid"])["metrics"], expected["metrics"]);

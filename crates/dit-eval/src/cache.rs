@@ -3,8 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::mpsc::sync_channel,
-    thread,
 };
 
 use dit_files::ensure_folder;
@@ -13,12 +11,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use tch::Tensor;
 
-use crate::numbers::choose;
 use crate::{Error, FeatureNetwork, Features, Pictures, Widths};
+use crate::{batches::for_each_batch, numbers::choose};
 
 const CHUNK: usize = FeatureSet::CHUNK;
-/// Batches that are decoded ahead.
-const AHEAD: usize = 2;
 /// What the folder's name begins with changes when features would.
 const VERSION: u32 = 1;
 
@@ -73,51 +69,19 @@ impl FeatureSet {
         let resumed = set.count - absent;
         let mut done = resumed;
         progress(ExtractionProgress { done, resumed, total: set.count });
-        let batch_size = batch_size.clamp(1, CHUNK);
-        thread::scope(|scope| {
-            let (send, receive) = sync_channel::<Result<Vec<u8>, Error>>(AHEAD);
-            let (set_ref, missing_ref) = (&set, &missing);
-            scope.spawn(move || {
-                let read = || -> Result<(), Error> {
-                    let mut open = None;
-                    for &chunk in missing_ref {
-                        let range = set_ref.range(chunk);
-                        let mut reader = match open.take() {
-                            Some((at, reader)) if at == range.start => reader,
-                            _ => pictures.reader(range.start)?,
-                        };
-                        for start in range.clone().step_by(batch_size) {
-                            let batch = reader.next_batch(batch_size.min(range.end - start))?;
-                            if send.send(Ok(batch)).is_err() {
-                                return Ok(()); // nobody takes them any more
-                            }
-                        }
-                        open = Some((range.end, reader));
-                    }
-                    Ok(())
-                };
-                if let Err(error) = read() {
-                    let _ = send.send(Err(error)); // as above
-                }
-            });
-            for &chunk in &missing {
-                let range = set.range(chunk);
-                let mut parts = Vec::new();
-                for start in range.clone().step_by(batch_size) {
-                    let count = batch_size.min(range.end - start);
-                    // The reader ends early only after it has sent its error.
-                    let bytes = receive.recv().unwrap_or_else(|_| Ok(Vec::new()))?;
-                    let shape = [count as i64, pictures.height() as i64, pictures.width() as i64, 3];
-                    let features = network.extract(&Tensor::f_from_slice(&bytes)?.f_view(shape)?)?;
-                    parts.push(features);
-                    done += count;
-                    progress(ExtractionProgress { done, resumed, total: set.count });
-                }
-                set.write_chunk(chunk, &parts)?;
+        let ranges: Vec<_> = missing.into_iter().map(|chunk| set.range(chunk)).collect();
+        let mut parts = Vec::new();
+        for_each_batch(pictures, &ranges, batch_size.clamp(1, CHUNK), &mut |batch, pictures| {
+            parts.push(network.extract(pictures)?);
+            done += batch.len();
+            progress(ExtractionProgress { done, resumed, total: set.count });
+            let chunk = batch.start / CHUNK;
+            if batch.end == set.range(chunk).end {
+                set.write_chunk(chunk, &std::mem::take(&mut parts))?;
             }
             Ok(())
-        })
-        .map(|()| set)
+        })?;
+        Ok(set)
     }
 
     /// Makes the folder `cache` if it is not there, and sees that files can be made in it: before minutes of computing.
@@ -277,14 +241,48 @@ mod tests {
         }
     }
 
-    #[test]
-    fn some_of_the_features_are_those_of_some_pictures() {
-        const COUNT: usize = 2500; // three chunks
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.npz");
+    const COUNT: usize = 2500; // three chunks
+
+    /// Pictures of one pixel that holds their number.
+    fn numbered(folder: &Path) -> Pictures {
+        let path = folder.join("a.npz");
         let bytes: Vec<u8> = (0..COUNT).flat_map(|index| [(index % 256) as u8, (index / 256) as u8, 0]).collect();
         fs::write(&path, zip(&[("arr_0.npy".to_owned(), npy_of("|u1", &[COUNT, 1, 1, 3], &bytes))])).unwrap();
-        let pictures = Pictures::open(&path, Fit::AsIs).unwrap();
+        Pictures::open(&path, Fit::AsIs).unwrap()
+    }
+
+    #[test]
+    fn chunks_that_are_there_are_read_and_only_the_others_computed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pictures, cache) = (numbered(folder.path()), folder.path().join("kept"));
+        let mut reports = Vec::new();
+        let mut extract = || {
+            reports.clear();
+            let each = &mut |report: ExtractionProgress| reports.push((report.done, report.resumed));
+            let set = FeatureSet::extract(&pictures, "12", &Pixels, &cache, 1000, each).unwrap();
+            (set, reports.clone())
+        };
+        let (set, reports) = extract();
+        assert_eq!(reports, [(0, 0), (1000, 0), (1024, 0), (2024, 0), (2048, 0), (2500, 0)]);
+        // What stands in the first chunk's file is believed; the second is gone, the third damaged.
+        let planted =
+            Features { pooled: Tensor::ones([1024, 3], (Kind::Float, tch::Device::Cpu)), spatial: None, logits: None };
+        set.write_chunk(0, &[planted]).unwrap();
+        fs::remove_file(set.path(1)).unwrap();
+        let half = fs::read(set.path(2)).unwrap();
+        fs::write(set.path(2), &half[..half.len() / 2]).unwrap();
+        let (set, reports) = extract();
+        assert_eq!(reports, [(1024, 1024), (2024, 1024), (2048, 1024), (2500, 1024)]);
+        let of = |row: i64| Vec::<f64>::try_from(set.pooled().unwrap().get(row).to_kind(Kind::Double)).unwrap();
+        assert_eq!([of(0), of(1023)], [[1.0; 3]; 2]);
+        assert_eq!([of(1024), of(2499)], [[0.0, 4.0, 0.0], [195.0, 9.0, 0.0]]);
+        assert_eq!(extract().1, [(COUNT, COUNT)]);
+    }
+
+    #[test]
+    fn some_of_the_features_are_those_of_some_pictures() {
+        let folder = tempfile::tempdir().unwrap();
+        let pictures = numbered(folder.path());
         let set = FeatureSet::extract(&pictures, "12", &Pixels, &folder.path().join("kept"), 100, &mut |_| ()).unwrap();
         let of = |most, seed| -> Vec<i64> {
             let rows = Vec::<Vec<f64>>::try_from(&set.pooled_of(most, seed).unwrap().to_kind(Kind::Double)).unwrap();

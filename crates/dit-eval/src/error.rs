@@ -134,6 +134,12 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
+    /// The thread that reads pictures ended before the pictures did: a defect of this program.
+    #[error(
+        "the thread that reads pictures ended early; what was written until then is kept, and the same command continues"
+    )]
+    ReaderEnded,
+
     /// A tensor is not of the shape that a function takes.
     #[error("{what} of shape {actual:?}, expected {expected}")]
     TensorShape {
