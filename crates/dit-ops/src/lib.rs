@@ -41,12 +41,12 @@ mod parallel;
 mod pointwise;
 mod quantize;
 mod simd;
-mod spread;
 mod stored;
 mod symbols;
 mod tf32;
 #[cfg(target_arch = "x86_64")]
 mod tile;
+mod transpose;
 mod version;
 
 pub use adamw::{AdamW, AdamWKernel, AdamWOptions};

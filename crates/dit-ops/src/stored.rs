@@ -17,10 +17,10 @@ use crate::{
     parallel::{self, Destination},
     quantize::quantize_column,
     simd::multiversion,
-    spread::{Grid, spread},
+    transpose::{Grid, transpose},
 };
 
-/// Words of each of a panel's rows that are spread at once: with their panel they stay in the second-level cache.
+/// Words of each of a panel's rows that are transposed at once: with their panel they stay in the second-level cache.
 const WORDS_AT_ONCE: usize = 1024;
 
 /// A Linear's weights, (outputs, inputs) row by row, where they are stored: in a mapped checkpoint, say.
@@ -31,7 +31,7 @@ pub struct StoredWeight<'a> {
     inputs: usize,
 }
 
-/// Bits.
+/// The elements, as the bits that are stored.
 #[derive(Clone, Copy, Debug)]
 enum Values<'a> {
     F32(&'a [u32]),
@@ -125,7 +125,7 @@ struct Rows<'a> {
     kind: Kind,
 }
 
-/// What of a panel is written: nothing has been, so far.
+/// A line of a panel that is still to be written.
 type Unset = std::mem::MaybeUninit<Line>;
 
 impl Rows<'_> {
@@ -142,7 +142,7 @@ impl Rows<'_> {
                         bad += non_finite(&row[start..][..depth]);
                     }
                     let grid = Grid { words: &values[start..], stride: inputs, columns: self.columns, depth };
-                    spread(grid, &mut lines[start * (WIDTH / 16)..]);
+                    transpose(grid, &mut lines[start * (WIDTH / 16)..]);
                 }
                 bad
             }
@@ -171,7 +171,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Has `fill` write each row's words, a stretch beginning at a word of it, and spreads them. Returns the sum of its results.
+    /// Has `fill` write each row's words, a stretch beginning at a word of it, and transposes them into the panel. Returns the sum of its results.
     fn through_scratch(
         &self,
         lines: &mut [Unset],
@@ -187,7 +187,7 @@ impl Rows<'_> {
                     sum += fill(self.first + column, start, words);
                 }
                 let grid = Grid { words, stride: stretch, columns: self.columns, depth: stretch };
-                spread(grid, &mut lines[start * (WIDTH / 16)..]);
+                transpose(grid, &mut lines[start * (WIDTH / 16)..]);
             }
             sum
         })
@@ -219,7 +219,7 @@ impl Rows<'_> {
                 }
                 (*step, *sum) = quantize_column(row, words);
             }
-            spread(Grid { words, stride: depth, columns: self.columns, depth }, lines);
+            transpose(Grid { words, stride: depth, columns: self.columns, depth }, lines);
             bad
         })
     }

@@ -17,7 +17,7 @@ use dit_vae::LatentCodec;
 
 use crate::{Error, PictureError, Records, encode::Encoder, room::warn_if_short, window::Window};
 
-/// Longest reason that is recorded, in characters.
+/// Why a picture was skipped is recorded in at most so many characters.
 const LONGEST_REASON: usize = 500;
 
 /// How a run goes about its work. Nothing of it shows in the result.

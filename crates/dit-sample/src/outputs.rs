@@ -219,8 +219,8 @@ impl Outputs {
         self.found
     }
 
-    /// What the files say about themselves. Who asks it for its hashes before they are needed here waits for them without having
-    /// these outputs locked.
+    /// What the files say about how they were made. Its hashes may still be being computed: whoever needs them clones it and waits
+    /// for them there, so that these outputs are not locked meanwhile.
     pub(crate) fn provenance(&self) -> &LateProvenance {
         &self.provenance
     }

@@ -16,9 +16,9 @@ pub(super) fn pack(weight: &[f32], outputs: usize, inputs: usize, products: Prod
         let mut points = [0.0; POINTS];
         if input < inputs {
             let g: [f64; 9] = std::array::from_fn(|i| f64::from(weight[(output * inputs + input) * 9 + i]));
-            let rows: [[f64; 4]; 3] = std::array::from_fn(|i| filtered([g[i], g[3 + i], g[6 + i]]));
+            let rows: [[f64; 4]; 3] = std::array::from_fn(|i| filter_transform_1d([g[i], g[3 + i], g[6 + i]]));
             for i in 0..4 {
-                for (j, value) in filtered([rows[0][i], rows[1][i], rows[2][i]]).into_iter().enumerate() {
+                for (j, value) in filter_transform_1d([rows[0][i], rows[1][i], rows[2][i]]).into_iter().enumerate() {
                     points[4 * i + j] = value as f32;
                 }
             }
@@ -28,8 +28,8 @@ pub(super) fn pack(weight: &[f32], outputs: usize, inputs: usize, products: Prod
     Packed::new((padded(inputs), outputs), products, &transformed)
 }
 
-/// G·g.
-fn filtered([a, b, c]: [f64; 3]) -> [f64; 4] {
+/// G·g: the filter transform (Lavin & Gray 2015, section 4.1) of one column, or of one row of what it made of the columns.
+fn filter_transform_1d([a, b, c]: [f64; 3]) -> [f64; 4] {
     [a, (a + b + c) / 2.0, (a - b + c) / 2.0, c]
 }
 

@@ -42,7 +42,9 @@ macro_rules! kernel {
                     gather::<DOUBLED>(&image, &block, channel, pixels);
                     let count = (padded(image.channels) - channel).min(GATHERED);
                     // SAFETY: `pixels` and `left` are as large as the block asks for.
-                    unsafe { transform::<DOUBLED>(&block, pixels, count, left.as_mut_ptr(), plane, stride, channel) };
+                    unsafe {
+                        input_transform::<DOUBLED>(&block, pixels, count, left.as_mut_ptr(), plane, stride, channel)
+                    };
                 }
                 let sums_stride = PANELS * WIDTH;
                 let sums_plane = rows * sums_stride + GAP;
@@ -60,17 +62,17 @@ macro_rules! kernel {
                         }
                     }
                     // SAFETY: the caller's promises.
-                    unsafe { finish::<DOUBLED>(convolution, call, &block, first, panels, sums, sums_plane) };
+                    unsafe { output_transform::<DOUBLED>(convolution, call, &block, first, panels, sums, sums_plane) };
                     first += panels;
                 }
             }
 
-            /// Results of a block: Aᵀ·m·A of the sums, plus bias and skip; and their statistics.
+            /// Results of a block: the output transform, Aᵀ·m·A, of the sums, plus bias and skip; and their statistics.
             ///
             /// # Safety
             /// As [`super::super::winograd`]; `sums` holds [`POINTS`] times `plane` numbers.
             #[target_feature(enable = $features)]
-            unsafe fn finish<const DOUBLED: bool>(
+            unsafe fn output_transform<const DOUBLED: bool>(
                 convolution: &Convolution,
                 call: &Call<'_>,
                 block: &Block,
@@ -145,13 +147,13 @@ macro_rules! kernel {
                 }
             }
 
-            /// Bᵀ·d·B of each tile, `count` channels of it, to the sixteen planes of the left factor.
+            /// The input transform, Bᵀ·d·B, of each tile, `count` channels of it, to the sixteen planes of the left factor.
             ///
             /// # Safety
             /// `pixels` holds the block's pixels; `left` has [`POINTS`] planes of a row of `stride` words for each tile, and
             /// `channel + count` elements fit in a row.
             #[target_feature(enable = $features)]
-            unsafe fn transform<const DOUBLED: bool>(
+            unsafe fn input_transform<const DOUBLED: bool>(
                 block: &Block,
                 pixels: &[f32],
                 count: usize,
@@ -172,12 +174,12 @@ macro_rules! kernel {
                             let mut rows = [[_mm512_setzero_ps(); 4]; 4];
                             for i in 0..4 {
                                 let d = [d(0, i), d(1, i), d(2, i), d(3, i)];
-                                for (row, value) in spread(d).into_iter().enumerate() {
+                                for (row, value) in input_transform_1d(d).into_iter().enumerate() {
                                     rows[row][i] = value;
                                 }
                             }
                             for (row, values) in rows.into_iter().enumerate() {
-                                for (column, value) in spread(values).into_iter().enumerate() {
+                                for (column, value) in input_transform_1d(values).into_iter().enumerate() {
                                     let point = 4 * row + column;
                                     if !vanishes(DOUBLED, point) {
                                         $store(left.add(point * plane + tile * stride), channel + at, !0, value);
@@ -326,10 +328,10 @@ macro_rules! kernel {
     };
 }
 
-/// Bᵀ·d.
+/// Bᵀ·d: the input transform (Lavin & Gray 2015, section 4.1) of one column, or of one row of what it made of the columns.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn spread(d: [__m512; 4]) -> [__m512; 4] {
+fn input_transform_1d(d: [__m512; 4]) -> [__m512; 4] {
     [_mm512_sub_ps(d[0], d[2]), _mm512_add_ps(d[1], d[2]), _mm512_sub_ps(d[2], d[1]), _mm512_sub_ps(d[1], d[3])]
 }
 

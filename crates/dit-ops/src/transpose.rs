@@ -1,4 +1,4 @@
-//! Rows of words into a panel, word by word, the panel's columns beside each other: a transposition.
+//! Transposition of rows of words into a panel: word by word, the panel's columns beside each other.
 
 use std::mem::MaybeUninit;
 
@@ -24,7 +24,7 @@ pub(crate) struct Grid<'a> {
 ///
 /// # Panics
 /// If the sizes do not fit each other.
-pub(crate) fn spread(grid: Grid<'_>, lines: &mut [MaybeUninit<Line>]) {
+pub(crate) fn transpose(grid: Grid<'_>, lines: &mut [MaybeUninit<Line>]) {
     let Grid { words, stride, columns, depth } = grid;
     assert!(columns > 0 && columns <= WIDTH && words.len() >= (columns - 1) * stride + depth);
     let lines = &mut lines[..depth * LANES];
@@ -111,7 +111,7 @@ mod tests {
     fn check(columns: usize, depth: usize, stride: usize) {
         let words: Vec<u32> = (0..(columns - 1) * stride + depth).map(|i| i as u32 + 1).collect();
         let mut lines = vec![MaybeUninit::new(Line([u32::MAX; 16])); depth * LANES];
-        spread(Grid { words: &words, stride, columns, depth }, &mut lines);
+        transpose(Grid { words: &words, stride, columns, depth }, &mut lines);
         for (i, line) in lines.into_iter().enumerate() {
             // SAFETY: it was set above.
             let line = unsafe { line.assume_init() };
