@@ -22,6 +22,11 @@ use crate::{
 pub const CLASSES: u64 = 10;
 /// Samples computed at once.
 const BATCH: &str = "100";
+/// The feature network that measures them, below the root.
+const FEATURES: &str = "weights/demo/features-fashion.safetensors";
+/// How samples are drawn, decoded and measured, by number: raised whenever the same files would give other numbers, so that what
+/// was measured before is measured again.
+const METHOD: u32 = 1;
 /// Where Debian's package dataset-fashion-mnist puts the training and the test pictures.
 pub const DEBIAN_TRAIN: &str = "/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz";
 const DEBIAN_TEST: &str = "/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz";
@@ -103,6 +108,13 @@ struct Subject {
     draw: Option<Draw>,
     /// SHA-256 of the reference's file.
     reference: String,
+    /// [`METHOD`]; the first one's records do not tell it.
+    #[serde(default = "first_method")]
+    method: u32,
+}
+
+fn first_method() -> u32 {
+    1
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -113,6 +125,13 @@ struct Record {
     evaluation: serde_json::Value,
 }
 
+impl Record {
+    /// Whether it is of `subject` in the features of the network with this hash.
+    fn is_of(&self, subject: &Subject, features_sha256: &str) -> bool {
+        self.subject == *subject && self.evaluation["features"]["sha256"] == features_sha256
+    }
+}
+
 /// Draws and measures, each set once: the record of a set that is there is read.
 pub struct Lab<'a> {
     root: &'a Path,
@@ -121,6 +140,7 @@ pub struct Lab<'a> {
     folder: PathBuf,
     reference: PathBuf,
     reference_sha256: String,
+    features_sha256: String,
     threads: usize,
 }
 
@@ -136,7 +156,9 @@ impl<'a> Lab<'a> {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let reference = pictures(reference)?;
         let reference_sha256 = sha256_of(&[&reference])?;
-        Ok(Self { root, binary, folder, reference, reference_sha256, threads })
+        let features = root.join(FEATURES);
+        let features_sha256 = sha256_of(&[&features]).with_context(|| format!("cannot read {}", features.display()))?;
+        Ok(Self { root, binary, folder, reference, reference_sha256, features_sha256, threads })
     }
 
     /// Whether nothing is drawn.
@@ -173,7 +195,7 @@ impl<'a> Lab<'a> {
 
     fn subject(&self, file: &Path, draw: Option<&Draw>) -> Result<Subject> {
         let sha256 = sha256_of(&[file]).with_context(|| format!("cannot read {}", file.display()))?;
-        Ok(Subject { sha256, draw: draw.cloned(), reference: self.reference_sha256.clone() })
+        Ok(Subject { sha256, draw: draw.cloned(), reference: self.reference_sha256.clone(), method: METHOD })
     }
 
     fn measure(
@@ -184,15 +206,22 @@ impl<'a> Lab<'a> {
     ) -> Result<Quality> {
         let path = self.folder.join(format!("{name}.json"));
         if let Some(record) = read(&path)
-            && record.subject == *subject
+            && record.is_of(subject, &self.features_sha256)
         {
             return Ok(record.quality);
         }
-        let missing = || format!("{} is not of this checkpoint: run it without --report-only", path.display());
+        let missing = || {
+            let path = path.display();
+            format!("{path} is not of this checkpoint, feature network and method: run it without --report-only")
+        };
         let evaluation = measure(self.binary.with_context(missing)?)?;
         let quality =
             serde_json::from_value(evaluation["metrics"].clone()).context("dit-cli evaluate said too little")?;
         let record = Record { subject: subject.clone(), quality, evaluation };
+        ensure!(
+            record.is_of(subject, &self.features_sha256),
+            "dit-cli evaluate measured with another feature network than {FEATURES}\n  help: unset DIT_WEIGHTS_DIR"
+        );
         // Under another name first, so that a record is whole.
         let half = path.with_extension("json.half");
         fs::write(&half, serde_json::to_string_pretty(&record)?)
@@ -232,10 +261,13 @@ fn pictures(path: &Path) -> Result<PathBuf> {
 mod tests {
     use super::*;
 
-    fn quality(fid: f64) -> serde_json::Value {
+    fn quality(fid: f64, features_sha256: &str) -> serde_json::Value {
         let of =
             |value: f64| serde_json::json!({"value": value, "low": value - 0.5, "high": value + 0.5, "method": "m"});
-        serde_json::json!({"metrics": {"fid": of(fid), "kid": of(0.01), "precision": of(0.7), "recall": of(0.6)}})
+        serde_json::json!({
+            "features": {"sha256": features_sha256},
+            "metrics": {"fid": of(fid), "kid": of(0.01), "precision": of(0.7), "recall": of(0.6)},
+        })
     }
 
     #[test]
@@ -247,6 +279,8 @@ mod tests {
             path
         };
         let (reference, one, other) = (file("r.gz", "r"), file("one", "1"), file("other", "2"));
+        fs::create_dir_all(folder.path().join("weights/demo")).unwrap();
+        file(FEATURES, "network");
         let records = folder.path().join("records");
         let lab = Lab::new(folder.path(), Some(Path::new("unused")), records.clone(), &reference, 1).unwrap();
         let draw = |cfg_scale| Draw { per_class: 5, sampler: "ddim".into(), steps: "10".into(), cfg_scale };
@@ -255,7 +289,7 @@ mod tests {
             let subject = lab.subject(file, Some(&draw(scale))).unwrap();
             let measured = lab.measure("a", &subject, |_| {
                 times += 1;
-                Ok(quality(fid))
+                Ok(quality(fid, &lab.features_sha256))
             });
             assert_eq!(measured.unwrap().fid.value, expected);
         };
@@ -264,10 +298,29 @@ mod tests {
         check(&one, 2.0, 5.0, 5.0);
         check(&other, 2.0, 6.0, 6.0);
         assert_eq!(times, 3);
-        let reader = Lab::new(folder.path(), None, records, &reference, 1).unwrap();
-        assert_eq!(reader.samples("a", &other, &draw(2.0)).unwrap().fid.value, 6.0);
-        let error = reader.samples("a", &one, &draw(2.0)).unwrap_err();
-        assert!(error.to_string().contains("--report-only"), "{error}");
+        let subject = lab.subject(&other, Some(&draw(3.0))).unwrap();
+        let error = lab.measure("b", &subject, |_| Ok(quality(1.0, "another"))).unwrap_err();
+        assert!(error.to_string().contains("another feature network"), "{error}");
+        let reader = || Lab::new(folder.path(), None, records.clone(), &reference, 1).unwrap();
+        let refused = |file: &Path| {
+            let error = reader().samples("a", file, &draw(2.0)).unwrap_err();
+            assert!(error.to_string().contains("--report-only"), "{error}");
+        };
+        let kept = || assert_eq!(reader().samples("a", &other, &draw(2.0)).unwrap().fid.value, 6.0);
+        kept();
+        refused(&one);
+        // A record that does not tell its method is of the first; that of another is none.
+        let path = records.join("a.json");
+        let text = fs::read_to_string(&path).unwrap();
+        let with_method = |line: &str| fs::write(&path, text.replace("\"method\": 1", line)).unwrap();
+        with_method("\"unknown\": 1");
+        kept();
+        with_method("\"method\": 0");
+        refused(&other);
+        with_method("\"method\": 1");
+        kept();
+        file(FEATURES, "another network");
+        refused(&other);
     }
 
     #[test]
