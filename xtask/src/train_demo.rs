@@ -12,7 +12,7 @@ use dit_weights::sha256_of;
 use crate::{
     demo, libtorch,
     measured::DEBIAN_TRAIN,
-    training::{Wanted, average_in, steps_of, succeed, train_wanted},
+    training::{Wanted, average_in, succeed, train},
     ui::{self, Stages},
     workspace::Workspace,
 };
@@ -21,7 +21,7 @@ use crate::{
 ///
 /// Pictures to latents, latents to a model by configs/fashion.toml, its average to weights/demo in f16, its hash into
 /// the manifest, its pictures into docs/images/demo.png. About an hour of one quiet CPU core (six steps a second). Interrupt it at any
-/// time: the same command continues.
+/// time: the same command continues; after the recipe or the pictures have changed, it asks for another --out.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  sudo apt install dataset-fashion-mnist && cargo xtask train-demo\n  cargo xtask train-demo --data fashion-mnist/train-images-idx3-ubyte.gz\n  cargo xtask train-demo --steps 200"
@@ -64,27 +64,26 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let binary = stages.run("build", || demo::build(workspace))?;
     let out = std::path::absolute(root.join(&args.out))?;
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
-    let threads: Vec<String> = args.threads.iter().map(|threads| format!("--threads={threads}")).collect();
-
     let latents = out.join("latents");
     stages.run("latents", || {
         let mut command = Command::new(&binary);
-        command.arg("precompute-latents").arg("--data").arg(&args.data).arg("--out").arg(&latents).args(&threads);
+        command.arg("precompute-latents").arg("--data").arg(&args.data).arg("--out").arg(&latents);
+        command.args(args.threads.iter().map(|threads| format!("--threads={threads}")));
         command.arg("--vae").arg(root.join("weights/demo/vae-fashion")).args(["--image-size", "32", "--crop", "pad"]);
         succeed("dit-cli precompute-latents", &mut command)
     })?;
     let recipe = root.join("configs/fashion.toml");
-    let mut more = threads;
-    let (run, steps) = match args.steps {
+    let (run, overrides) = match args.steps {
+        // The recipe's warm-up may be longer than a trial.
         Some(steps) => {
-            // The recipe's warm-up may be longer than a trial.
-            more.push(format!("--set=optim.warmup_steps={}", steps / 40));
-            (format!("run-{steps}"), steps)
+            let warm_up = format!("optim.warmup_steps={}", steps / 40);
+            (format!("run-{steps}"), vec![format!("train.steps={steps}"), warm_up])
         }
-        None => ("run".to_owned(), steps_of(&recipe)?),
+        None => ("run".to_owned(), Vec::new()),
     };
-    let wanted = Wanted { recipe: &recipe, steps, data: &latents, run: &out.join(run) };
-    let checkpoint = stages.run("train", || train_wanted(&binary, &wanted, &more))?;
+    let run = out.join(run);
+    let wanted = Wanted { recipe: &recipe, overrides, data: &latents, run: &run, threads: args.threads };
+    let checkpoint = stages.run("train", || train(&binary, &wanted))?;
     let average = average_in(&checkpoint)?;
     ui::say(format_args!("trained: {}", average.display()));
     if !args.keep && args.steps.is_none() {

@@ -7,6 +7,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use dit_recipe::{Difference, Recipe};
+use dit_weights::sha256_of;
+use serde::Deserialize;
 
 /// The exit code of a run that was asked to stop.
 const INTERRUPTED: i32 = 130;
@@ -40,31 +43,34 @@ pub fn checkpoints(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
 
 /// A run that there shall be.
 pub struct Wanted<'a> {
+    /// The recipe's file.
     pub recipe: &'a Path,
-    /// Its steps, the recipe's or others.
-    pub steps: u64,
+    /// What the run has otherwise, each `section.key=value`.
+    pub overrides: Vec<String>,
     /// Folder of latents.
     pub data: &'a Path,
     /// Folder of the run.
     pub run: &'a Path,
-}
-
-/// [`train_wanted`], with the recipe's steps.
-pub fn train(binary: &Path, recipe: &Path, data: &Path, run: &Path, more: &[String]) -> Result<PathBuf> {
-    train_wanted(binary, &Wanted { recipe, steps: steps_of(recipe)?, data, run }, more)
+    /// CPU threads; all cores where there is none.
+    pub threads: Option<usize>,
 }
 
 /// Trains until the run has all its steps: begins, continues, or finds it done. The last checkpoint's folder.
-pub fn train_wanted(binary: &Path, wanted: &Wanted<'_>, more: &[String]) -> Result<PathBuf> {
-    let &Wanted { recipe, steps, data, run } = wanted;
+///
+/// A run that was begun by another recipe, or on other latents, is refused.
+pub fn train(binary: &Path, wanted: &Wanted<'_>) -> Result<PathBuf> {
+    let Wanted { recipe, overrides, data, run, threads } = wanted;
+    let steps = wanted.read_recipe()?.train.steps;
     let newest = checkpoints(run)?.pop();
+    if let Some((_, checkpoint)) = &newest {
+        wanted.ensure_is(checkpoint)?;
+    }
     if !matches!(&newest, Some((step, _)) if *step >= steps) {
         let mut command = Command::new(binary);
-        command.arg("train").arg("--out").arg(run).arg("--data").arg(data).args(more);
-        match newest {
-            Some(_) => command.arg("--resume"),
-            None => command.arg("--config").arg(recipe).arg(format!("--set=train.steps={steps}")),
-        };
+        command.arg("train").arg("--out").arg(run).arg("--data").arg(data).arg("--config").arg(recipe);
+        command.args(overrides.iter().map(|value| format!("--set={value}")));
+        command.args(threads.iter().map(|threads| format!("--threads={threads}")));
+        command.args(newest.iter().map(|_| "--resume"));
         succeed("dit-cli train", &mut command)?;
     }
     match checkpoints(run)?.pop() {
@@ -73,13 +79,45 @@ pub fn train_wanted(binary: &Path, wanted: &Wanted<'_>, more: &[String]) -> Resu
     }
 }
 
-/// `train.steps` of a recipe.
-pub fn steps_of(recipe: &Path) -> Result<u64> {
-    let text = fs::read_to_string(recipe).with_context(|| format!("cannot read {}", recipe.display()))?;
-    let table: toml::Table = text.parse().with_context(|| recipe.display().to_string())?;
-    let steps = table.get("train").and_then(|train| train.get("steps")?.as_integer());
-    let steps = steps.and_then(|steps| u64::try_from(steps).ok());
-    steps.with_context(|| format!("{} has no train.steps", recipe.display()))
+/// What a checkpoint says of the run that it is of.
+#[derive(Deserialize)]
+struct State {
+    /// The recipe, whole.
+    recipe: String,
+    data: Data,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    /// SHA-256 of the latents' manifest, which has that of every shard.
+    manifest: String,
+}
+
+impl Wanted<'_> {
+    fn read_recipe(&self) -> Result<Recipe> {
+        let text = fs::read_to_string(self.recipe).with_context(|| format!("cannot read {}", self.recipe.display()))?;
+        Recipe::from_toml(&text, &self.overrides).with_context(|| self.recipe.display().to_string())
+    }
+
+    /// Makes sure that `checkpoint` is of this recipe, but for what may change while a run goes on, and of these latents.
+    fn ensure_is(&self, checkpoint: &Path) -> Result<()> {
+        let (recipe, data, run) = (self.recipe.display(), self.data.display(), self.run.display());
+        let path = checkpoint.join("state.json");
+        let state = fs::read(&path).map_err(anyhow::Error::from);
+        let state: State = state
+            .and_then(|text| Ok(serde_json::from_slice(&text)?))
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let begun = Recipe::from_toml(&state.recipe, &[]).with_context(|| path.display().to_string())?;
+        let mut differences = begun.differences(&self.read_recipe()?);
+        differences.retain(|difference| !difference.may_change);
+        let line = |found: &Difference| format!("  {}: {} there, {} wanted", found.key, found.before, found.after);
+        let lines: Vec<String> = differences.iter().map(line).collect();
+        let help = format!("help: use another --out, or remove {run}");
+        ensure!(lines.is_empty(), "{run} was begun by another recipe than {recipe}:\n{}\n  {help}", lines.join("\n"));
+        let manifest = sha256_of(&[self.data.join("manifest.json")]).with_context(|| format!("cannot read {data}"))?;
+        ensure!(state.data.manifest == manifest, "{run} was begun on other latents than those in {data}\n  {help}");
+        Ok(())
+    }
 }
 
 /// The file of the first average in a checkpoint's folder.
@@ -89,4 +127,48 @@ pub fn average_in(checkpoint: &Path) -> Result<PathBuf> {
     let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(name).collect();
     found.sort();
     found.into_iter().next().with_context(|| format!("{} has no averaged weights", checkpoint.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECIPE: &str = "[train]\nsteps = 20\n[optim]\nlr = 1e-3\n";
+
+    /// A finished run of [`RECIPE`]; the recipe's file has `now`, the latents' manifest `manifest`.
+    #[track_caller]
+    fn check(now: &str, overrides: &[&str], manifest: &str, expected: Result<(), &str>) {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, run, recipe) = (folder.path().join("data"), folder.path().join("run"), folder.path().join("r.toml"));
+        let checkpoint = run.join("checkpoints/step-00000020");
+        fs::create_dir_all(&checkpoint).unwrap();
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("manifest.json"), "{}").unwrap();
+        let begun = Recipe::from_toml(RECIPE, &[]).unwrap().to_toml();
+        let sha256 = sha256_of(&[data.join("manifest.json")]).unwrap();
+        let state = serde_json::json!({"recipe": begun, "data": {"manifest": sha256, "held_out": null}, "step": 20});
+        fs::write(checkpoint.join("state.json"), state.to_string()).unwrap();
+        fs::write(data.join("manifest.json"), manifest).unwrap();
+        fs::write(&recipe, now).unwrap();
+        let overrides = overrides.iter().map(|&text| text.to_owned()).collect();
+        let wanted = Wanted { recipe: &recipe, overrides, data: &data, run: &run, threads: None };
+        match (train(Path::new("/nothing/is/started"), &wanted), expected) {
+            (Ok(found), Ok(())) => assert_eq!(found, checkpoint),
+            (Err(error), Err(expected)) => {
+                let message = format!("{error:#}");
+                assert!(message.contains(expected) && message.contains("another --out, or remove"), "{message}");
+            }
+            (found, expected) => panic!("{found:?} instead of {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn a_finished_run_of_another_recipe_or_other_latents_is_refused() {
+        check(RECIPE, &[], "{}", Ok(()));
+        // What changes no number of a run that is done.
+        check(&format!("{RECIPE}\n[samples]\nevery = 5\n"), &["train.steps=10"], "{}", Ok(()));
+        check(&RECIPE.replace("1e-3", "2e-3"), &[], "{}", Err("optim.lr: 0.001 there, 0.002 wanted"));
+        check(RECIPE, &["train.seed=1"], "{}", Err("train.seed: 0 there, 1 wanted"));
+        check(RECIPE, &[], "{ }", Err("other latents"));
+    }
 }

@@ -17,7 +17,7 @@ use self::{curves::Curve, quality::RunQuality};
 use crate::{
     measured::{Lab, LabArgs},
     page::with_part,
-    training::train,
+    training::{Wanted, train},
     ui,
     workspace::Workspace,
 };
@@ -26,7 +26,8 @@ use crate::{
 ///
 /// Same size, data, steps and seeds; the recipes in configs/blocks differ in the block alone. Then 10,000 samples of each run
 /// without guidance and with guidance 2, and 2,000 of each kept checkpoint, are measured against the training pictures. About two
-/// hours of one CPU core. Interrupt it at any time: the same command continues.
+/// hours of one CPU core. Interrupt it at any time: the same command continues; after recipes or latents have changed, it asks for
+/// another --out.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cargo xtask blocks --data target/train-demo/latents")]
 pub struct Args {
@@ -107,7 +108,8 @@ fn run_of(out: &Path, design: BlockDesign, seed: u64) -> PathBuf {
 
 fn train_one(root: &Path, binary: &Path, args: &Args, out: &Path, design: BlockDesign, seed: u64) -> Result<()> {
     let recipe = root.join(format!("configs/blocks/{design}.toml"));
-    let more = [format!("--set=train.seed={seed}"), format!("--threads={}", args.lab.threads)];
-    train(binary, &recipe, &std::path::absolute(&args.data)?, &run_of(out, design, seed), &more)?;
+    let (data, run) = (std::path::absolute(&args.data)?, run_of(out, design, seed));
+    let overrides = vec![format!("train.seed={seed}")];
+    train(binary, &Wanted { recipe: &recipe, overrides, data: &data, run: &run, threads: Some(args.lab.threads) })?;
     Ok(())
 }
