@@ -162,6 +162,29 @@ fn few_pictures_cost_the_metrics_that_need_more() {
 }
 
 #[test]
+fn what_cannot_be_had_is_told_before_anything_is_computed() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let (a, few) = (npz(here, "a.npz", 40, 30), npz(here, "few.npz", 19, 60));
+    fs::create_dir(here.join("small")).unwrap();
+    png(&here.join("small/1.png"), 16, &[7; 16 * 16 * 3]);
+    for (args, expected) in [
+        (vec![&*a, &few, "--metrics", "fid,kid"], "KID: 19 reference samples"),
+        (vec![&a, &a, "--metrics", "fid,sfid"], "sFID needs spatial features"),
+        (vec![&a, "small"], "16 x 16"),
+    ] {
+        fail_in(here, &[&["evaluate", "--features", "demo"][..], &args].concat(), &[expected]);
+        assert!(!here.join("a.npz.features").exists(), "{args:?} computed features");
+    }
+    // The Inception score is of the samples alone; the record still says what they were to be compared with.
+    let record = evaluate(here, &[&a, &few, "--metrics", "is"]);
+    assert!(value(&record, "inception_score") >= 1.0);
+    assert!(here.join("a.npz.features").exists() && !here.join("few.npz.features").exists());
+    let with_features = evaluate(here, &[&a, &few, "--metrics", "fid"]);
+    assert_eq!(record["reference"], with_features["reference"]);
+}
+
+#[test]
 fn statistics_are_made_and_compared_with() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (npz(folder.path(), "a.npz", 150, 30), npz(folder.path(), "b.npz", 140, 120));

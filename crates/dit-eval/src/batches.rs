@@ -16,8 +16,11 @@ const AHEAD: usize = 2;
 /// What the reading thread says: the bytes of the next batch, or why there are none.
 type Read = Result<Vec<u8>, Error>;
 
-/// Calls `each` with every batch of `ranges`, in order: which pictures they are, and uint8 (N, H, W, 3). No batch crosses the end of
-/// a range; all but the last of a range are of `batch_size`.
+/// Takes a batch: which pictures they are, and uint8 (N, H, W, 3).
+pub(crate) type Take<'a> = &'a mut dyn FnMut(Range<usize>, &Tensor) -> Result<(), Error>;
+
+/// Calls `each` with every batch of `ranges`, in order. No batch crosses the end of a range; all but the last
+/// of a range are of `batch_size`.
 ///
 /// # Errors
 /// Whatever reading meets and `each` returns; [`Error::ReaderEnded`].
@@ -25,7 +28,7 @@ pub(crate) fn for_each_batch(
     pictures: &Pictures,
     ranges: &[Range<usize>],
     batch_size: usize,
-    each: &mut dyn FnMut(Range<usize>, &Tensor) -> Result<(), Error>,
+    each: Take,
 ) -> Result<(), Error> {
     thread::scope(|scope| {
         let (send, receive) = sync_channel(AHEAD);
@@ -73,7 +76,7 @@ fn take_batches(
     ranges: &[Range<usize>],
     batch_size: usize,
     receive: Receiver<Read>,
-    each: &mut dyn FnMut(Range<usize>, &Tensor) -> Result<(), Error>,
+    each: Take,
 ) -> Result<(), Error> {
     for batch in batches_of(ranges, batch_size) {
         let bytes = receive.recv().map_err(|_| Error::ReaderEnded)??;
@@ -95,7 +98,7 @@ mod tests {
     #[test]
     fn no_batch_crosses_the_end_of_a_range() {
         check(&[], 3, &[]);
-        check(&[0..6], 3, &[0..3, 3..6]);
+        check(&[0..6, 9..9], 3, &[0..3, 3..6]);
         check(&[0..4, 8..10], 3, &[0..3, 3..4, 8..10]);
         check(&[0..4, 4..6], 10, &[0..4, 4..6]);
     }

@@ -222,6 +222,14 @@ impl From<dit_weights::Error> for Error {
 }
 
 impl Error {
+    /// Says which metric it was that there are too few pictures for.
+    pub(crate) fn of_metric(self, metric: crate::Metric) -> Self {
+        match self {
+            Self::TooFew { what, found, needed } => Self::TooFewFor { metric: metric.name(), what, found, needed },
+            other => other,
+        }
+    }
+
     pub(crate) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }

@@ -57,6 +57,11 @@ impl Reference {
         Self { features, statistics: Some(statistics) }
     }
 
+    /// No reference, for what is measured of samples alone: the Inception score.
+    pub fn none() -> Self {
+        Self { features: None, statistics: None }
+    }
+
     fn features(&self, metric: &'static str) -> Result<&FeatureSet, Error> {
         self.features.as_ref().ok_or(Error::NeedsPictures { metric })
     }
@@ -108,7 +113,7 @@ pub fn evaluate(
 ) -> Result<Measured, Error> {
     let mut measured = Measured::default();
     for &metric in metrics {
-        measure(samples, reference, metric, seed, &mut measured).map_err(|error| of_metric(metric, error))?;
+        measure(samples, reference, metric, seed, &mut measured).map_err(|error| error.of_metric(metric))?;
     }
     Ok(measured)
 }
@@ -130,7 +135,7 @@ pub fn evaluate_possible(
             Ok(()) => {}
             Err(error @ Error::TooFew { .. }) => {
                 left_out.push(LeftOut { metric: metric.name(), why: error.to_string() });
-                first.get_or_insert(of_metric(metric, error));
+                first.get_or_insert(error.of_metric(metric));
             }
             Err(error) => return Err(error),
         }
@@ -138,14 +143,6 @@ pub fn evaluate_possible(
     match first {
         Some(error) if left_out.len() == metrics.len() => Err(error),
         _ => Ok((measured, left_out)),
-    }
-}
-
-/// Says which metric it was that there are too few pictures for.
-fn of_metric(metric: Metric, error: Error) -> Error {
-    match error {
-        Error::TooFew { what, found, needed } => Error::TooFewFor { metric: metric.name(), what, found, needed },
-        other => other,
     }
 }
 

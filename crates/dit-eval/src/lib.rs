@@ -6,7 +6,7 @@
 //! - [`FeatureSet`]: features kept on disk in chunks, under the hashes of pictures and weights, so that a run may end at any time;
 //! - [`Moments`], [`FrechetReference`], [`kernel_distance`], [`precision_recall`], [`InceptionScore`]: the numbers, in f64, each an
 //!   [`Estimate`] with a 95 % interval;
-//! - [`evaluate()`]: all of it, for samples and a [`Reference`].
+//! - [`evaluate()`]: all of it, for samples and a [`Reference`]; [`Sides`]: whether it can be had, before it is computed.
 //!
 //! # What it never does
 //! It samples nothing, trains no generator, prints nothing, and never skips a picture: one that cannot be decoded is an error,
@@ -35,6 +35,7 @@ mod evaluate;
 mod features;
 mod input;
 mod numbers;
+mod sides;
 
 pub use cache::{ExtractionProgress, FeatureSet};
 pub use error::Error;
@@ -48,3 +49,4 @@ pub use numbers::{
     Blocks, Estimate, FidStream, FrechetReference, Gaussian, InceptionScore, IntervalMethod, KidOptions, Moments,
     PrecisionRecall, kernel_distance, precision_recall,
 };
+pub use sides::Sides;

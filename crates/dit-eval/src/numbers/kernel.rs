@@ -5,7 +5,7 @@ use rand_core::SeedableRng;
 use tch::{Kind, Tensor};
 
 use super::blocks::{choose, permutation};
-use super::{Blocks, Estimate, gather, rows_of, same_width};
+use super::{Blocks, Estimate, enough, gather, rows_of, same_width};
 use crate::Error;
 
 /// Rows and columns of a kernel matrix that are in memory at once.
@@ -34,6 +34,13 @@ impl Default for KidOptions {
 impl KidOptions {
     /// Pictures of a side that subsets are drawn from, at most: with more, nothing is gained but memory is lost.
     pub const MOST: usize = 50_000;
+
+    /// Whether so many of either side suffice.
+    pub(crate) fn check_counts(samples: usize, reference: usize) -> Result<(), Error> {
+        const LEAST: usize = 2 * Blocks::COUNT;
+        enough("samples for KID", samples, LEAST)?;
+        enough("reference samples for KID", reference, LEAST)
+    }
 }
 
 /// The squared maximum mean discrepancy between `samples` (N, D) and `reference` (M, D): the mean of unbiased estimates over
@@ -46,13 +53,8 @@ impl KidOptions {
 pub fn kernel_distance(samples: &Tensor, reference: &Tensor, options: KidOptions) -> Result<Estimate, Error> {
     let counts = [rows_of("features", samples)?, rows_of("reference features", reference)?];
     same_width(samples, reference)?;
-    for (what, found) in [("samples for KID", counts[0]), ("reference samples for KID", counts[1])] {
-        let needed = 2 * Blocks::COUNT;
-        if found < needed {
-            return Err(Error::TooFew { what, found, needed });
-        }
-    }
     let [n, m] = counts;
+    KidOptions::check_counts(n, m)?;
     let size = options.size.clamp(2, n.min(m));
     let mut random = ChaCha8Rng::seed_from_u64(options.seed);
     // A single choice of everything is always the same.

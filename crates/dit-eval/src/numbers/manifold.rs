@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{Blocks, Estimate, gather, rows_of, same_width};
+use super::{Blocks, Estimate, enough, gather, rows_of, same_width};
 use crate::Error;
 
 /// A point's neighbourhood reaches to its third neighbour.
@@ -23,6 +23,12 @@ pub struct PrecisionRecall {
 impl PrecisionRecall {
     /// Pictures of the reference that the published numbers are against, at most.
     pub const MOST_REFERENCE: usize = 10_000;
+
+    /// Whether so many of either side suffice.
+    pub(crate) fn check_counts(samples: usize, reference: usize) -> Result<(), Error> {
+        enough("samples for precision and recall", samples, Blocks::COUNT)?;
+        enough("reference samples for precision and recall", reference, NEIGHBOUR as usize + 1)
+    }
 }
 
 /// Precision and recall of `samples` (N, D) against `reference` (M, D), with neighbourhoods up to the third neighbour.
@@ -37,13 +43,7 @@ impl PrecisionRecall {
 pub fn precision_recall(samples: &Tensor, reference: &Tensor, seed: u64) -> Result<PrecisionRecall, Error> {
     let counts = [rows_of("features", samples)?, rows_of("reference features", reference)?];
     same_width(samples, reference)?;
-    let what = ["samples for precision and recall", "reference samples for precision and recall"];
-    let needed = [Blocks::COUNT, NEIGHBOUR as usize + 1];
-    for ((what, needed), found) in what.into_iter().zip(needed).zip(counts) {
-        if found < needed {
-            return Err(Error::TooFew { what, found, needed });
-        }
-    }
+    PrecisionRecall::check_counts(counts[0], counts[1])?;
     let precision = covered(samples, &Centres::new(reference, &everything(reference))?)?.whole;
     let hits = covered(reference, &Centres::new(samples, &Blocks::new(counts[0], seed).rows(0, counts[0]))?)?;
     let fraction = |hits: usize| hits as f64 / counts[1] as f64;

@@ -23,6 +23,11 @@ use tch::{Kind, Tensor};
 
 use crate::Error;
 
+/// That there are at least `needed` of `what`.
+pub(crate) fn enough(what: &'static str, found: usize, needed: usize) -> Result<(), Error> {
+    if found < needed { Err(Error::TooFew { what, found, needed }) } else { Ok(()) }
+}
+
 /// `x` as f64 (N, D), all finite.
 fn checked(what: &'static str, x: &Tensor) -> Result<Tensor, Error> {
     rows_of(what, x)?;

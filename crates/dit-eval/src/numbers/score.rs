@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::blocks::permutation;
-use super::{Blocks, Estimate, checked};
+use super::{Blocks, Estimate, checked, enough};
 use crate::Error;
 
 /// exp(E[KL(p(y|x) ‖ p(y))]) as the mean over splits of the samples, a batch of logits at a time.
@@ -21,13 +21,14 @@ pub struct InceptionScore {
     seen: usize,
 }
 
-fn too_few(found: usize) -> Error {
-    Error::TooFew { what: "samples for the Inception score", found, needed: Blocks::COUNT }
-}
-
 impl InceptionScore {
     /// Samples in a split, as the published evaluators have it.
     pub const SPLIT: usize = 5000;
+
+    /// Whether so many samples suffice.
+    pub(crate) fn check_count(samples: usize) -> Result<(), Error> {
+        enough("samples for the Inception score", samples, Blocks::COUNT)
+    }
 
     /// For `count` samples in splits of about `size`, all of nearly the same size, to which samples are dealt at random by `seed`:
     /// samples are often sorted by class, and a split of few classes would have little variety.
@@ -85,9 +86,9 @@ impl InceptionScore {
     /// # Errors
     /// [`Error::TooFew`] for fewer than ten samples.
     pub fn estimate(&self) -> Result<Estimate, Error> {
-        let Some(p) = self.p.as_ref().filter(|_| self.seen >= Blocks::COUNT) else {
-            return Err(too_few(self.seen));
-        };
+        Self::check_count(self.seen)?;
+        // What was seen was pushed.
+        let p = self.p.as_ref().ok_or(Error::TooFew { what: "samples", found: 0, needed: Blocks::COUNT })?;
         let shape = [self.splits as i64, Blocks::COUNT as i64];
         let p = p.f_view([shape[0], shape[1], -1])?; // (S, 10, K)
         let (p_log_p, counts) = (self.p_log_p.f_view(shape)?, self.counts.f_view(shape)?);
