@@ -2,18 +2,12 @@
 
 use std::path::Path;
 
+use dit_files::free_bytes;
+
 use crate::error::FetchError;
 
 /// Room left over for the file system's own needs.
 const MARGIN: u64 = 16 << 20;
-
-/// Bytes that this user may still write where `dir` is (or will be). `None` where it cannot be told.
-pub(crate) fn free_bytes(dir: &Path) -> Option<u64> {
-    let existing = dir.ancestors().find(|d| d.exists())?;
-    let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
-    let stat = rustix::fs::statvfs(existing).ok()?;
-    stat.f_bavail.checked_mul(stat.f_frsize)
-}
 
 /// Refuses early what would not fit.
 pub(crate) fn require(dir: &Path, needed: u64) -> Result<(), FetchError> {

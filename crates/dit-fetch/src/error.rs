@@ -285,7 +285,7 @@ impl FetchError {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 let dir = path.parent().unwrap_or(path).to_owned();
-                let free = crate::disk::free_bytes(&dir).unwrap_or(0);
+                let free = dit_files::free_bytes(&dir).unwrap_or(0);
                 FetchError::DiskFull { dir, needed: None, free }
             }
             _ => FetchError::Io { action, path: path.to_owned(), source },

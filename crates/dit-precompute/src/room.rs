@@ -1,18 +1,6 @@
 use std::path::Path;
 
-/// Bytes that this user may still write to the file system of `folder`; `None` where it cannot be told.
-pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
-    #[cfg(unix)]
-    {
-        let stat = rustix::fs::statvfs(folder).ok()?;
-        stat.f_bavail.checked_mul(stat.f_frsize)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = folder;
-        None
-    }
-}
+use dit_files::free_bytes;
 
 /// Says early that the disk is too small. No error: a file system may compress, or grow, and a full disk costs only waiting.
 pub(crate) fn warn_if_short(folder: &Path, needed: u64) {
@@ -24,17 +12,5 @@ pub(crate) fn warn_if_short(folder: &Path, needed: u64) {
             free / 1_000_000,
             needed.div_ceil(1_000_000)
         );
-    }
-}
-
-#[cfg(all(test, unix))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn room_is_told_where_there_is_a_folder() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(free_bytes(folder.path()).is_some_and(|free| free > 0));
-        assert_eq!(free_bytes(&folder.path().join("not there")), None);
     }
 }

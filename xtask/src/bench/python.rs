@@ -1,11 +1,12 @@
 //! The peers' Python: an environment made for them in the cache folder, or one the user names.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
+use dit_files::Lock;
 
 use crate::libtorch::{VERSION, cache::Cache};
 use crate::ui;
@@ -67,12 +68,10 @@ fn environment(folder: &Path, requirements: &Path, wanted: &str) -> Result<PathB
     Ok(python)
 }
 
-fn lock(folder: &Path) -> Result<File, String> {
+fn lock(folder: &Path) -> Result<Lock, String> {
     let path = folder.with_extension("lock");
-    let opened = fs::create_dir_all(folder).and_then(|()| File::options().create(true).append(true).open(&path));
-    let file = opened.map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
-    file.lock().map_err(|error| format!("{} cannot be locked: {error}", path.display()))?;
-    Ok(file)
+    let lock = fs::create_dir_all(folder).and_then(|()| Lock::wait(&path));
+    lock.map_err(|error| format!("{} cannot be locked: {error}", path.display()))
 }
 
 fn is_recent(python: &str) -> bool {

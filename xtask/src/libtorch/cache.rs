@@ -3,12 +3,13 @@
 //! One libtorch is one *slot* of it. A slot's finished folder appears by a rename, after its files are on the disk, so
 //! that it is whole or not there, also after a power cut; everything unfinished has a name of its own, is used under a lock, and is cleared by the next run.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use dit_fetch::human_bytes;
+use dit_files::{Lock, free_bytes};
 
 use super::VERSION;
 use super::platform::Variant;
@@ -44,31 +45,17 @@ pub struct Slot {
     name: String,
 }
 
-/// Held while something of the cache is made. The system lets go of it when the process ends, however it ends.
-pub struct Lock {
-    _file: File,
-}
-
-impl Lock {
-    /// Waits for any other process that holds the lock of this file.
-    pub fn take(path: &Path) -> Result<Self> {
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
-        }
-        let open = File::options().create(true).append(true).open(path);
-        let file = open.with_context(|| format!("{} cannot be opened", path.display()))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                ui::say("another `cargo xtask` is setting up the same libtorch; waiting for it");
-                file.lock().with_context(|| format!("{} cannot be locked", path.display()))?;
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("{} cannot be locked", path.display()));
-            }
-        }
-        Ok(Self { _file: file })
+/// The lock of what is made in the cache; waits for any other process that holds it.
+pub fn lock(path: &Path) -> Result<Lock> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
     }
+    let cannot = || format!("{} cannot be locked", path.display());
+    if let Some(lock) = Lock::try_take(path).with_context(cannot)? {
+        return Ok(lock);
+    }
+    ui::say("another `cargo xtask` is setting up the same libtorch; waiting for it");
+    Lock::wait(path).with_context(cannot)
 }
 
 impl Slot {
@@ -103,7 +90,7 @@ impl Slot {
 
     /// Waits for any other process that makes the same slot.
     pub fn lock(&self) -> Result<Lock> {
-        Lock::take(&self.beside("lock"))
+        lock(&self.beside("lock"))
     }
 
     /// Clears what an interrupted run left half made, and starts anew. Whole downloads are kept.
@@ -210,13 +197,6 @@ fn sync_each(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Bytes that this user may still write there; `None` where the system does not say.
-fn free_bytes(dir: &Path) -> Option<u64> {
-    let existing = dir.ancestors().find(|dir| dir.is_dir())?;
-    let stat = rustix::fs::statvfs(existing).ok()?;
-    stat.f_bavail.checked_mul(stat.f_frsize)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,10 +266,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let slot = slot(dir.path());
         let held = slot.lock().unwrap();
-        let second = File::open(slot.beside("lock")).unwrap();
-        assert!(matches!(second.try_lock(), Err(TryLockError::WouldBlock)));
+        assert!(Lock::try_take(&slot.beside("lock")).unwrap().is_none());
         drop(held);
-        second.try_lock().unwrap();
+        assert!(Lock::try_take(&slot.beside("lock")).unwrap().is_some());
     }
 
     #[test]

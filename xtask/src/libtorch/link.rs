@@ -11,7 +11,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 
-use super::cache::Lock;
+use super::cache::lock;
 use super::compiler::Compiler;
 
 /// A constructor is kept whatever the linker throws out.
@@ -34,7 +34,7 @@ pub fn folder(cache: &Path, lib: &Path) -> Result<PathBuf> {
     };
     let lib = home.join("lib");
     if !complete(&lib) {
-        let _lock = Lock::take(&home.with_extension("lock"))?;
+        let _lock = lock(&home.with_extension("lock"))?;
         // Another process may have made it while we waited.
         if !complete(&lib) {
             replace(&home, &scripts).with_context(|| format!("{} cannot be made", home.display()))?;

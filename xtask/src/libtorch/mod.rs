@@ -17,8 +17,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
+use dit_files::Lock;
 
-use self::cache::{Cache, Lock, Slot};
+use self::cache::{Cache, Slot};
 use self::compiler::Compiler;
 use self::config_file::Settings;
 use self::install::Install;

@@ -1,11 +1,11 @@
 use std::{
     collections::BTreeSet,
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io::{self, BufRead, BufReader, ErrorKind},
     path::{Path, PathBuf},
 };
 
-use dit_files::{is_unfinished, sync_folder, write_atomically};
+use dit_files::{Lock, is_unfinished, sync_folder, write_atomically};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::{
@@ -28,8 +28,7 @@ pub struct FolderWriter {
     manifest: Manifest,
     skipped: Vec<Skipped>,
     journals: Journals,
-    /// Locked; closing it, however the process ends, unlocks.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// A shard that is still to be made.
@@ -59,7 +58,9 @@ impl FolderWriter {
         if !Manifest::is_in(folder) && holds_other_files(folder).map_err(failed("read", folder))? {
             return Err(not_latents("it is not empty, and has no manifest".to_owned(), "write to another folder"));
         }
-        let lock = lock(folder)?;
+        let path = folder.join(LOCK);
+        let lock = Lock::try_take(&path).map_err(failed("lock", &path))?;
+        let lock = lock.ok_or_else(|| Error::Locked { path: folder.to_owned() })?;
         remove_temporaries(folder).map_err(failed("read", folder))?;
         let begun = Manifest::is_in(folder);
         let mut manifest =
@@ -229,17 +230,6 @@ impl FolderWriter {
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::Io { action, path, source }
-}
-
-/// The lock of the folder. Its file stays: taking it away would let two processes hold locks on two files of one name.
-fn lock(folder: &Path) -> Result<File, Error> {
-    let path = folder.join(LOCK);
-    let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(failed("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Locked { path: folder.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(Error::Io { action: "lock", path, source }),
-    }
 }
 
 /// The names of the files in `folder`.
