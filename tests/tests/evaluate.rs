@@ -5,6 +5,9 @@ use std::{
     io::BufWriter,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    process::Stdio,
+    thread,
+    time::Duration,
 };
 
 use dit_image::{NpzWriter, Picture};
@@ -190,7 +193,13 @@ fn statistics_are_made_and_compared_with() {
     let (a, b) = (npz(folder.path(), "a.npz", 150, 30), npz(folder.path(), "b.npz", 140, 120));
     let args = ["evaluate", "--features", "demo", "--stats", &b, "--out", "stats.npz"];
     succeed_in(folder.path(), &args);
+    // Without a cache, and through a file of another name: the same statistics.
+    fs::rename(folder.path().join("b.npz.features"), folder.path().join("kept")).unwrap();
+    succeed_in(folder.path(), &[&args[..6], &["streamed", "--no-cache"]].concat());
+    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert!(read("streamed") == read("stats.npz") && !folder.path().join("b.npz.features").exists());
     let direct = evaluate(folder.path(), &[&a, &b, "--metrics", "fid"]);
+    assert_eq!(value(&evaluate(folder.path(), &[&a, "streamed"]), "fid"), value(&direct, "fid"));
     let through = evaluate(folder.path(), &[&a, "stats.npz"]);
     assert!((value(&direct, "fid") - value(&through, "fid")).abs() < 1e-9 * value(&direct, "fid"));
     assert!(through["metrics"].get("kid").is_none() && through["metrics"].get("precision").is_none());
@@ -232,6 +241,13 @@ fn statistics_of_another_network_are_refused() {
         &["evaluate", &a, "stats.npz", "--features", "other.safetensors"],
         &["the reference's statistics are of `demo`", "sha256", "help: pass the same --features"],
     );
+    // The demo's pictures are prepared in one way.
+    for (features, expected) in [
+        ("inception-pytorch-fid:other.safetensors", "it is no Inception"),
+        ("inception-pytorch-fid:missing.pth", "missing.pth"),
+    ] {
+        fail_in(here, &["evaluate", &a, &a, "--features", features], &[expected]);
+    }
     // A damaged file of the demo's is told as that, not as an Inception without its tensors.
     fs::write(here.join("short.safetensors"), &weights[..weights.len() - 100]).unwrap();
     let ran = fail_in(here, &["evaluate", &a, &a, "--features", "short.safetensors"], &["short.safetensors"]);
@@ -382,6 +398,8 @@ fn what_cannot_be_compared_is_told() {
         (vec![&a, &a, "--image-size", "64"], vec!["not 64 x 64"]),
         (vec![&a, &a, "--batch-size", "0"], vec!["--batch-size", "expected 1 to 1024"]),
         (vec!["--stats", &a, "--out", "s.npz", "--seed", "1"], vec!["--seed", "cannot be used with"]),
+        (vec![&a, &a, "--no-cache"], vec!["--stats"]),
+        (vec!["--stats", &a, "--out", "s.npz", "--no-cache", "--cache", "c"], vec!["cannot be used with"]),
         (vec![&a, &a, "--cache", "text.npz"], vec!["cannot keep features in text.npz", "pass --cache DIR"]),
         (vec![&a], vec!["REFERENCE"]),
         (vec![], vec!["SAMPLES"]),
@@ -417,4 +435,26 @@ fn features_are_trained_and_used() {
     let a = npz(folder.path(), "a.npz", 30, 30);
     let ran = succeed_in(folder.path(), &["evaluate", &a, &a, "--features", "f.safetensors", "--metrics", "fid"]);
     assert!(ran.stdout.contains("FID") && ran.stdout.contains("demo (128 wide"), "{}", ran.stdout);
+
+    // Asked to stop, and continued: the same file.
+    let longer = recipe.replace("epochs = 12", "epochs = 60").replace("batch_size = 128", "batch_size = 8");
+    fs::write(folder.path().join("longer.toml"), longer).unwrap();
+    let args = |out| {
+        let data = ["train-features", "--data", "train", "--test", "test", "--config", "longer.toml"];
+        [&data[..], &["--threads", "1", "--out", out]].concat()
+    };
+    succeed_in(folder.path(), &args("whole"));
+    let state = folder.path().join("cut.training");
+    let mut child = dit_cli().current_dir(folder.path()).args(args("cut")).stderr(Stdio::null()).spawn().unwrap();
+    while !state.exists() && child.try_wait().unwrap().is_none() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    // SAFETY: kill(2) with the id of a child that was not waited for yet.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(state.exists() && !folder.path().join("cut").exists());
+    let ran = succeed_in(folder.path(), &args("cut"));
+    assert!(ran.stderr.contains("continues cut.training at step "), "{}", ran.stderr);
+    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert!(read("cut") == read("whole") && !state.exists());
 }

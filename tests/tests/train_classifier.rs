@@ -56,6 +56,17 @@ fn a_killed_training_ends_in_the_bytes_of_one_that_was_not() {
 }
 
 #[test]
+fn a_step_that_fails_loses_none_of_those_before() {
+    let folder = tempfile::tempdir().unwrap();
+    latents(folder.path());
+    // The first step is taken, and makes weights that no second one can be taken with; no state is due by then.
+    let args: Vec<_> =
+        train("c", &["--lr", "1e30"]).into_iter().map(|arg| if arg == "7" { "50" } else { arg }).collect();
+    fail_in(folder.path(), &args, &["the state of step 1 is in c.training", "the learning rate is too high"]);
+    fail_in(folder.path(), &args, &["continues c.training at step 1", "the learning rate is too high"]);
+}
+
+#[test]
 fn two_processes_do_not_train_the_same_file() {
     let folder = tempfile::tempdir().unwrap();
     latents(folder.path());

@@ -8,7 +8,7 @@ use crate::{CropArg, MachineArgs};
 ///
 /// Either side: an npz with `arr_0` (uint8 N,H,W,3), a folder or tar of pictures, class folders, IDX files; the
 /// reference also an npz of statistics (`mu sigma mu_s sigma_s`).
-/// Interrupt it at any time: features are kept beside the pictures, and the same command continues.
+/// Interrupt it at any time: features are kept beside the pictures, and the same command continues (but with --no-cache).
 #[derive(Args)]
 #[command(after_help = "Examples:
   dit-cli evaluate samples.npz VIRTUAL_imagenet256_labeled.npz
@@ -28,7 +28,8 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "STATS.npz", requires = "stats")]
     pub out: Option<PathBuf>,
     /// Feature network: `inception` (as the ADM evaluator and torch-fidelity), `inception-pytorch-fid` (that package's
-    /// resizing), `demo` (Fashion-MNIST, 32 px), or a file of weights
+    /// resizing), `demo` (Fashion-MNIST, 32 px), or a file of weights: of `demo`'s or `inception`'s, and with
+    /// `inception-pytorch-fid:` before it of that
     #[arg(long, value_name = "NAME|PATH", default_value = "inception")]
     pub features: String,
     /// What to measure [default: all that both sides have]
@@ -46,9 +47,12 @@ pub struct EvaluateArgs {
     /// Seed of whatever is drawn: intervals' blocks, the Inception score's splits, KID's subsets, pictures of a large reference
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Folder to keep features in [default: the pictures' path with .features appended]
+    /// Folder to keep features in, 20 kB a picture with Inception [default: the pictures' path with .features appended]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
+    /// Keep no features of --stats: a run that is interrupted begins anew
+    #[arg(long, requires = "stats", conflicts_with = "cache")]
+    pub no_cache: bool,
     /// Where it computes
     #[command(flatten)]
     pub machine: MachineArgs,

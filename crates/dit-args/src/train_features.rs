@@ -5,6 +5,7 @@ use clap::Args;
 /// Train the small classifier behind `evaluate --features demo`
 ///
 /// Grey pictures of at most 32 x 32 pixels with labels, such as Fashion-MNIST.
+/// Interrupt it any way, at any time: the same command continues, from OUT.training.
 #[derive(Args)]
 #[command(after_help = "Example:
   dit-cli train-features --data fashion-mnist/ --out features.safetensors")]

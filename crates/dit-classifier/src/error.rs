@@ -78,6 +78,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a step that failed so was not begun to be taken: weights, optimizer and order of latents are those before.
+    pub fn is_before_the_step(&self) -> bool {
+        !matches!(self, Self::Ops(_))
+    }
+
     /// Whether a file could not be written, for want of space say, which may pass.
     pub fn is_refused_file(&self) -> bool {
         matches!(self, Self::Weights(error) if matches!(**error, dit_weights::Error::Write(_)))

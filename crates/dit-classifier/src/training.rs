@@ -81,6 +81,8 @@ pub struct Training {
     parameters: Vec<(String, Tensor)>,
     optimizer: AdamW,
     batches: LatentBatches,
+    /// Where the batches of the next step begin: a step that fails has read its own already.
+    position: Position,
     noising: Noising,
     options: TrainingOptions,
     identity: Identity,
@@ -161,7 +163,8 @@ impl Training {
             optimizer.restore(found.step, &found.exp_avg, &found.exp_avg_sq)?;
         }
         let batches = batches(folder, &options, found.map(|found| found.position))?;
-        Ok(Self { classifier, parameters, optimizer, batches, noising, options, identity })
+        let position = batches.position();
+        Ok(Self { classifier, parameters, optimizer, batches, position, noising, options, identity })
     }
 
     /// Writes all that [`resume`](Self::resume) needs. The file appears whole or not at all.
@@ -169,7 +172,7 @@ impl Training {
     /// # Errors
     /// [`Error::Weights`] where it cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
-        state::write(path, &self.identity, &self.parameters, &self.optimizer, self.batches.position())
+        state::write(path, &self.identity, &self.parameters, &self.optimizer, self.position)
     }
 
     /// Whether all steps have been taken.
@@ -185,7 +188,8 @@ impl Training {
     /// Takes one step.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] and [`Error::NonFiniteGradient`] when it diverges, the weights being those of the step before; else when latents cannot be read or libtorch fails.
+    /// [`Error::NonFinite`] and [`Error::NonFiniteGradient`] when it diverges; else when latents cannot be read or libtorch fails. All
+    /// but [`Error::Ops`] leave what [`save`](Self::save) writes as it was before the step.
     pub fn step(&mut self) -> Result<StepReport, Error> {
         let step = self.steps_taken();
         let batch = self.batches.next_batch()?;
@@ -204,6 +208,7 @@ impl Training {
         let gradients = Tensor::f_run_backward(&[loss], &tensors, false, false)?;
         check_finite(step, &gradients)?;
         self.optimizer.step(&mut tensors, &gradients, self.options.rate(step))?;
+        self.position = self.batches.position();
         Ok(StepReport { step: step + 1, loss: value, accuracy: accuracy.f_double_value(&[])? })
     }
 

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dit_files::ensure_folder;
+use dit_files::{ensure_folder, free_bytes};
 use dit_weights::{SafetensorsFile, TchSource, TensorSource, to_tensor, write_safetensors};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
@@ -50,7 +50,7 @@ impl FeatureSet {
     /// but for the last of a chunk of 1024, so that an interrupted run gives what an uninterrupted one does.
     ///
     /// # Errors
-    /// Whatever reading, computing and writing meet; [`Error::NonFinite`] for features that are not numbers.
+    /// [`Error::NoRoom`] before anything is computed; whatever reading, computing and writing meet; [`Error::NonFinite`] for features that are not numbers.
     pub fn extract(
         pictures: &Pictures,
         sha256: &str,
@@ -66,6 +66,10 @@ impl FeatureSet {
         let set = Self { folder, count: pictures.len(), widths: network.widths() };
         let missing: Vec<usize> = (0..set.chunks()).filter(|&chunk| set.read_chunk(chunk).is_err()).collect();
         let absent: usize = missing.iter().map(|&chunk| set.range(chunk).len()).sum();
+        let needed = absent as u64 * set.widths.bytes();
+        if let Some(free) = free_bytes(&set.folder).filter(|&free| free < needed) {
+            return Err(Error::NoRoom { folder: cache.to_owned(), needed, free });
+        }
         let resumed = set.count - absent;
         let mut done = resumed;
         progress(ExtractionProgress { done, resumed, total: set.count });
@@ -183,15 +187,8 @@ impl FeatureSet {
     }
 
     fn write_chunk(&self, chunk: usize, parts: &[Features]) -> Result<(), Error> {
-        let join = |of: &dyn Fn(&Features) -> Option<&Tensor>| -> Result<Option<Tensor>, Error> {
-            let tensors: Option<Vec<&Tensor>> = parts.iter().map(of).collect();
-            Ok(tensors.map(|tensors| Tensor::f_cat(&tensors, 0)).transpose()?)
-        };
-        let joined = [
-            ("pooled", join(&|part| Some(&part.pooled))?),
-            ("spatial", join(&|part| part.spatial.as_ref())?),
-            ("logits", join(&|part| part.logits.as_ref())?),
-        ];
+        let Features { pooled, spatial, logits } = Features::joined(parts)?;
+        let joined = [("pooled", Some(pooled)), ("spatial", spatial), ("logits", logits)];
         let mut tensors = Vec::new();
         for (name, tensor) in joined {
             let Some(tensor) = tensor else { continue };
@@ -297,6 +294,40 @@ mod tests {
         }
         assert_ne!(of(10, 7), of(10, 8));
         assert!(of(10, 7).iter().any(|&index| index >= 1024), "of all chunks");
+    }
+
+    /// As many numbers for a picture as no disk has room for.
+    struct Vast;
+
+    impl FeatureNetwork for Vast {
+        fn name(&self) -> &str {
+            "vast"
+        }
+
+        fn sha256(&self) -> &str {
+            ""
+        }
+
+        fn widths(&self) -> Widths {
+            Widths { pooled: 1 << 50, spatial: None, logits: None }
+        }
+
+        fn check_size(&self, _: usize, _: usize) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn extract(&self, _: &Tensor) -> Result<Features, Error> {
+            panic!("there is no room for what is computed")
+        }
+    }
+
+    #[test]
+    fn a_disk_that_is_too_small_is_told_before_anything_is_computed() {
+        let folder = tempfile::tempdir().unwrap();
+        let pictures = numbered(folder.path());
+        let result = FeatureSet::extract(&pictures, "12", &Vast, &folder.path().join("kept"), 100, &mut |_| ());
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains("take 11258999068.4 GB") && message.contains("--no-cache"), "{message}");
     }
 
     #[test]

@@ -134,6 +134,20 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
+    /// The disk has no room for features.
+    #[error(
+        "the features of these pictures take {:.1} GB in {}, where {:.1} GB are free\n  help: make room, or pass --cache DIR on another disk; --stats needs none with --no-cache",
+        *needed as f64 / 1e9, folder.display(), *free as f64 / 1e9
+    )]
+    NoRoom {
+        /// Where they would be kept.
+        folder: PathBuf,
+        /// Bytes of those that are not there yet.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+
     /// The thread that reads pictures ended before the pictures did: a defect of this program.
     #[error(
         "the thread that reads pictures ended early; what was written until then is kept, and the same command continues"
@@ -161,6 +175,22 @@ pub enum Error {
     /// A layer without the parameters that folding needs: a defect of this program.
     #[error("a layer has no affine parameters")]
     NotAffine,
+
+    /// The state of a feature network's training that was begun otherwise.
+    #[error(
+        "{} is the state of another training: {difference}\n  help: continue with what it was begun with, or remove it to begin anew",
+        path.display()
+    )]
+    OtherTraining {
+        /// The file.
+        path: PathBuf,
+        /// What is different.
+        difference: String,
+    },
+
+    /// The optimizer failed.
+    #[error(transparent)]
+    Ops(#[from] dit_ops::OpsError),
 
     /// A training recipe.
     #[error("the recipe: {problem}")]
@@ -222,6 +252,15 @@ impl From<dit_weights::Error> for Error {
 }
 
 impl Error {
+    /// Whether a file could not be written, for want of space say, which may pass.
+    pub fn is_refused_file(&self) -> bool {
+        match self {
+            Self::Write(_) => true,
+            Self::Weights(error) => matches!(**error, dit_weights::Error::Write(_)),
+            _ => false,
+        }
+    }
+
     /// Says which metric it was that there are too few pictures for.
     pub(crate) fn of_metric(self, metric: crate::Metric) -> Self {
         match self {

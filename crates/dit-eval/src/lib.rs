@@ -3,7 +3,8 @@
 //! - [`Pictures`]: npz archives (mapped), folders, tars, and whatever `dit-data` reads, as uint8 (N, H, W, 3);
 //! - [`Inception`]: the network on which FID is defined, and [`DemoFeatures`], a small classifier of clothes; both are
 //!   [`FeatureNetwork`]s;
-//! - [`FeatureSet`]: features kept on disk in chunks, under the hashes of pictures and weights, so that a run may end at any time;
+//! - [`FeatureSet`]: features kept on disk in chunks, under the hashes of pictures and weights, so that a run may end at any time
+//!   ([`statistics_of_pictures`] keeps none);
 //! - [`Moments`], [`FrechetReference`], [`kernel_distance`], [`precision_recall`], [`InceptionScore`]: the numbers, in f64, each an
 //!   [`Estimate`] with a 95 % interval;
 //! - [`evaluate()`]: all of it, for samples and a [`Reference`]; [`Sides`]: whether it can be had, before it is computed.
@@ -36,12 +37,15 @@ mod features;
 mod input;
 mod numbers;
 mod sides;
+mod streamed;
 
 pub use cache::{ExtractionProgress, FeatureSet};
 pub use error::Error;
 pub use evaluate::{LeftOut, Measured, Metric, Reference, evaluate, evaluate_possible, statistics_of};
 pub use features::demo::{DemoFeatures, DemoNotes};
-pub use features::demo_training::{EpochReport, FeatureRecipe, GreyPictures, demo_accuracy, train_demo};
+pub use features::demo_training::{
+    EpochReport, FeatureRecipe, FeatureReport, FeatureTraining, GreyPictures, demo_accuracy,
+};
 pub use features::inception::{Inception, Preprocessing};
 pub use features::{FeatureNetwork, Features, Widths};
 pub use input::{Fit, PictureReader, Pictures, Statistics, StatisticsNotes};
@@ -50,3 +54,4 @@ pub use numbers::{
     PrecisionRecall, kernel_distance, precision_recall,
 };
 pub use sides::Sides;
+pub use streamed::statistics_of_pictures;

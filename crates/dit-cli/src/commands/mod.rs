@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod inspect;
 pub mod latents;
 pub mod precompute;
+mod resumable;
 pub mod sample;
 pub mod train;
 pub mod train_classifier;

@@ -10,9 +10,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 use dit_args::TrainFeaturesArgs;
 use dit_data::Source;
-use dit_eval::{DemoNotes, FeatureRecipe, GreyPictures, train_demo};
+use dit_eval::{DemoNotes, EpochReport, Error, FeatureRecipe, FeatureReport, FeatureTraining, GreyPictures};
 
-use crate::{machine, speak::say};
+use super::resumable::{Fault, Resumable, Session};
+use crate::{machine, progress::bar, speak::say};
+
+/// Steps between two states on disk: a quarter of a minute.
+const SAVE_EVERY: u64 = 100;
 
 pub fn run(args: &TrainFeaturesArgs) -> Result<()> {
     machine::set_threads(args.threads)?;
@@ -21,28 +25,66 @@ pub fn run(args: &TrainFeaturesArgs) -> Result<()> {
     let test_path = args.test.clone().map_or_else(|| test_beside(&args.data), Ok)?;
     dit_files::ensure_apart(&args.out, &[args.data.as_path(), &test_path, &args.config])?;
     dit_files::ensure_writable(&args.out)?;
+    let session = Session::begin(&args.out)?;
     let source = Source::open(&args.data)?;
     let train = GreyPictures::load(&source)?;
     let test = GreyPictures::load(&Source::open(&test_path)?)?;
     say(format_args!("{} pictures to train on, {} to test on", train.len(), test.len()));
+    let mut training = match session.found() {
+        Some(state) => FeatureTraining::resume(&train, &test, &settings, &state)?,
+        None => FeatureTraining::new(&train, &test, &settings)?,
+    };
+    let start = Instant::now();
+    let bar = bar("{wide_bar} step {pos}/{len} {rate} steps/s {eta} left");
+    bar.set_length(training.steps());
+    let session = session.train(&mut training, SAVE_EVERY, &bar, &mut |_, report| {
+        let Some(EpochReport { epoch, loss, accuracy }) = report.epoch else { return };
+        let (epochs, right, seconds) = (settings.epochs, 100.0 * accuracy, start.elapsed().as_secs());
+        let (minutes, seconds) = (seconds / 60, seconds % 60);
+        bar.suspend(|| {
+            say(format_args!(
+                "epoch {epoch:>3}/{epochs}  loss {loss:.4}  accuracy {right:.2} %  {minutes}:{seconds:02}"
+            ));
+        });
+    })?;
     let more = BTreeMap::from([("recipe".to_owned(), recipe), ("data".to_owned(), source.fingerprint())]);
     let notes = DemoNotes { more, ..DemoNotes::default() };
-    let start = Instant::now();
-    let trained = train_demo(&train, &test, &settings, &args.out, notes, &mut |report| {
-        let seconds = start.elapsed().as_secs();
-        say(format_args!(
-            "epoch {:>3}/{}  loss {:.4}  accuracy {:.2} %  {}:{:02}",
-            report.epoch,
-            settings.epochs,
-            report.loss,
-            100.0 * report.accuracy,
-            seconds / 60,
-            seconds % 60
-        ));
-    })?;
+    let trained = session.until_written(|| training.write(&args.out, notes.clone()))?;
     let accuracy = 100.0 * trained.test_accuracy().unwrap_or(0.0);
     say(format_args!("{}: {accuracy:.2} % of the test set right, as stored", args.out.display()));
-    Ok(())
+    session.finish()
+}
+
+impl Resumable for FeatureTraining<'_> {
+    type Report = FeatureReport;
+    type Error = Error;
+
+    fn step(&mut self) -> Result<FeatureReport, Error> {
+        self.step()
+    }
+
+    fn save(&self, path: &Path) -> Result<(), Error> {
+        self.save(path)
+    }
+
+    fn steps_taken(&self) -> u64 {
+        self.steps_taken()
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_done()
+    }
+}
+
+impl Fault for Error {
+    fn is_refused_file(&self) -> bool {
+        self.is_refused_file()
+    }
+
+    fn changed_nothing(&self) -> bool {
+        // Its normalisations have seen the batch.
+        false
+    }
 }
 
 /// The test images of the MNIST family in the folder of the training images.

@@ -22,6 +22,22 @@ pub struct Features {
     pub logits: Option<Tensor>,
 }
 
+impl Features {
+    /// Those of all `parts`, one after the other.
+    pub(crate) fn joined(parts: &[Self]) -> Result<Self, Error> {
+        let join = |of: &dyn Fn(&Self) -> Option<&Tensor>| -> Result<Option<Tensor>, Error> {
+            let tensors: Option<Vec<&Tensor>> = parts.iter().map(of).collect();
+            Ok(tensors.map(|tensors| Tensor::f_cat(&tensors, 0)).transpose()?)
+        };
+        let pooled: Vec<&Tensor> = parts.iter().map(|part| &part.pooled).collect();
+        Ok(Self {
+            pooled: Tensor::f_cat(&pooled, 0)?,
+            spatial: join(&|part| part.spatial.as_ref())?,
+            logits: join(&|part| part.logits.as_ref())?,
+        })
+    }
+}
+
 /// How many numbers a network gives for a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Widths {
@@ -31,6 +47,14 @@ pub struct Widths {
     pub spatial: Option<usize>,
     /// Classes, where it has any.
     pub logits: Option<usize>,
+}
+
+impl Widths {
+    /// Bytes that a picture's features take where they are kept: fp32.
+    pub fn bytes(self) -> u64 {
+        let Self { pooled, spatial, logits } = self;
+        4 * (pooled + spatial.unwrap_or(0) + logits.unwrap_or(0)) as u64
+    }
 }
 
 /// A network that turns pictures into features.

@@ -77,6 +77,14 @@ impl Pictures {
         }
     }
 
+    /// Whether the file at `path` begins as an archive of arrays does, whatever its name is.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn are_archived(path: &Path) -> Result<bool, Error> {
+        is_zip(path)
+    }
+
     /// Whether the npz at `path` has an array of pictures.
     ///
     /// # Errors

@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use dit_catalog::Kind;
-use dit_eval::{DemoFeatures, FeatureNetwork, FeatureSet, Fit, Inception, Pictures, Preprocessing, Statistics};
+use dit_eval::{
+    DemoFeatures, ExtractionProgress, FeatureNetwork, FeatureSet, Fit, Inception, Pictures, Preprocessing, Statistics,
+};
+use indicatif::ProgressBar;
 use tch::Device;
 
-use crate::{open::Library, progress::bar};
+use crate::{open::Library, progress::bar, speak::say, usage::wrong_usage};
 
 /// Names in the catalogue.
 const INCEPTION: &str = "inception-fid";
@@ -22,8 +25,10 @@ pub struct Input<'a> {
 
 impl<'a> Input<'a> {
     pub fn open(path: &'a Path, fit: Fit) -> Result<Self> {
+        // By its name or its content, so that what is named npz and is none is told.
         let named_npz = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npz"));
-        let statistics = if named_npz && path.is_file() { Statistics::read(path)? } else { None };
+        let archive = path.is_file() && (named_npz || Pictures::are_archived(path)?);
+        let statistics = if archive { Statistics::read(path)? } else { None };
         // An archive of statistics need not hold pictures; where it does, they must be right.
         let without = statistics.is_some() && !Pictures::are_in(path)?;
         let pictures = if without { None } else { Some(Pictures::open(path, fit)?) };
@@ -44,17 +49,40 @@ impl<'a> Input<'a> {
 
 /// The network of this name or in this file.
 pub fn network(name: &str, device: Device) -> Result<Box<dyn FeatureNetwork>> {
-    let library = Library::discover()?;
-    let (path, preprocessing) = match name {
-        "demo" => return Ok(Box::new(DemoFeatures::load(&library.locate(DEMO, Kind::Features)?.path, device)?)),
-        "inception" => (library.locate(INCEPTION, Kind::Features)?.path, Preprocessing::TensorFlow),
-        "inception-pytorch-fid" => (library.locate(INCEPTION, Kind::Features)?.path, Preprocessing::PytorchFid),
-        other => (library.locate(other, Kind::Features)?.path, Preprocessing::TensorFlow),
-    };
-    if DemoFeatures::is_in(&path)? {
-        return Ok(Box::new(DemoFeatures::load(&path, device)?));
+    let (name, preprocessing) = meant(name);
+    let path = Library::discover()?.locate(name, Kind::Features)?.path;
+    match (DemoFeatures::is_in(&path)?, preprocessing) {
+        (true, Preprocessing::TensorFlow) => Ok(Box::new(DemoFeatures::load(&path, device)?)),
+        (true, Preprocessing::PytorchFid) => {
+            wrong_usage!("--features {OTHER_FORM}{name}: it is no Inception\n  help: pass --features {name}")
+        }
+        (false, preprocessing) => Ok(Box::new(Inception::load(&path, preprocessing, device)?)),
     }
-    Ok(Box::new(Inception::load(&path, preprocessing, device)?))
+}
+
+/// What stands before a file of Inception's weights whose pictures are prepared as pytorch-fid does.
+const OTHER_FORM: &str = "inception-pytorch-fid:";
+
+/// The catalogue's name or the path that `name` means, and how pictures are prepared for it, if it is an Inception.
+fn meant(name: &str) -> (&str, Preprocessing) {
+    match (name, name.strip_prefix(OTHER_FORM)) {
+        ("demo", _) => (DEMO, Preprocessing::TensorFlow),
+        ("inception", _) => (INCEPTION, Preprocessing::TensorFlow),
+        ("inception-pytorch-fid", _) => (INCEPTION, Preprocessing::PytorchFid),
+        (_, Some(path)) => (path, Preprocessing::PytorchFid),
+        (path, None) => (path, Preprocessing::TensorFlow),
+    }
+}
+
+/// A bar over pictures, and what moves it.
+pub fn picture_bar(path: &Path) -> (ProgressBar, impl Fn(ExtractionProgress)) {
+    let bar = bar("{msg} {wide_bar} {pos}/{len} {rate} pictures/s {eta} left");
+    bar.set_message(path.display().to_string());
+    let shown = bar.clone();
+    (bar, move |progress: ExtractionProgress| {
+        shown.set_length(progress.total as u64);
+        shown.set_position(progress.done as u64);
+    })
 }
 
 /// The features of pictures, from the cache (by default beside the pictures) or computed now, and the pictures' hash.
@@ -74,13 +102,36 @@ pub fn features(
     let cache = cache.map_or_else(beside, Path::to_owned);
     FeatureSet::ensure_cache(&cache)?;
     let sha256 = pictures.sha256()?;
-    let shown = bar("{msg} {wide_bar} {pos}/{len} {rate} pictures/s {eta} left");
-    shown.set_message(path.display().to_string());
+    let (bar, show) = picture_bar(path);
     let set = FeatureSet::extract(pictures, &sha256, network, &cache, batch_size, &mut |progress| {
-        shown.set_length(progress.total as u64);
-        shown.set_position(progress.done as u64);
+        let absent = progress.total - progress.resumed;
+        if progress.done == progress.resumed && absent > 0 {
+            let megabytes = absent as f64 * network.widths().bytes() as f64 / 1e6;
+            let (path, cache) = (path.display(), cache.display());
+            say(format_args!("{path}: the features of {absent} pictures will take {megabytes:.1} MB in {cache}"));
+        }
+        show(progress);
     });
-    shown.finish_and_clear();
+    bar.finish_and_clear();
     let set = set.with_context(|| format!("features of {}", path.display()))?;
     Ok((set, sha256))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_means_a_file_and_how_its_pictures_are_prepared() {
+        use Preprocessing::{PytorchFid, TensorFlow};
+        for (name, expected) in [
+            ("demo", (DEMO, TensorFlow)),
+            ("inception", (INCEPTION, TensorFlow)),
+            ("inception-pytorch-fid", (INCEPTION, PytorchFid)),
+            ("folder/weights.pth", ("folder/weights.pth", TensorFlow)),
+            ("inception-pytorch-fid:folder/weights.pth", ("folder/weights.pth", PytorchFid)),
+        ] {
+            assert_eq!(meant(name), expected);
+        }
+    }
 }
