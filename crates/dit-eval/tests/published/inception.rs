@@ -56,22 +56,27 @@ fn sample(x: &Tensor) -> Tensor {
 /// Folding the normalisations and joining poolings with projections moves values by rounding: 2e-6 seen.
 const TOLERANCE: f64 = 1e-5;
 
-#[test]
-fn every_layer_is_torch_fidelitys() {
-    let file = SafetensorsFile::open(fixture("inception.safetensors")).unwrap();
-    let network = network(Preprocessing::TensorFlow);
-    let pictures = tensor(&file, "pictures");
+/// Every layer's output, against the fixture's under `recorded`.
+#[track_caller]
+fn check_layers(file: &SafetensorsFile, network: &Inception, recorded: &str) {
     let mut seen = 0;
     let last = network
-        .walk(&network.prepare(&pictures).unwrap(), &mut |layer, x| {
-            let error = relative_error(&sample(x), &tensor(&file, &format!("layer.{layer}")));
-            assert!(error < TOLERANCE, "{layer}: {error}");
+        .walk(&network.prepare(&tensor(file, "pictures")).unwrap(), &mut |layer, x| {
+            let error = relative_error(&sample(x), &tensor(file, &format!("{recorded}.{layer}")));
+            assert!(error < TOLERANCE, "{recorded}.{layer}: {error}");
             seen += 1;
             Ok(())
         })
         .unwrap();
     assert_eq!((seen, last.size()), (16, vec![2, 2048, 8, 8]));
-    let features = network.extract(&pictures).unwrap();
+}
+
+#[test]
+fn every_layer_is_torch_fidelitys() {
+    let file = SafetensorsFile::open(fixture("inception.safetensors")).unwrap();
+    let network = network(Preprocessing::TensorFlow);
+    check_layers(&file, &network, "layer");
+    let features = network.extract(&tensor(&file, "pictures")).unwrap();
     for (name, found) in [("pooled", Some(features.pooled)), ("spatial", features.spatial), ("logits", features.logits)]
     {
         let error = relative_error(&found.unwrap(), &tensor(&file, name));
@@ -80,9 +85,11 @@ fn every_layer_is_torch_fidelitys() {
 }
 
 #[test]
-fn the_other_preprocessing_is_pytorch_fids() {
+fn every_layer_after_the_other_preprocessing_is_pytorch_fids() {
     let file = SafetensorsFile::open(fixture("inception.safetensors")).unwrap();
-    let found = network(Preprocessing::PytorchFid).extract(&tensor(&file, "pictures")).unwrap().pooled;
+    let network = network(Preprocessing::PytorchFid);
+    check_layers(&file, &network, "pytorch_fid");
+    let found = network.extract(&tensor(&file, "pictures")).unwrap().pooled;
     let error = relative_error(&found, &tensor(&file, "pytorch_fid_pooled"));
     assert!(error < TOLERANCE, "{error}");
     // The two ways do differ.
