@@ -255,6 +255,27 @@ fn statistics_of_another_network_are_refused() {
 }
 
 #[test]
+fn a_codec_is_measured_by_its_reconstructions() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let a = npz(here, "a.npz", 40, 30);
+    let plain = evaluate(here, &[&a, &a, "--metrics", "fid"]);
+    let through = evaluate(here, &[&a, &a, "--metrics", "fid", "--reconstruct", "vae-fashion-demo"]);
+    // The features of pictures and of their reconstructions lie beside each other; only the samples are reconstructed.
+    assert!(value(&plain, "fid") < 1e-6 && value(&through, "fid") > 0.1, "{plain} {through}");
+    assert_eq!(through["reconstructed_by"]["name"], "vae-fashion-demo");
+    assert_eq!((&through["features"], &through["samples"]), (&plain["features"], &plain["samples"]));
+    assert!(plain.get("reconstructed_by").is_none());
+    assert_eq!(evaluate(here, &[&a, &a, "--metrics", "fid"])["metrics"], plain["metrics"]);
+    for (args, expected) in [
+        (vec![&*a, &a, "--reconstruct", "no-such-vae"], "no-such-vae"),
+        (vec!["--stats", &a, "--out", "s.npz", "--reconstruct", "vae-fashion-demo"], "--reconstruct"),
+    ] {
+        fail_in(here, &[&["evaluate", "--features", "demo"][..], &args].concat(), &[expected]);
+    }
+}
+
+#[test]
 fn inputs_are_never_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();

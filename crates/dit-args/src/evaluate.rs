@@ -22,7 +22,7 @@ pub struct EvaluateArgs {
     #[arg(value_name = "REFERENCE")]
     pub reference: Option<PathBuf>,
     /// Make a reference of these pictures instead
-    #[arg(long, value_name = "DATA", conflicts_with_all = ["samples", "metrics", "json", "seed"], requires = "out")]
+    #[arg(long, value_name = "DATA", conflicts_with_all = ["samples", "metrics", "json", "seed", "reconstruct"], requires = "out")]
     pub stats: Option<PathBuf>,
     /// Statistics to write
     #[arg(long, value_name = "STATS.npz", requires = "stats")]
@@ -32,6 +32,9 @@ pub struct EvaluateArgs {
     /// `inception-pytorch-fid:` before it of that
     #[arg(long, value_name = "NAME|PATH", default_value = "inception")]
     pub features: String,
+    /// Measure what this VAE makes of SAMPLES, encoded and decoded: rFID. A name of weights/manifest.json, a file or a folder
+    #[arg(long, value_name = "VAE")]
+    pub reconstruct: Option<String>,
     /// What to measure [default: all that both sides have]
     #[arg(long, value_delimiter = ',')]
     pub metrics: Vec<MetricArg>,

@@ -188,6 +188,10 @@ pub enum Error {
         difference: String,
     },
 
+    /// A feature network that is not of this crate failed.
+    #[error(transparent)]
+    Network(Box<dyn std::error::Error + Send + Sync>),
+
     /// The optimizer failed.
     #[error(transparent)]
     Ops(#[from] dit_ops::OpsError),

@@ -3,6 +3,7 @@
 mod compare;
 pub mod input;
 mod label_policy;
+mod reconstruction;
 mod record;
 mod stats;
 
@@ -13,7 +14,11 @@ use dit_args::{CropArg, EvaluateArgs};
 use dit_data::CropRecipe;
 use dit_eval::{FeatureNetwork, Fit};
 
-use self::input::{Input, network};
+use self::{
+    compare::Networks,
+    input::{Input, network},
+    reconstruction::Reconstruction,
+};
 use crate::{machine, speak::say, usage::wrong_usage};
 
 /// Who writes records and statistics.
@@ -41,7 +46,9 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
             let samples = Input::open(samples, fit)?;
             let reference = Input::open(reference, fit)?;
             let network = network(&args.features, device)?;
-            compare::run(args, &samples, reference, &*network, start)
+            let through = args.reconstruct.as_deref();
+            let through = through.map(|codec| Reconstruction::new(&*network, codec, device)).transpose()?;
+            compare::run(args, &samples, reference, &Networks { plain: &*network, through }, start)
         }
         _ => wrong_usage!("give SAMPLES and REFERENCE, or --stats DATA and --out STATS.npz"),
     }

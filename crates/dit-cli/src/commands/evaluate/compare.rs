@@ -9,6 +9,7 @@ use dit_eval::{Error, FeatureNetwork, LeftOut, Metric, Reference, Sides, Statist
 use super::{
     SOFTWARE,
     input::{Input, features},
+    reconstruction::Reconstruction,
     record::{Network, Record, Side},
     warn_of_rank,
 };
@@ -17,19 +18,22 @@ use crate::{
     speak::{print_json, print_out, say},
 };
 
+/// What sees the pictures.
+pub struct Networks<'a> {
+    pub plain: &'a dyn FeatureNetwork,
+    /// What sees the samples, where they go through a codec first.
+    pub through: Option<Reconstruction<'a>>,
+}
+
 /// Measures `samples` against `reference`, and prints it.
-pub fn run(
-    args: &EvaluateArgs,
-    samples: &Input,
-    reference: Input,
-    network: &dyn FeatureNetwork,
-    start: Instant,
-) -> Result<()> {
+pub fn run(args: &EvaluateArgs, samples: &Input, reference: Input, networks: &Networks, start: Instant) -> Result<()> {
+    let (network, through) = (networks.plain, networks.through.as_ref());
+    let of_samples = through.map_or(network, |through| through as &dyn FeatureNetwork);
     let Some(sample_pictures) = &samples.pictures else {
         bail!("{} holds statistics, but no pictures; the samples must be pictures", samples.path.display())
     };
     // Everything that can be known to fail does so before minutes of computing.
-    network.check_size(sample_pictures.height(), sample_pictures.width())?;
+    of_samples.check_size(sample_pictures.height(), sample_pictures.width())?;
     let metrics = metrics_of(args, &reference, network);
     let frechet = metrics.contains(&Metric::Fid) || metrics.contains(&Metric::Sfid);
     let mut warnings = Vec::new();
@@ -46,7 +50,7 @@ pub fn run(
         network.check_size(pictures.height(), pictures.width())?;
     }
     let (cache, batch_size) = (args.cache.as_deref(), args.batch_size);
-    let (sample_features, sample_hash) = features(samples.path, sample_pictures, network, cache, batch_size)?;
+    let (sample_features, sample_hash) = features(samples.path, sample_pictures, of_samples, cache, batch_size)?;
     let reference_features = match pictures.filter(|_| needs_pictures) {
         Some(pictures) => Some(features(reference.path, pictures, network, cache, batch_size)?),
         None => None,
@@ -85,6 +89,7 @@ pub fn run(
     let record = Record {
         software: SOFTWARE,
         samples: side,
+        reconstructed_by: through.map(|through| through.codec.clone()),
         reference: reference_side,
         features: Network {
             name: network.name().to_owned(),

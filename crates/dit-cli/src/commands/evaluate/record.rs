@@ -6,13 +6,16 @@ use anyhow::Result;
 use dit_eval::{Estimate, LeftOut, Measured};
 use serde::Serialize;
 
-use super::{Input, label_policy};
+use super::{Input, label_policy, reconstruction::Codec};
 
 /// What `--json` prints.
 #[derive(Serialize)]
 pub struct Record {
     pub software: &'static str,
     pub samples: Side,
+    /// The codec that the samples went through before they were measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reconstructed_by: Option<Codec>,
     pub reference: Side,
     pub features: Network,
     pub metrics: Measured,
@@ -83,8 +86,12 @@ impl Side {
 impl Record {
     pub fn text(&self) -> String {
         let short: String = self.features.sha256.chars().take(12).collect();
+        let through = self.reconstructed_by.as_ref().map_or(String::new(), |codec| {
+            let short: String = codec.sha256.chars().take(12).collect();
+            format!("through    {}, encoded and decoded (sha256 {short}…)\n", codec.name)
+        });
         let mut text = format!(
-            "samples    {}\nreference  {}\nfeatures   {} ({} wide, sha256 {short}…)\n",
+            "samples    {}\n{through}reference  {}\nfeatures   {} ({} wide, sha256 {short}…)\n",
             self.samples.text(),
             self.reference.text(),
             self.features.name,
