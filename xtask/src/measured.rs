@@ -1,15 +1,15 @@
 //! Samples of a checkpoint and their quality: drawn by `dit-cli sample`, measured by `dit-cli evaluate`, kept as records.
 
+mod record;
+
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, ensure};
-use dit_weights::sha256_of;
-use serde::{Deserialize, Serialize};
-
+pub use self::record::{Draw, Estimate, Quality};
+use self::record::{METHOD, Record, Subject};
 use crate::{
     demo,
     libtorch::{self, Wanted},
@@ -17,16 +17,17 @@ use crate::{
     ui,
     workspace::Workspace,
 };
+use anyhow::{Context, Result, ensure};
+use dit_weights::sha256_of;
 
 /// Classes of Fashion-MNIST.
 pub const CLASSES: u64 = 10;
 /// Samples computed at once.
 const BATCH: &str = "100";
+/// The codec that samples are decoded with.
+const CODEC: &str = "vae-fashion-demo";
 /// The feature network that measures them, below the root.
 const FEATURES: &str = "weights/demo/features-fashion.safetensors";
-/// How samples are drawn, decoded and measured, by number: raised whenever the same files would give other numbers, so that what
-/// was measured before is measured again.
-const METHOD: u32 = 1;
 /// Where Debian's package dataset-fashion-mnist puts the training and the test pictures.
 pub const DEBIAN_TRAIN: &str = "/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz";
 const DEBIAN_TEST: &str = "/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz";
@@ -62,73 +63,6 @@ impl LabArgs {
                 demo::build(workspace).map(Some)
             }
         }
-    }
-}
-
-/// How samples are drawn. The classes are equally frequent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Draw {
-    /// Samples of each class.
-    pub per_class: u64,
-    pub sampler: String,
-    pub steps: String,
-    pub cfg_scale: f64,
-}
-
-/// A number and its 95 % interval over the draw of the samples.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
-    pub value: f64,
-    pub low: f64,
-    pub high: f64,
-}
-
-impl Estimate {
-    /// `12.34 ± 0.21`.
-    pub fn text(&self, scale: f64, digits: usize) -> String {
-        let half = scale * (self.high - self.low) / 2.0;
-        format!("{:.digits$} ± {half:.digits$}", scale * self.value)
-    }
-}
-
-/// What was measured against the reference.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Quality {
-    pub fid: Estimate,
-    pub kid: Estimate,
-    pub precision: Estimate,
-    pub recall: Estimate,
-}
-
-/// What is measured, so that a record is never taken for another's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Subject {
-    /// SHA-256 of the checkpoint, or of the pictures' file.
-    sha256: String,
-    draw: Option<Draw>,
-    /// SHA-256 of the reference's file.
-    reference: String,
-    /// [`METHOD`]; the first one's records do not tell it.
-    #[serde(default = "first_method")]
-    method: u32,
-}
-
-fn first_method() -> u32 {
-    1
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    subject: Subject,
-    quality: Quality,
-    /// All that `dit-cli evaluate --json` said.
-    evaluation: serde_json::Value,
-}
-
-impl Record {
-    /// Whether it is of `subject` in the features of the network with this hash.
-    fn is_of(&self, subject: &Subject, features_sha256: &str) -> bool {
-        self.subject == *subject && self.evaluation["features"]["sha256"] == features_sha256
     }
 }
 
@@ -168,18 +102,18 @@ impl<'a> Lab<'a> {
 
     /// The quality of samples of a checkpoint's file, under the name `name`.
     pub fn samples(&self, name: &str, checkpoint: &Path, draw: &Draw) -> Result<Quality> {
-        let subject = self.subject(checkpoint, Some(draw))?;
+        let subject = Subject { draw: Some(draw.clone()), ..self.subject(checkpoint)? };
         self.measure(name, &subject, |binary| {
             let npz = self.folder.join(format!("{name}.npz"));
             ui::say(format_args!("{name}: {} samples", CLASSES * draw.per_class));
             let mut command = Command::new(binary);
             command.current_dir(self.root).arg("sample").arg("--ckpt").arg(checkpoint).arg("--npz").arg(&npz);
-            command.args(["--vae", "vae-fashion-demo", "--class", "0-9", "--batch-size", BATCH]);
+            command.args(["--vae", CODEC, "--class", "0-9", "--batch-size", BATCH]);
             command.args(["--sampler", &draw.sampler, "--steps", &draw.steps]);
             command.arg(format!("--num-samples={}", draw.per_class));
             command.arg(format!("--cfg-scale={}", draw.cfg_scale)).arg(format!("--threads={}", self.threads));
             succeed("dit-cli sample", command.stderr(Stdio::null()))?;
-            let evaluation = self.evaluate(binary, &npz)?;
+            let evaluation = self.evaluate(binary, &npz, &[])?;
             // Tens of megabytes that the same command makes again.
             fs::remove_file(&npz).with_context(|| format!("cannot remove {}", npz.display()))?;
             Ok(evaluation)
@@ -189,13 +123,22 @@ impl<'a> Lab<'a> {
     /// The quality of pictures in a file.
     pub fn pictures(&self, name: &str, path: &Path) -> Result<Quality> {
         let path = pictures(path)?;
-        let subject = self.subject(&path, None)?;
-        self.measure(name, &subject, |binary| self.evaluate(binary, &path))
+        let subject = self.subject(&path)?;
+        self.measure(name, &subject, |binary| self.evaluate(binary, &path, &[]))
     }
 
-    fn subject(&self, file: &Path, draw: Option<&Draw>) -> Result<Subject> {
+    /// The quality of what the codec makes of pictures in a file.
+    pub fn reconstructions(&self, name: &str, path: &Path) -> Result<Quality> {
+        let path = pictures(path)?;
+        let subject = Subject { reconstructed: true, ..self.subject(&path)? };
+        self.measure(name, &subject, |binary| self.evaluate(binary, &path, &["--reconstruct", CODEC]))
+    }
+
+    /// A file of pictures, as it is.
+    fn subject(&self, file: &Path) -> Result<Subject> {
         let sha256 = sha256_of(&[file]).with_context(|| format!("cannot read {}", file.display()))?;
-        Ok(Subject { sha256, draw: draw.cloned(), reference: self.reference_sha256.clone(), method: METHOD })
+        let reference = self.reference_sha256.clone();
+        Ok(Subject { sha256, draw: None, reconstructed: false, reference, method: METHOD })
     }
 
     fn measure(
@@ -205,7 +148,7 @@ impl<'a> Lab<'a> {
         measure: impl FnOnce(&Path) -> Result<serde_json::Value>,
     ) -> Result<Quality> {
         let path = self.folder.join(format!("{name}.json"));
-        if let Some(record) = read(&path)
+        if let Some(record) = Record::read(&path)
             && record.is_of(subject, &self.features_sha256)
         {
             return Ok(record.quality);
@@ -222,29 +165,21 @@ impl<'a> Lab<'a> {
             record.is_of(subject, &self.features_sha256),
             "dit-cli evaluate measured with another feature network than {FEATURES}\n  help: unset DIT_WEIGHTS_DIR"
         );
-        // Under another name first, so that a record is whole.
-        let half = path.with_extension("json.half");
-        fs::write(&half, serde_json::to_string_pretty(&record)?)
-            .and_then(|()| fs::rename(&half, &path))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        record.write(&path)?;
         Ok(quality)
     }
 
-    fn evaluate(&self, binary: &Path, samples: &Path) -> Result<serde_json::Value> {
+    fn evaluate(&self, binary: &Path, samples: &Path, more: &[&str]) -> Result<serde_json::Value> {
         let mut command = Command::new(binary);
         command.current_dir(self.root).arg("evaluate").arg(samples).arg(&self.reference);
         command.args(["--features", "demo", "--image-size", "32", "--crop", "pad", "--json"]);
-        command.args(["--batch-size", "64", "--metrics", "fid,kid,pr"]);
+        command.args(["--batch-size", "64", "--metrics", "fid,kid,pr"]).args(more);
         command.arg("--cache").arg(self.folder.join("features")).arg(format!("--threads={}", self.threads));
         let output = command.stdin(Stdio::null()).output().context("dit-cli evaluate does not start")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "dit-cli evaluate failed ({})\n{said}", output.status);
         serde_json::from_slice(&output.stdout).context("dit-cli evaluate printed no JSON")
     }
-}
-
-fn read(path: &Path) -> Option<Record> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
 /// The file itself, or what to do where there is none.
@@ -286,7 +221,7 @@ mod tests {
         let draw = |cfg_scale| Draw { per_class: 5, sampler: "ddim".into(), steps: "10".into(), cfg_scale };
         let mut times = 0;
         let mut check = |file: &Path, scale: f64, fid: f64, expected: f64| {
-            let subject = lab.subject(file, Some(&draw(scale))).unwrap();
+            let subject = Subject { draw: Some(draw(scale)), ..lab.subject(file).unwrap() };
             let measured = lab.measure("a", &subject, |_| {
                 times += 1;
                 Ok(quality(fid, &lab.features_sha256))
@@ -298,7 +233,7 @@ mod tests {
         check(&one, 2.0, 5.0, 5.0);
         check(&other, 2.0, 6.0, 6.0);
         assert_eq!(times, 3);
-        let subject = lab.subject(&other, Some(&draw(3.0))).unwrap();
+        let subject = lab.subject(&other).unwrap();
         let error = lab.measure("b", &subject, |_| Ok(quality(1.0, "another"))).unwrap_err();
         assert!(error.to_string().contains("another feature network"), "{error}");
         let reader = || Lab::new(folder.path(), None, records.clone(), &reference, 1).unwrap();
@@ -321,11 +256,5 @@ mod tests {
         kept();
         file(FEATURES, "another network");
         refused(&other);
-    }
-
-    #[test]
-    fn estimates_are_written_with_their_half_interval() {
-        let estimate = Estimate { value: 0.012_34, low: 0.011_34, high: 0.013_34 };
-        assert_eq!(estimate.text(1000.0, 2), "12.34 ± 1.00");
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Measure the demo's samples over guidance scales, and over numbers of steps of four samplers, and write docs/fid-curves.md
+/// Measure the demo's samples over guidance scales, and over numbers of steps of samplers, and write docs/fid-curves.md
 ///
 /// Two hours of one CPU core at 5,000 samples a point, most of them in the points of 100 and 250 steps. Interrupt it at any time:
 /// the same command continues.
@@ -35,7 +35,10 @@ pub struct Args {
     /// Guidance scales (20 steps of DPM-Solver++ 2M)
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,1.5,2,3,4")]
     scales: Vec<f64>,
-    /// Numbers of steps of each sampler (no guidance); of dpmpp-2m and unipc up to 50
+    /// Samplers whose steps are varied: also dpmpp-3m, dpmpp-2m-sde, heun and euler-ancestral (euler is ddim)
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "ddim,dpmpp-2m,unipc,ddpm", value_parser = walk_of)]
+    samplers: Vec<Walk>,
+    /// Numbers of steps of each sampler (no guidance); of dpmpp-2m, dpmpp-3m, unipc and heun up to 50
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "10,20,50,100,250")]
     steps: Vec<u32>,
     /// Folder for records, to be continued from
@@ -53,7 +56,7 @@ const STEPS_CHART: &str = "docs/images/fid-steps.svg";
 const BEGIN: &str = "<!-- written by cargo xtask fid-curves -->";
 
 /// A sampler on the chart of steps.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Walk {
     sampler: &'static str,
     /// What `--steps` puts before a number of them: what it is at its best with.
@@ -67,7 +70,23 @@ const fn walk(sampler: &'static str, spacing: &'static str, most: u32) -> Walk {
 }
 
 const DPMPP: Walk = walk("dpmpp-2m", "lambda", 50);
-const WALKS: [Walk; 4] = [walk("ddim", "", 1000), DPMPP, walk("unipc", "lambda", 50), walk("ddpm", "", 1000)];
+/// All but euler, which is ddim without noise.
+const WALKS: [Walk; 8] = [
+    walk("ddim", "", 1000),
+    DPMPP,
+    walk("dpmpp-3m", "lambda", 50),
+    walk("dpmpp-2m-sde", "lambda", 1000),
+    walk("unipc", "lambda", 50),
+    walk("heun", "lambda", 50),
+    walk("euler-ancestral", "", 1000),
+    walk("ddpm", "", 1000),
+];
+
+fn walk_of(sampler: &str) -> Result<Walk, String> {
+    let known = || WALKS.map(|walk| walk.sampler).join(", ");
+    let found = WALKS.into_iter().find(|walk| walk.sampler == sampler);
+    found.ok_or_else(|| format!("expected one of {}", known()))
+}
 
 /// A measured point.
 pub struct Point {
@@ -85,6 +104,11 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let checkpoint = root.join(&args.checkpoint);
     let lab = Lab::new(root, binary.as_deref(), root.join(&args.out), &args.lab.pictures, args.lab.threads)?;
     let floor = lab.pictures("test-pictures", &args.lab.test_pictures)?;
+    // A report of what there is may lack it.
+    let codec = match lab.reconstructions("test-pictures-reconstructed", &args.lab.test_pictures) {
+        Err(_) if args.lab.report_only => None,
+        other => Some(other?),
+    };
     let measure =
         |walk: Walk, steps: u32, cfg_scale: f64| measure(&lab, &checkpoint, args.per_class, walk, steps, cfg_scale);
     let missing_is_left_out = |measured: Result<Point>| match measured {
@@ -96,8 +120,8 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let mut plain = Vec::new();
     // All samplers at few steps first: what costs most comes last.
     for steps in &args.steps {
-        for walk in WALKS.into_iter().filter(|walk| *steps <= walk.most) {
-            plain.extend(missing_is_left_out(measure(walk, *steps, 1.0)).transpose()?);
+        for walk in args.samplers.iter().filter(|walk| *steps <= walk.most) {
+            plain.extend(missing_is_left_out(measure(*walk, *steps, 1.0)).transpose()?);
         }
     }
     let samples = args.per_class * crate::measured::CLASSES;
@@ -110,6 +134,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     }
     let page = fs::read_to_string(root.join(PAGE)).with_context(|| format!("cannot read {PAGE}"))?;
     let sha256 = dit_weights::sha256_of(&[&checkpoint])?;
+    let floor = report::Floor { pictures: floor, reconstructions: codec };
     let part = report::tables(&guided, &plain, &floor, samples, &sha256)?;
     fs::write(root.join(PAGE), with_part(&page, BEGIN, &part)?).with_context(|| format!("cannot write {PAGE}"))?;
     ui::say(format_args!("wrote {PAGE}, {GUIDANCE_CHART} and {STEPS_CHART}"));

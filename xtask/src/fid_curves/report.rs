@@ -34,8 +34,16 @@ pub fn steps_chart(plain: &[Point], samples: u64) -> Result<String> {
     Ok(chart.to_svg()?)
 }
 
+/// What no sample can be better than.
+pub struct Floor {
+    /// Of the test pictures: what perfect samples would have.
+    pub pictures: Quality,
+    /// Of what the codec makes of them: what a perfect transformer's would have, where it was measured.
+    pub reconstructions: Option<Quality>,
+}
+
 /// Both tables, and what they are of.
-pub fn tables(guided: &[Point], plain: &[Point], floor: &Quality, samples: u64, sha256: &str) -> Result<String> {
+pub fn tables(guided: &[Point], plain: &[Point], floor: &Floor, samples: u64, sha256: &str) -> Result<String> {
     let mut text = format!(
         "{samples} samples a point, of the checkpoint with SHA-256 `{}…`.\n\n",
         sha256.chars().take(12).collect::<String>()
@@ -45,7 +53,10 @@ pub fn tables(guided: &[Point], plain: &[Point], floor: &Quality, samples: u64, 
     for point in guided {
         writeln!(text, "| {} | {} |", point.cfg_scale, numbers(&point.quality))?;
     }
-    writeln!(text, "| the 10,000 test pictures | {} |\n", numbers(floor))?;
+    if let Some(reconstructions) = &floor.reconstructions {
+        writeln!(text, "| the 10,000 test pictures, encoded and decoded | {} |", numbers(reconstructions))?;
+    }
+    writeln!(text, "| the 10,000 test pictures | {} |\n", numbers(&floor.pictures))?;
     writeln!(text, "| sampler | steps | {head}|---|---|---|---|---|---|")?;
     for Walk { sampler, spacing, .. } in WALKS {
         for point in plain.iter().filter(|point| point.sampler == sampler) {
@@ -79,10 +90,14 @@ mod tests {
     fn every_point_is_in_its_table_and_its_chart() {
         let guided = [point("dpmpp-2m", 20, 1.0, 9.0), point("dpmpp-2m", 20, 2.0, 7.0)];
         let plain = [point("ddim", 10, 1.0, 19.0), point("unipc", 10, 1.0, 12.0), point("ddim", 50, 1.0, 11.0)];
-        let text = tables(&guided, &plain, &guided[0].quality, 500, "0123456789abcdef").unwrap();
+        let [reconstructions, pictures] = [0.4, 0.1].map(|fid| point("", 0, 1.0, fid).quality);
+        let floor = Floor { pictures, reconstructions: Some(reconstructions) };
+        let text = tables(&guided, &plain, &floor, 500, "0123456789abcdef").unwrap();
         for expected in [
             "500 samples a point, of the checkpoint with SHA-256 `0123456789ab…`",
             "| 2 | 7.000 ± 0.100 | 10.00 ± 100.00 | 0.700 ± 0.100 | 0.600 ± 0.100 |",
+            "| the 10,000 test pictures, encoded and decoded | 0.400 ± 0.100 |",
+            "| the 10,000 test pictures | 0.100 ± 0.100 |",
             "| ddim | 10 | 19.000 ± 0.100 |",
             "| ddim | 50 | 11.000 ± 0.100 |",
             "| unipc | lambda10 | 12.000 ± 0.100 |",
