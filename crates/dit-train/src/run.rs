@@ -2,13 +2,13 @@ mod measuring;
 mod saving;
 
 use std::{
-    fs::{File, TryLockError},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use dit_data::shard::Position;
+use dit_files::Lock;
 use dit_model::{DitConfig, Initialization};
 use dit_recipe::{Difference, Every, HeldOut, NonFinitePolicy, Precision, Recipe};
 use tch::Device;
@@ -57,7 +57,7 @@ pub struct Run {
     /// When a checkpoint that could not be written is tried again.
     retry_at: Option<Instant>,
     /// Held as long as the run.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// How a run ended.
@@ -137,7 +137,9 @@ impl Run {
         // Whether there are enough records, and mirror images, before anything is made.
         data.batches(recipe, None)?;
         dit_files::ensure_folder(folder)?;
-        let lock = lock(folder)?;
+        let path = folder.join(".lock");
+        let lock = Lock::try_take(&path).map_err(|source| TrainError::Io { action: "lock", path, source })?;
+        let lock = lock.ok_or_else(|| TrainError::Locked { path: folder.to_owned() })?;
         let checkpoints = CheckpointFolder::of_run(folder);
         checkpoints.prepare()?;
         let trainer = Trainer::new(recipe, &data.config, data.scale, device, initialization)?;
@@ -360,17 +362,4 @@ fn check_recipe(recipe: &Recipe, state: &State, folder: &Path) -> Result<(), Tra
 fn is_moved_folder(difference: &Difference, begun: &Recipe, now: &Recipe) -> bool {
     let folder = |recipe: &Recipe| matches!(recipe.validation.held_out, HeldOut::Folder(_));
     difference.key == "validation.held_out" && folder(begun) && folder(now)
-}
-
-/// The run folder's lock. Its file stays: taking it away would let two processes hold locks on two files of one name.
-fn lock(folder: &Path) -> Result<File, TrainError> {
-    let path = folder.join(".lock");
-    let failed = |action| move |path: &Path, source| TrainError::Io { action, path: path.to_owned(), source };
-    let file = File::options().write(true).create(true).truncate(false).open(&path);
-    let file = file.map_err(|source| failed("open")(&path, source))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(TrainError::Locked { path: folder.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(failed("lock")(&path, source)),
-    }
 }

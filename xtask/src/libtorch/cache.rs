@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail};
 use dit_fetch::human_bytes;
 use dit_files::{Lock, free_bytes};
 
-use super::VERSION;
 use super::platform::Variant;
+use super::{ShortOfRoom, VERSION};
 use crate::ui;
 
 /// The shared folder.
@@ -138,17 +138,24 @@ impl Slot {
         names.iter().map(|name| size(&self.downloads().join(name))).sum()
     }
 
-    /// Refuses early what would not fit on the disk.
-    pub fn require_space(&self, needed: u64) -> Result<()> {
-        match free_bytes(&self.dir) {
-            Some(free) if free < needed => bail!(
-                "not enough room in {}: setting up libtorch takes up to {} for a while, and {} are free; make room, or \
-                 set XDG_CACHE_HOME to a folder on a larger disk",
-                self.dir.display(),
-                human_bytes(needed),
-                human_bytes(free)
+    /// Refuses early what would not fit on the disk, or warns of it.
+    pub fn require_space(&self, needed: u64, short: ShortOfRoom) -> Result<()> {
+        let Some(free) = free_bytes(&self.dir).filter(|free| *free < needed) else { return Ok(()) };
+        let lack = format!(
+            "not enough room in {}: setting up libtorch takes up to {} for a while, and {} are free",
+            self.dir.display(),
+            human_bytes(needed),
+            human_bytes(free)
+        );
+        match short {
+            ShortOfRoom::Refuse => bail!(
+                "{lack}; make room, set XDG_CACHE_HOME to a folder on a larger disk, or try it all the same with `cargo xtask \
+                 libtorch --ignore-disk-space`"
             ),
-            _ => Ok(()),
+            ShortOfRoom::Warn => {
+                ui::say(format_args!("warning: {lack}"));
+                Ok(())
+            }
         }
     }
 }
@@ -275,8 +282,9 @@ mod tests {
     fn what_cannot_fit_is_refused_with_a_way_out() {
         let dir = tempfile::tempdir().unwrap();
         let slot = slot(&dir.path().join("not/yet"));
-        slot.require_space(1).unwrap();
-        let error = slot.require_space(1 << 60).unwrap_err().to_string();
+        slot.require_space(1, ShortOfRoom::Refuse).unwrap();
+        slot.require_space(1 << 60, ShortOfRoom::Warn).unwrap();
+        let error = slot.require_space(1 << 60, ShortOfRoom::Refuse).unwrap_err().to_string();
         assert!(error.contains("XDG_CACHE_HOME") && error.contains("are free"), "{error}");
     }
 

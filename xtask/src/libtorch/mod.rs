@@ -50,6 +50,16 @@ pub struct Args {
     /// Get it anew, even if it is there
     #[arg(long)]
     force: bool,
+    /// Begin even where the disk seems too small: what is needed is an upper bound, and some file systems misreport what is free
+    #[arg(long)]
+    ignore_disk_space: bool,
+}
+
+/// What happens where the disk seems too small.
+#[derive(Clone, Copy)]
+pub enum ShortOfRoom {
+    Refuse,
+    Warn,
 }
 
 /// What a command needs of libtorch.
@@ -57,22 +67,24 @@ pub struct Args {
 pub struct Wanted {
     variant: Option<Variant>,
     anew: bool,
+    short_of_room: ShortOfRoom,
 }
 
 impl Wanted {
     /// Whatever is set up; the CPU build if nothing is.
     pub fn any() -> Self {
-        Self { variant: None, anew: false }
+        Self { variant: None, anew: false, short_of_room: ShortOfRoom::Refuse }
     }
 
     pub fn cuda() -> Self {
-        Self { variant: Some(Variant::Cuda), anew: false }
+        Self { variant: Some(Variant::Cuda), ..Self::any() }
     }
 }
 
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let variant = args.cuda.then_some(Variant::Cuda);
-    ensure(workspace, Wanted { variant, anew: args.force })?;
+    let short_of_room = if args.ignore_disk_space { ShortOfRoom::Warn } else { ShortOfRoom::Refuse };
+    ensure(workspace, Wanted { variant, anew: args.force, short_of_room })?;
     ui::say("cargo build, test, run, clippy and doc find it by .cargo/libtorch.toml. Next: cargo xtask demo");
     Ok(ExitCode::SUCCESS)
 }
@@ -185,7 +197,7 @@ fn make(cache: &Cache, wanted: Wanted) -> Result<Install> {
         return Ok(install);
     }
     slot.begin(&lock)?;
-    if let Err(error) = fill(&slot, &lock, platform, variant) {
+    if let Err(error) = fill(&slot, &lock, platform, variant, wanted.short_of_room) {
         if !archive::is_damage(&error) {
             return Err(error);
         }
@@ -199,11 +211,11 @@ fn make(cache: &Cache, wanted: Wanted) -> Result<Install> {
     Install::check(&slot.root()).map_err(|fault| anyhow!("what was just set up cannot be used: {fault}"))
 }
 
-fn fill(slot: &Slot, lock: &Lock, platform: Platform, variant: Variant) -> Result<()> {
+fn fill(slot: &Slot, lock: &Lock, platform: Platform, variant: Variant, short: ShortOfRoom) -> Result<()> {
     let sizes = platform.sizes(variant);
     let from_pip = match Pip::find() {
         Some(pip) => {
-            slot.require_space(sizes.by_pip(slot.downloaded(&wheels::COMPLETE)))?;
+            slot.require_space(sizes.by_pip(slot.downloaded(&wheels::COMPLETE)), short)?;
             wheels::make(slot, platform, variant, &pip)
         }
         None => Err(PipError::NotThere.into()),
@@ -213,7 +225,7 @@ fn fill(slot: &Slot, lock: &Lock, platform: Platform, variant: Variant) -> Resul
     let url = archive_instead(platform, variant, why)?;
     ui::say(format_args!("{why}; taking the official archive instead"));
     slot.begin(lock)?;
-    slot.require_space(sizes.by_archive(slot.downloaded(&official::KEPT)))?;
+    slot.require_space(sizes.by_archive(slot.downloaded(&official::KEPT)), short)?;
     official::make(slot, &url, variant).with_context(|| why.to_string())
 }
 
