@@ -11,7 +11,7 @@ pub struct Cpu {
     pub avx512_bf16: bool,
     /// AVX-512 VNNI: products of int8 quadruples, summed in int32.
     pub avx512_vnni: bool,
-    /// AMX tiles of bf16 and int8 (Intel since Sapphire Rapids), which only oneDNN drives here.
+    /// AMX: products of whole tiles of bf16 and int8 (Intel since Sapphire Rapids), where the system lets this process use them.
     pub amx: bool,
     /// Whether libtorch's own bf16 kernels have hardware to run on: AVX-512 BF16, AMX, or Arm's bf16 matrix instructions.
     pub bf16: bool,
@@ -61,5 +61,5 @@ fn amx() -> bool {
     if std::arch::x86_64::__cpuid(0).eax < 7 {
         return false;
     }
-    std::arch::x86_64::__cpuid_count(7, 0).edx & BITS == BITS
+    std::arch::x86_64::__cpuid_count(7, 0).edx & BITS == BITS && crate::amx::request()
 }

@@ -6,7 +6,7 @@
 //! panels of [`WIDTH`] columns: word by word, the panel's columns beside each other.
 //!
 //! A tile is 8 rows × 48 columns: 24 accumulators, 3 registers of weights, and one broadcast activation, of 32 registers. A
-//! panel stays in the second-level cache while all rows pass.
+//! panel stays in the second-level cache while all rows pass. AMX multiplies 32 rows by the same 48 columns of the same panels.
 
 use std::mem::MaybeUninit;
 
@@ -22,6 +22,12 @@ pub(crate) const WIDTH: usize = 48;
 const ROWS: usize = 8;
 /// Rows that pass a panel before the next panel's turn: their activations should stay in the last-level cache.
 const ROWS_AT_ONCE: usize = 512;
+/// With AMX, whose products take less time than reading that far away does, bytes of such rows: half of a second-level cache.
+const BYTES_AT_ONCE: usize = 1 << 20;
+/// Rows up to which AVX-512 keeps up with the weights' way through memory; with more, AMX does what it can.
+/// Rows of a tile with AMX.
+const AMX_ROWS: usize = 32;
+const FEW_ROWS: usize = 4;
 
 /// What a word holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +153,8 @@ pub(crate) fn multiply(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>
     }
 
     let panels = right.columns.div_ceil(WIDTH);
-    let chunk = rows_of_a_task(rows, panels);
+    let kernel = Kernel::of(right.kind, rows);
+    let chunk = rows_of_a_task(kernel, rows, panels, right.depth);
     parallel::for_each(rows.div_ceil(chunk) * panels, &|task| {
         let (part, panel) = (task / panels, task % panels);
         let first = part * chunk;
@@ -156,18 +163,63 @@ pub(crate) fn multiply(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>
         // SAFETY: the CPU has the instructions and the sizes fit, as asserted above; tasks are different panels or rows, so each
         // writes to results of its own.
         unsafe {
-            x86::multiply_panel(left, right, epilogue, output, place);
+            x86::multiply_panel(kernel, left, right, epilogue, output, place);
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = (place, output);
     });
 }
 
+/// Which inner loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kernel {
+    F32,
+    Bf16,
+    Int8,
+    AmxBf16,
+    AmxInt8,
+}
+
+impl Kernel {
+    /// The fastest that this CPU has.
+    fn of(words: Words, rows: usize) -> Self {
+        match words {
+            Words::F32 => Self::F32,
+            Words::Bf16 if use_amx(rows) => Self::AmxBf16,
+            Words::Bf16 => Self::Bf16,
+            Words::Int8 if use_amx(rows) => Self::AmxInt8,
+            Words::Int8 => Self::Int8,
+        }
+    }
+
+    /// Rows of a tile.
+    fn rows(self) -> usize {
+        match self {
+            Self::F32 | Self::Bf16 | Self::Int8 => ROWS,
+            Self::AmxBf16 | Self::AmxInt8 => AMX_ROWS,
+        }
+    }
+
+    /// Most rows, of so many words, that pass a panel at once: a multiple of a tile's.
+    fn rows_at_once(self, depth: usize) -> usize {
+        match self {
+            Self::F32 | Self::Bf16 | Self::Int8 => ROWS_AT_ONCE,
+            Self::AmxBf16 | Self::AmxInt8 => {
+                (BYTES_AT_ONCE / (4 * depth)).next_multiple_of(AMX_ROWS).clamp(AMX_ROWS, ROWS_AT_ONCE)
+            }
+        }
+    }
+}
+
+fn use_amx(rows: usize) -> bool {
+    rows > FEW_ROWS && Cpu::detect().amx
+}
+
 /// Small enough that every thread has a few tasks.
-fn rows_of_a_task(rows: usize, panels: usize) -> usize {
+fn rows_of_a_task(kernel: Kernel, rows: usize, panels: usize, depth: usize) -> usize {
     let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
     let parts = (4 * threads).div_ceil(panels);
-    rows.div_ceil(parts).next_multiple_of(ROWS).clamp(ROWS, ROWS_AT_ONCE)
+    rows.div_ceil(parts).next_multiple_of(kernel.rows()).clamp(kernel.rows(), kernel.rows_at_once(depth))
 }
 
 /// One task: these rows through that panel.

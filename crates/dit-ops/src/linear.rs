@@ -2,7 +2,6 @@ use tch::{Kind, Tensor};
 
 use crate::{
     Kernels, PackedLinear, StoredWeight,
-    cpu::Cpu,
     element::needs_gradient,
     gemm::{Activation, Words},
     packed::words_of,
@@ -62,8 +61,8 @@ impl Linear {
     /// has none, for its kind or device say, stays as it is. With [`Kernels::Int8`] they are rounded.
     ///
     /// A packed form replaces the tensors: memory grows only while one Linear is packed. Which form it is:
-    /// - this crate's kernels where the CPU has AVX-512 (for bf16: AVX-512 BF16; for int8: VNNI) and no AMX;
-    /// - else oneDNN's, where libtorch has them; it drives AMX, and knows Arm;
+    /// - this crate's kernels where the CPU has AVX-512 (for bf16: AVX-512 BF16; for int8: VNNI), with AMX if it has that;
+    /// - else oneDNN's, where libtorch has them; it knows Arm;
     /// - else, on a Mac say, libtorch's plain Linear.
     pub fn optimize(&mut self, kernels: Kernels) {
         let Form::Plain { weight, bias } = &self.form else { return };
@@ -135,7 +134,6 @@ impl Linear {
 fn words(kernels: Kernels, kind: Kind) -> Option<Words> {
     match kernels {
         Kernels::Plain => None,
-        Kernels::Fused if Cpu::detect().amx => None,
         Kernels::Fused => words_of(kind),
         Kernels::Int8 => Some(Words::Int8),
     }

@@ -139,7 +139,7 @@ impl PackedLinear {
         let epilogue = Epilogue { dequantize: None, bias: &self.bias, activation };
         if self.words == Words::Int8 {
             let quantized = quantize_rows(values::<E>(&x), self.inputs);
-            let left = Left { words: &quantized.words, rows, stride: self.depth() };
+            let left = Left { words: quantized.words(), rows, stride: self.depth() };
             let dequantize = Some(Dequantize { rows: &quantized.scales, columns: &self.scales, sums: &self.sums });
             gemm::multiply(left, right, Epilogue { dequantize, ..epilogue }, output);
         } else {

@@ -2,7 +2,7 @@
 
 use crate::{
     element::Element,
-    gemm::RowScale,
+    gemm::{Line, RowScale},
     parallel::{self, Destination},
     simd::multiversion,
 };
@@ -32,9 +32,16 @@ multiversion! {
 
 /// Activations as unsigned codes: value = (code − zero)·step, a step and a zero point for each row.
 pub(crate) struct Rows {
-    /// Four codes a word, row by row.
-    pub words: Vec<u32>,
+    lines: Vec<Line>,
     pub scales: Vec<RowScale>,
+}
+
+impl Rows {
+    /// Four codes a word, row by row; the first row begins at a cache line.
+    pub(crate) fn words(&self) -> &[u32] {
+        // SAFETY: a line is sixteen words.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), 16 * self.lines.len()) }
+    }
 }
 
 /// Rows that a task takes at once.
@@ -43,8 +50,9 @@ const ROWS_OF_A_TASK: usize = 16;
 /// Rounds activations, rows of `inputs` values, a multiple of 4.
 pub(crate) fn quantize_rows<E: Element>(values: &[E], inputs: usize) -> Rows {
     let rows = values.len() / inputs;
-    let mut quantized = Rows { words: vec![0; values.len() / 4], scales: vec![RowScale { step: 0.0, zero: 0 }; rows] };
-    let words = Destination::new(quantized.words.as_mut_ptr());
+    let lines = vec![Line([0; 16]); (values.len() / 4).div_ceil(16)];
+    let mut quantized = Rows { lines, scales: vec![RowScale { step: 0.0, zero: 0 }; rows] };
+    let words = Destination::new(quantized.lines.as_mut_ptr().cast::<u32>());
     let scales = Destination::new(quantized.scales.as_mut_ptr());
     parallel::for_each(rows.div_ceil(ROWS_OF_A_TASK), &|task| {
         let first = task * ROWS_OF_A_TASK;
@@ -110,7 +118,7 @@ mod tests {
         let quantized = quantize_rows(row, row.len());
         let (least, most) = row.iter().fold((0.0_f32, 0.0_f32), |(a, b), &v| (a.min(v), b.max(v)));
         let step = (most - least) / 255.0;
-        for (decoded, &value) in decode(&quantized.words, quantized.scales[0]).iter().zip(row) {
+        for (decoded, &value) in decode(&quantized.words()[..row.len() / 4], quantized.scales[0]).iter().zip(row) {
             assert!((decoded - value).abs() <= step * 1.001, "{value} became {decoded}, step {step}");
         }
     }
@@ -131,7 +139,7 @@ mod tests {
                 let mut rows = [1.0_f32; 80];
                 rows[place] = bad;
                 let quantized = quantize_rows(&rows, 40);
-                let decoded = decode(&quantized.words[..10], quantized.scales[0]);
+                let decoded = decode(&quantized.words()[..10], quantized.scales[0]);
                 assert!(decoded.iter().all(|value| value.is_nan()), "{bad} at {place}: {decoded:?}");
                 assert!(quantized.scales[1].step.is_finite(), "the other row is as it was");
             }

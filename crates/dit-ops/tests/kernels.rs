@@ -77,6 +77,9 @@ fn linears_of_odd_sizes() {
                 (&[4, 5, 6], 16, 16),
                 (&[1030], 20, 50),
                 (&[5], 7, 9),
+                // Whole tiles of AMX and parts of them, in either direction.
+                (&[70], 1150, 145),
+                (&[2, 40], 34, 96),
             ] {
                 check_linear(kind, kernels, rows, inputs, outputs, tolerance(kind));
             }
@@ -87,9 +90,15 @@ fn linears_of_odd_sizes() {
 #[test]
 fn int8_linears_of_odd_sizes() {
     for kind in KINDS {
-        for (rows, inputs, outputs) in
-            [(&[1][..], 4, 1), (&[2], 8, 47), (&[7], 72, 49), (&[2, 131], 1152, 145), (&[600], 20, 50), (&[5], 7, 9)]
-        {
+        for (rows, inputs, outputs) in [
+            (&[1][..], 4, 1),
+            (&[2], 8, 47),
+            (&[7], 72, 49),
+            (&[2, 131], 1152, 145),
+            (&[600], 20, 50),
+            (&[5], 7, 9),
+            (&[70], 1148, 145),
+        ] {
             check_linear(kind, Kernels::Int8, rows, inputs, outputs, 8e-2);
         }
     }

@@ -1,28 +1,43 @@
-//! Attention with AVX-512: a head's keys and values are packed once into panels, then a few queries at a time go through scores,
-//! softmax and weighted sum without leaving the caches.
+//! Attention with AVX-512 or AMX: a head's keys and values are packed once into panels, then a few queries at a time go through
+//! scores, softmax and weighted sum without leaving the caches.
 
-use std::{cell::RefCell, mem::MaybeUninit};
+use std::{cell::RefCell, marker::PhantomData, mem::MaybeUninit};
 
 use tch::{Kind, Tensor};
 
 use super::softmax;
 use crate::{
+    amx::{self, Tiles},
+    cpu::Cpu,
     element::{Bf16, Element, allocate, values},
     gemm::Line,
     parallel::{self, Destination},
     tile::{bf16, fp32},
 };
 
-/// Queries that pass together: a multiple of both tiles' rows.
-const QUERIES: usize = 24;
-/// Rows and registers of a tile of scores.
-const SCORE_ROWS: usize = 6;
+/// Registers of a tile of scores.
 const SCORE_LANES: usize = 4;
 /// Keys of a panel.
 const KEYS: usize = 16 * SCORE_LANES;
-/// Most registers of a tile of results; with this many, of fewer rows.
+/// Most registers of a tile of results.
 const MOST_LANES: usize = 5;
-const WIDE_ROWS: usize = 4;
+/// Queries that are dealt out together: a multiple of every kernel's.
+const DEALT_QUERIES: usize = 96;
+
+/// What a kernel takes at once.
+struct Blocking {
+    /// Queries that pass together: a multiple of both tiles' rows.
+    queries: usize,
+    /// Rows of a tile of scores, and of results.
+    rows: usize,
+    /// Rows of a tile of results with [`MOST_LANES`] registers.
+    wide_rows: usize,
+    /// Words whose multiple the inner dimension of the scores is made.
+    words: usize,
+}
+
+const AVX512: Blocking = Blocking { queries: 24, rows: 6, wide_rows: 4, words: 1 };
+const AMX: Blocking = Blocking { queries: 32, rows: 16, wide_rows: 16, words: 16 };
 
 /// The sizes of a (N, T, 3·H·head) tensor.
 #[derive(Clone, Copy, Debug)]
@@ -72,11 +87,40 @@ impl<E: Element> Job<'_, E> {
 struct Scratch {
     keys: Vec<Line>,
     values: Vec<Line>,
-    /// Scores, then weights, of `QUERIES` rows.
-    scores: Vec<f32>,
-    weights: Vec<u32>,
-    queries: Vec<u32>,
+    /// Of as many rows as pass together.
+    scores: Aligned<f32>,
+    weights: Aligned<u32>,
+    queries: Aligned<u32>,
 }
+
+/// Words that begin at a cache line.
+struct Aligned<T> {
+    lines: Vec<Line>,
+    kind: PhantomData<T>,
+}
+
+impl<T> Default for Aligned<T> {
+    fn default() -> Self {
+        Self { lines: Vec::new(), kind: PhantomData }
+    }
+}
+
+impl<T: Word> Aligned<T> {
+    /// Room for `count` words at least, whatever they hold.
+    fn at_least(&mut self, count: usize) {
+        self.lines.resize(count.div_ceil(16).max(self.lines.len()), Line([0; 16]));
+    }
+
+    fn words(&mut self) -> &mut [T] {
+        // SAFETY: a line is sixteen words, and any bits are a `T`.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), 16 * self.lines.len()) }
+    }
+}
+
+/// What a 32-bit word is read as.
+trait Word {}
+impl Word for f32 {}
+impl Word for u32 {}
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -98,8 +142,8 @@ fn run<E: Attend>(qkv: &Tensor, shape: Shape) -> Tensor {
     let destination = Destination::new(start);
     // Where heads are few and threads many, a head's queries are dealt out too; each part packs the keys and values again.
     let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
-    let parts = (2 * threads).div_ceil(samples * heads).min(tokens.div_ceil(QUERIES));
-    let queries = tokens.div_ceil(parts).next_multiple_of(QUERIES);
+    let parts = (2 * threads).div_ceil(samples * heads).min(tokens.div_ceil(DEALT_QUERIES));
+    let queries = tokens.div_ceil(parts).next_multiple_of(DEALT_QUERIES);
     parallel::for_each(samples * heads * parts, &|task| {
         let (head, part) = (task / parts, task % parts);
         let (first, end) = (part * queries, tokens.min((part + 1) * queries));
@@ -137,74 +181,76 @@ impl Attend for Bf16 {
     }
 
     unsafe fn attend(job: &Job<'_, Self>, scratch: &mut Scratch) {
-        // SAFETY: the caller's promise.
-        unsafe { attend_bf16(job, scratch) }
+        // SAFETY: the caller's promise; AMX is there only beside the others.
+        unsafe { if Cpu::detect().amx { attend_amx(job, scratch) } else { attend_bf16(job, scratch) } }
     }
 }
 
 macro_rules! attend {
-    ($name:ident, $features:literal, $element:ty, $module:ident) => {
+    ($name:ident, $features:literal, $element:ty, $softmax:ident, $module:ident, $blocking:ident) => {
         /// # Safety
         /// As [`Attend::attend`].
         #[target_feature(enable = $features)]
         unsafe fn $name(job: &Job<'_, $element>, scratch: &mut Scratch) {
             let Shape { tokens, heads, head, .. } = job.shape;
-            let depth = head / <$element>::PER_WORD;
+            const QUERIES: usize = $blocking.queries;
+            const ROWS: usize = $blocking.rows;
+            const WIDE_ROWS: usize = $blocking.wide_rows;
+            // Words past a head's last are zero.
+            let depth = (head / <$element>::PER_WORD).next_multiple_of($blocking.words);
             let panels = tokens.div_ceil(KEYS);
             let padded = panels * KEYS;
             let words = padded / <$element>::PER_WORD;
             let lanes = head.div_ceil(16);
             let value_panels = lanes.div_ceil(MOST_LANES);
-            scratch.resize(panels * depth, words * lanes, padded, words, depth);
-            pack_keys(job, &mut scratch.keys, depth);
-            pack_values(job, &mut scratch.values, lanes, words);
+            scratch.resize(QUERIES, panels * depth * SCORE_LANES, words * lanes, padded, words, depth);
+            let Scratch { keys, values, scores, weights, queries } = scratch;
+            let (scores, weights, queries) = (scores.words(), weights.words(), queries.words());
+            pack_keys(job, keys, depth);
+            pack_values(job, values, lanes, words);
             let scale = 1.0 / (head as f32).sqrt();
-            let mut sums = [0_u32; SCORE_ROWS * MOST_LANES * 16];
+            let mut sums = [0_u32; ROWS * MOST_LANES * 16];
             let mut first = job.first;
             while first < job.end {
                 let rows = QUERIES.min(job.end - first);
-                copy_queries(job, first, rows, &mut scratch.queries, depth);
-                for tile in 0..rows.div_ceil(SCORE_ROWS) {
-                    let starts: [*const u32; SCORE_ROWS] =
-                        std::array::from_fn(|row| scratch.queries[(tile * SCORE_ROWS + row) * depth..].as_ptr());
+                copy_queries(job, first, rows, queries, depth);
+                for tile in 0..rows.div_ceil(ROWS) {
+                    let queries = queries[tile * ROWS * depth..].as_ptr();
                     for panel in 0..panels {
-                        let keys = scratch.keys[panel * depth * SCORE_LANES..][..depth * SCORE_LANES].as_ptr();
-                        let scores = &mut scratch.scores[tile * SCORE_ROWS * padded..][..SCORE_ROWS * padded];
+                        let keys = keys[panel * depth * SCORE_LANES..][..depth * SCORE_LANES].as_ptr();
+                        let scores = &mut scores[tile * ROWS * padded..][..ROWS * padded];
                         // SAFETY: every query has `depth` words, the panel its lines, and the tile's rows of scores room for
                         // panel `panel`.
                         unsafe {
                             let scores = scores.as_mut_ptr().add(panel * KEYS).cast::<u32>();
-                            $module::tile::<SCORE_ROWS, SCORE_LANES>(starts, keys, depth, scores, padded);
+                            $module::<ROWS, SCORE_LANES>(queries, keys, depth, scores, padded);
                         }
                     }
                 }
                 let mut totals = [0.0; QUERIES];
                 for (row, total) in totals.iter_mut().enumerate().take(rows) {
-                    let scores = &scratch.scores[row * padded..][..padded];
-                    *total = softmax::$module(scores, tokens, scale, &mut scratch.weights[row * words..][..words]);
+                    let scores = &scores[row * padded..][..padded];
+                    *total = softmax::$softmax(scores, tokens, scale, &mut weights[row * words..][..words]);
                 }
                 for panel in 0..value_panels {
                     let first_lane = panel * MOST_LANES;
                     let panel_lanes = MOST_LANES.min(lanes - first_lane);
                     let start = first_lane * words;
-                    let values = scratch.values[start..][..panel_lanes * words].as_ptr();
-                    let tile_rows = if panel_lanes == MOST_LANES { WIDE_ROWS } else { SCORE_ROWS };
+                    let values = values[start..][..panel_lanes * words].as_ptr();
+                    let tile_rows = if panel_lanes == MOST_LANES { WIDE_ROWS } else { ROWS };
                     for tile in 0..rows.div_ceil(tile_rows) {
                         let first_row = tile * tile_rows;
-                        let starts: [*const u32; SCORE_ROWS] = std::array::from_fn(|row| {
-                            scratch.weights[(first_row + row).min(QUERIES - 1) * words..].as_ptr()
-                        });
-                        let [a, b, c, d, ..] = starts;
+                        let weights = weights[first_row * words..].as_ptr();
                         let width = panel_lanes * 16;
                         let place = sums.as_mut_ptr();
                         // SAFETY: every row of weights has `words` words, the panel its lines, `sums` room for the tile.
                         unsafe {
                             match panel_lanes {
-                                1 => $module::tile::<SCORE_ROWS, 1>(starts, values, words, place, width),
-                                2 => $module::tile::<SCORE_ROWS, 2>(starts, values, words, place, width),
-                                3 => $module::tile::<SCORE_ROWS, 3>(starts, values, words, place, width),
-                                4 => $module::tile::<SCORE_ROWS, 4>(starts, values, words, place, width),
-                                _ => $module::tile::<WIDE_ROWS, MOST_LANES>([a, b, c, d], values, words, place, width),
+                                1 => $module::<ROWS, 1>(weights, values, words, place, width),
+                                2 => $module::<ROWS, 2>(weights, values, words, place, width),
+                                3 => $module::<ROWS, 3>(weights, values, words, place, width),
+                                4 => $module::<ROWS, 4>(weights, values, words, place, width),
+                                _ => $module::<WIDE_ROWS, MOST_LANES>(weights, values, words, place, width),
                             }
                         }
                         for row in first_row..rows.min(first_row + tile_rows) {
@@ -227,20 +273,79 @@ macro_rules! attend {
     };
 }
 
-attend!(attend_f32, "avx512f,avx512bw,avx512dq,avx512vl", f32, fp32);
-attend!(attend_bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Bf16, bf16);
+attend!(attend_f32, "avx512f,avx512bw,avx512dq,avx512vl", f32, fp32, tile_f32, AVX512);
+attend!(attend_bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Bf16, bf16, tile_bf16, AVX512);
+attend!(attend_on_tiles, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Bf16, bf16, tile_amx, AMX);
 
-impl Scratch {
-    fn resize(&mut self, key_words: usize, value_lines: usize, padded: usize, words: usize, depth: usize) {
-        self.keys.resize(key_words * SCORE_LANES, Line([0; 16]));
-        self.values.resize(value_lines, Line([0; 16]));
-        self.scores.resize(QUERIES * padded, 0.0);
-        self.weights.resize(QUERIES * words, 0);
-        self.queries.resize(QUERIES * depth, 0);
+/// With the registers of AMX for as long as it takes.
+///
+/// # Safety
+/// As [`Attend::attend`], and the CPU has AMX.
+unsafe fn attend_amx(job: &Job<'_, Bf16>, scratch: &mut Scratch) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let _tiles = Tiles::of_rows(amx::ROWS);
+        attend_on_tiles(job, scratch);
     }
 }
 
-/// Keys as columns: word by word, a panel's keys beside each other. Those past the last are zero.
+macro_rules! tile {
+    ($name:ident, $features:literal, $module:ident) => {
+        /// [`crate::tile`]'s, of rows of `depth` words that follow one another.
+        ///
+        /// # Safety
+        /// As there.
+        #[target_feature(enable = $features)]
+        #[inline]
+        unsafe fn $name<const ROWS: usize, const LANES: usize>(
+            rows: *const u32,
+            panel: *const Line,
+            depth: usize,
+            sums: *mut u32,
+            stride: usize,
+        ) {
+            let starts = std::array::from_fn(|row| rows.wrapping_add(row * depth));
+            // SAFETY: the caller's promise.
+            unsafe { $module::tile::<ROWS, LANES>(starts, panel, depth, sums, stride) }
+        }
+    };
+}
+
+tile!(tile_f32, "avx512f,avx512bw,avx512dq,avx512vl", fp32);
+tile!(tile_bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", bf16);
+
+/// The same with AMX.
+///
+/// # Safety
+/// As [`amx::bf16::strip`].
+#[inline]
+unsafe fn tile_amx<const ROWS: usize, const LANES: usize>(
+    rows: *const u32,
+    panel: *const Line,
+    depth: usize,
+    sums: *mut u32,
+    stride: usize,
+) {
+    const { assert!(ROWS == amx::ROWS) };
+    let rows = amx::Rows { start: rows, stride: depth, count: ROWS };
+    let panel = amx::Panel { start: panel, stride: LANES };
+    // SAFETY: the caller's promise.
+    unsafe { amx::bf16::strip::<LANES>(rows, panel, depth, sums, stride) }
+}
+
+impl Scratch {
+    /// Room for what `queries` queries need of a head whose keys take `key_words` words, and whose values so many lines; `words` and
+    /// `padded` are those of a row of weights and of scores, `depth` those of a query.
+    fn resize(&mut self, queries: usize, keys: usize, values: usize, padded: usize, words: usize, depth: usize) {
+        self.keys.resize(keys, Line([0; 16]));
+        self.values.resize(values, Line([0; 16]));
+        self.scores.at_least(queries * padded);
+        self.weights.at_least(queries * words);
+        self.queries.at_least(queries * depth);
+    }
+}
+
+/// Keys as columns: word by word, a panel's keys beside each other. Keys past the last, and words past a key's, are zero.
 #[inline(always)]
 fn pack_keys<E: Attend>(job: &Job<'_, E>, lines: &mut [Line], depth: usize) {
     for (panel, lines) in lines.chunks_exact_mut(depth * SCORE_LANES).enumerate() {
@@ -249,8 +354,12 @@ fn pack_keys<E: Attend>(job: &Job<'_, E>, lines: &mut [Line], depth: usize) {
             let (lane, place) = (column / 16, column % 16);
             if token < job.shape.tokens {
                 let words = job.row(1, token).chunks_exact(E::PER_WORD);
-                for (word, line) in words.zip(lines.chunks_exact_mut(SCORE_LANES)) {
+                let (own, past) = lines.split_at_mut(words.len() * SCORE_LANES);
+                for (word, line) in words.zip(own.chunks_exact_mut(SCORE_LANES)) {
                     line[lane].0[place] = E::word(word.iter().copied());
+                }
+                for line in past.chunks_exact_mut(SCORE_LANES) {
+                    line[lane].0[place] = 0;
                 }
             } else {
                 for line in lines.chunks_exact_mut(SCORE_LANES) {
@@ -288,11 +397,13 @@ fn pack_values<E: Attend>(job: &Job<'_, E>, lines: &mut [Line], lanes: usize, wo
     }
 }
 
-/// Queries as words; those past the last repeat whatever was there, and their results are dropped.
+/// Queries as words, zero past a query's; queries past the last repeat whatever was there, and their results are dropped.
 #[inline(always)]
 fn copy_queries<E: Attend>(job: &Job<'_, E>, first: usize, rows: usize, queries: &mut [u32], depth: usize) {
     for (row, words) in queries.chunks_exact_mut(depth).enumerate().take(rows) {
-        for (word, elements) in words.iter_mut().zip(job.row(0, first + row).chunks_exact(E::PER_WORD)) {
+        let elements = job.row(0, first + row).chunks_exact(E::PER_WORD);
+        words[elements.len()..].fill(0);
+        for (word, elements) in words.iter_mut().zip(elements) {
             *word = E::word(elements.iter().copied());
         }
     }
