@@ -59,7 +59,7 @@ impl Words {
 }
 
 /// One cache line of words.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Line(pub [u32; 16]);
 

@@ -26,6 +26,8 @@
 
 mod adamw;
 #[cfg(target_arch = "x86_64")]
+mod aligned;
+#[cfg(target_arch = "x86_64")]
 mod amx;
 mod attention;
 pub mod conv;

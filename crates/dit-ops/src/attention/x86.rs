@@ -1,12 +1,13 @@
 //! Attention with AVX-512 or AMX: a head's keys and values are packed once into panels, then a few queries at a time go through
 //! scores, softmax and weighted sum without leaving the caches.
 
-use std::{cell::RefCell, marker::PhantomData, mem::MaybeUninit};
+use std::{cell::RefCell, mem::MaybeUninit};
 
 use tch::{Kind, Tensor};
 
 use super::softmax;
 use crate::{
+    aligned::Aligned,
     amx::{self, Tiles},
     cpu::Cpu,
     element::{Bf16, Element, allocate, values},
@@ -93,35 +94,6 @@ struct Scratch {
     queries: Aligned<u32>,
 }
 
-/// Words that begin at a cache line.
-struct Aligned<T> {
-    lines: Vec<Line>,
-    kind: PhantomData<T>,
-}
-
-impl<T> Default for Aligned<T> {
-    fn default() -> Self {
-        Self { lines: Vec::new(), kind: PhantomData }
-    }
-}
-
-impl<T: Word> Aligned<T> {
-    /// Room for `count` words at least, whatever they hold.
-    fn at_least(&mut self, count: usize) {
-        self.lines.resize(count.div_ceil(16).max(self.lines.len()), Line([0; 16]));
-    }
-
-    fn words(&mut self) -> &mut [T] {
-        // SAFETY: a line is sixteen words, and any bits are a `T`.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), 16 * self.lines.len()) }
-    }
-}
-
-/// What a 32-bit word is read as.
-trait Word {}
-impl Word for f32 {}
-impl Word for u32 {}
-
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
@@ -203,9 +175,11 @@ macro_rules! attend {
             let words = padded / <$element>::PER_WORD;
             let lanes = head.div_ceil(16);
             let value_panels = lanes.div_ceil(MOST_LANES);
-            scratch.resize(QUERIES, panels * depth * SCORE_LANES, words * lanes, padded, words, depth);
             let Scratch { keys, values, scores, weights, queries } = scratch;
-            let (scores, weights, queries) = (scores.words(), weights.words(), queries.words());
+            keys.resize(panels * depth * SCORE_LANES, Line([0; 16]));
+            values.resize(words * lanes, Line([0; 16]));
+            let (scores, weights) = (scores.at_least(QUERIES * padded), weights.at_least(QUERIES * words));
+            let queries = queries.at_least(QUERIES * depth);
             pack_keys(job, keys, depth);
             pack_values(job, values, lanes, words);
             let scale = 1.0 / (head as f32).sqrt();
@@ -331,18 +305,6 @@ unsafe fn tile_amx<const ROWS: usize, const LANES: usize>(
     let panel = amx::Panel { start: panel, stride: LANES };
     // SAFETY: the caller's promise.
     unsafe { amx::bf16::strip::<LANES>(rows, panel, depth, sums, stride) }
-}
-
-impl Scratch {
-    /// Room for what `queries` queries need of a head whose keys take `key_words` words, and whose values so many lines; `words` and
-    /// `padded` are those of a row of weights and of scores, `depth` those of a query.
-    fn resize(&mut self, queries: usize, keys: usize, values: usize, padded: usize, words: usize, depth: usize) {
-        self.keys.resize(keys, Line([0; 16]));
-        self.values.resize(values, Line([0; 16]));
-        self.scores.at_least(queries * padded);
-        self.weights.at_least(queries * words);
-        self.queries.at_least(queries * depth);
-    }
 }
 
 /// Keys as columns: word by word, a panel's keys beside each other. Keys past the last, and words past a key's, are zero.

@@ -1,16 +1,14 @@
-use crate::parallel::{self, Destination};
+use crate::{
+    gemm::Line,
+    parallel::{self, Destination},
+};
 
 use super::Products;
 
 /// Columns of a panel: two registers of sums.
 pub(super) const WIDTH: usize = 32;
 
-/// Sixteen words, as one register holds them. A word is one fp32 number or a pair of bf16.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(super) struct Line(pub(super) [u32; 16]);
-
-/// Right factors of matrix products, in panels of [`WIDTH`] columns: word by word of the inner dimension, the panel's columns
+/// Right factors of matrix products, in panels of [`WIDTH`] columns: word by word (one fp32 number or a pair of bf16) of the inner dimension, the panel's columns
 /// beside each other. Columns and elements that pad are 0.
 #[derive(Debug)]
 pub(super) struct Packed {

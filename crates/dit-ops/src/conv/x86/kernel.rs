@@ -1,4 +1,4 @@
-//! Products of factors, in fp32 and in bf16.
+//! Convolutions by way of products of factors, in fp32 and in bf16.
 
 use std::{arch::x86_64::*, ops::Range};
 
@@ -6,18 +6,18 @@ use super::{
     super::{
         Call, Convolution,
         direct::PIXELS,
-        packed::{Line, WIDTH},
+        packed::WIDTH,
         winograd::{Block, POINTS, padded},
     },
-    GAP, GATHERED, PANELS, Scratch, at_least,
+    GAP, GATHERED, PANELS, Scratch,
     gather::{Image, gather, lanes},
     output::{Running, prefetch_skip, put, store_bf16, store_fp32},
-    vanishes,
+    products, vanishes,
 };
 
 /// One module for each kind of word.
 macro_rules! kernel {
-    ($module:ident, $features:literal, $dot:ident, $store:ident) => {
+    ($module:ident, $features:literal, $products:ident, $store:ident) => {
         pub(super) mod $module {
             use super::*;
 
@@ -33,11 +33,12 @@ macro_rules! kernel {
                 let image = Image::new(convolution, call, block.image);
                 let weights = &convolution.weights;
                 let tiles = block.rows * block.columns;
-                let rows = tiles.next_multiple_of(4); // of the factors: those past the last tile are old numbers, and not read
+                let rows = tiles.next_multiple_of(products::$products::ROWS); // of the factors: those past the last tile are old numbers, and not read
                 let stride = weights.depth + GAP;
                 let plane = rows * stride + GAP;
-                let left = at_least(&mut scratch.left, POINTS * plane);
-                let pixels = at_least(&mut scratch.pixels, (2 * block.rows + 2) * (2 * block.columns + 2) * GATHERED);
+                let left = scratch.left.at_least(POINTS * plane);
+                let pixels = (2 * block.rows + 2) * (2 * block.columns + 2) * GATHERED;
+                let pixels = scratch.pixels.at_least(pixels);
                 for channel in (0..image.channels).step_by(GATHERED) {
                     gather::<DOUBLED>(&image, &block, channel, pixels);
                     let count = (padded(image.channels) - channel).min(GATHERED);
@@ -48,7 +49,7 @@ macro_rules! kernel {
                 }
                 let sums_stride = PANELS * WIDTH;
                 let sums_plane = rows * sums_stride + GAP;
-                let sums = at_least(&mut scratch.sums, POINTS * sums_plane);
+                let sums = scratch.sums.at_least(POINTS * sums_plane);
                 let mut first = block.panels.0;
                 while first < block.panels.1 {
                     let panels = PANELS.min(block.panels.1 - first);
@@ -58,7 +59,17 @@ macro_rules! kernel {
                             let sums = sums[point * sums_plane + panel * WIDTH..].as_mut_ptr();
                             let panel = weights.panel(point, first + panel);
                             // SAFETY: a plane has `rows` rows of `depth` words and more, and as many rows of sums.
-                            unsafe { multiply(left, stride, rows, panel, weights.depth, sums, sums_stride) };
+                            unsafe {
+                                products::$products::multiply(
+                                    left,
+                                    stride,
+                                    rows,
+                                    panel,
+                                    weights.depth,
+                                    sums,
+                                    sums_stride,
+                                )
+                            };
                         }
                     }
                     // SAFETY: the caller's promises.
@@ -204,7 +215,7 @@ macro_rules! kernel {
                 let source = Image::new(convolution, call, image);
                 let (weights, geometry, kernel) = (&convolution.weights, convolution.geometry, convolution.kernel);
                 let stride = weights.depth + GAP;
-                let left = at_least(&mut scratch.left, PIXELS * stride);
+                let left = scratch.left.at_least(PIXELS * stride);
                 for (row, pixel) in pixels.clone().enumerate() {
                     let words = &mut left[row * stride..][..stride];
                     words[weights.depth - 1] = 0; // whose second half may be padding
@@ -225,14 +236,15 @@ macro_rules! kernel {
                     }
                 }
                 let channels = convolution.outputs;
-                let sums = at_least(&mut scratch.sums, PIXELS * WIDTH);
-                let rows = pixels.len().next_multiple_of(4);
+                let sums = scratch.sums.at_least(PIXELS * WIDTH);
+                let rows = pixels.len().next_multiple_of(products::$products::ROWS);
                 let first = image * call.sizes.out_height * call.sizes.out_width + pixels.start;
                 for panel in 0..weights.panels {
-                    // SAFETY: the factor has PIXELS rows, a multiple of 4; those past the last pixel are old numbers.
+                    // SAFETY: the factor has PIXELS rows, a multiple of every kernel's; those past the last pixel are old numbers.
                     unsafe {
                         let panel = weights.panel(0, panel);
-                        multiply(left.as_ptr(), stride, rows, panel, weights.depth, sums.as_mut_ptr(), WIDTH);
+                        let (left, sums) = (left.as_ptr(), sums.as_mut_ptr());
+                        products::$products::multiply(left, stride, rows, panel, weights.depth, sums, WIDTH);
                     }
                     for channel in (panel * WIDTH..channels.min((panel + 1) * WIDTH)).step_by(16) {
                         let mask = lanes(channels - channel);
@@ -257,73 +269,6 @@ macro_rules! kernel {
                     }
                 }
             }
-
-            /// Sums of `rows` rows, a multiple of 4, by one panel.
-            ///
-            /// # Safety
-            /// `left` has `rows` rows of `depth` words, `stride` apart; `sums` has as many of [`WIDTH`], `sums_stride` apart;
-            /// the panel has `depth` words of each column.
-            #[target_feature(enable = $features)]
-            unsafe fn multiply(
-                left: *const u32,
-                stride: usize,
-                rows: usize,
-                panel: &[Line],
-                depth: usize,
-                sums: *mut f32,
-                sums_stride: usize,
-            ) {
-                let mut row = 0;
-                while row < rows {
-                    // SAFETY: the caller's promises.
-                    unsafe {
-                        let (left, sums) = (left.add(row * stride), sums.add(row * sums_stride));
-                        match rows - row {
-                            12.. => tile::<12>(left, stride, panel.as_ptr(), depth, sums, sums_stride),
-                            8.. => tile::<8>(left, stride, panel.as_ptr(), depth, sums, sums_stride),
-                            _ => tile::<4>(left, stride, panel.as_ptr(), depth, sums, sums_stride),
-                        }
-                        row += match rows - row {
-                            12.. => 12,
-                            8.. => 8,
-                            _ => 4,
-                        };
-                    }
-                }
-            }
-
-            /// Sums of `R` rows, a multiple of 4, by one panel: 2·R registers of sums, 2 of weights, and a broadcast word.
-            ///
-            /// # Safety
-            /// As [`multiply`].
-            #[target_feature(enable = $features)]
-            #[inline]
-            unsafe fn tile<const R: usize>(
-                left: *const u32,
-                stride: usize,
-                panel: *const Line,
-                depth: usize,
-                sums: *mut f32,
-                sums_stride: usize,
-            ) {
-                // SAFETY: the caller's promises.
-                unsafe {
-                    let mut accumulators = [[_mm512_setzero_ps(); 2]; R];
-                    for word in 0..depth {
-                        let weights = panel.add(2 * word);
-                        let weights = [_mm512_load_si512(weights.cast()), _mm512_load_si512(weights.add(1).cast())];
-                        for (row, accumulators) in accumulators.iter_mut().enumerate() {
-                            let pixel = _mm512_set1_epi32((*left.add(row * stride + word)).cast_signed());
-                            accumulators[0] = $dot(accumulators[0], pixel, weights[0]);
-                            accumulators[1] = $dot(accumulators[1], pixel, weights[1]);
-                        }
-                    }
-                    for (row, accumulators) in accumulators.into_iter().enumerate() {
-                        _mm512_storeu_ps(sums.add(row * sums_stride), accumulators[0]);
-                        _mm512_storeu_ps(sums.add(row * sums_stride + 16), accumulators[1]);
-                    }
-                }
-            }
         }
     };
 }
@@ -335,22 +280,9 @@ fn input_transform_1d(d: [__m512; 4]) -> [__m512; 4] {
     [_mm512_sub_ps(d[0], d[2]), _mm512_add_ps(d[1], d[2]), _mm512_sub_ps(d[2], d[1]), _mm512_sub_ps(d[1], d[3])]
 }
 
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn dot_fp32(sum: __m512, pixel: __m512i, weight: __m512i) -> __m512 {
-    _mm512_fmadd_ps(_mm512_castsi512_ps(pixel), _mm512_castsi512_ps(weight), sum)
-}
-
-#[target_feature(enable = "avx512f,avx512bf16")]
-#[inline]
-fn dot_bf16(sum: __m512, pixel: __m512i, weight: __m512i) -> __m512 {
-    // SAFETY: both are 512 bits; pairs of bf16 are what the words are.
-    let [pixel, weight] = unsafe { std::mem::transmute::<[__m512i; 2], [__m512bh; 2]>([pixel, weight]) };
-    _mm512_dpbf16_ps(sum, pixel, weight)
-}
-
 /// Tiles whose skip connection is asked for before it is needed.
 const AHEAD: usize = 2;
 
-kernel!(fp32, "avx512f,avx512bw,avx512dq,avx512vl", dot_fp32, store_fp32);
-kernel!(bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", dot_bf16, store_bf16);
+kernel!(fp32, "avx512f,avx512bw,avx512dq,avx512vl", fp32, store_fp32);
+kernel!(bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", bf16, store_bf16);
+kernel!(amx, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", amx, store_bf16);

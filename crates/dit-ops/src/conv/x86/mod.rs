@@ -1,14 +1,20 @@
-//! The AVX-512 kernels.
+//! The kernels, for AVX-512 and AMX.
 
 use std::{cell::RefCell, ops::Range};
 
 use super::{Call, Convolution, Products, winograd::Block};
+use crate::{
+    aligned::Aligned,
+    amx::{ROWS, Tiles},
+    cpu::Cpu,
+};
 
 mod gather;
 mod kernel;
 mod output;
+mod products;
 
-use kernel::{bf16, fp32};
+use kernel::{amx, bf16, fp32};
 
 /// Channels that are gathered and transformed at a time: a block's pixels of so many stay in the second-level cache.
 const GATHERED: usize = 64;
@@ -20,21 +26,13 @@ const GAP: usize = 16;
 /// What a thread keeps between tasks, so that memory is asked for once.
 #[derive(Default)]
 struct Scratch {
-    pixels: Vec<f32>,
-    left: Vec<u32>,
-    sums: Vec<f32>,
+    pixels: Aligned<f32>,
+    left: Aligned<u32>,
+    sums: Aligned<f32>,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-/// The first `len` of `buffer`, which grows as needed; contents are old.
-fn at_least<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
-    if buffer.len() < len {
-        buffer.resize(len, T::default());
-    }
-    &mut buffer[..len]
 }
 
 /// One block of a convolution by Winograd's method; of a doubled input where `DOUBLED`.
@@ -47,6 +45,10 @@ pub(super) unsafe fn winograd<const DOUBLED: bool>(convolution: &Convolution, ca
         unsafe {
             match convolution.products {
                 Products::Fp32 => fp32::winograd::<DOUBLED>(convolution, call, block, scratch),
+                Products::Bf16 if Cpu::detect().amx => {
+                    let _tiles = Tiles::of_rows(ROWS);
+                    amx::winograd::<DOUBLED>(convolution, call, block, scratch)
+                }
                 Products::Bf16 => bf16::winograd::<DOUBLED>(convolution, call, block, scratch),
             }
         }
@@ -63,6 +65,10 @@ pub(super) unsafe fn direct(convolution: &Convolution, call: &Call<'_>, image: u
         unsafe {
             match convolution.products {
                 Products::Fp32 => fp32::direct(convolution, call, image, pixels, scratch),
+                Products::Bf16 if Cpu::detect().amx => {
+                    let _tiles = Tiles::of_rows(ROWS);
+                    amx::direct(convolution, call, image, pixels, scratch)
+                }
                 Products::Bf16 => bf16::direct(convolution, call, image, pixels, scratch),
             }
         }

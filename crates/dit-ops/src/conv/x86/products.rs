@@ -1,0 +1,142 @@
+//! Sums of products of a factor's rows with one panel of weights.
+
+use std::arch::x86_64::*;
+
+use super::super::packed::WIDTH;
+use crate::gemm::Line;
+
+/// One module for each kind of word in AVX-512.
+macro_rules! products {
+    ($module:ident, $features:literal, $dot:ident) => {
+        pub(super) mod $module {
+            use super::*;
+
+            /// What rows come in multiples of.
+            pub(in super::super) const ROWS: usize = 4;
+
+            /// Sums of `rows` rows, a multiple of [`ROWS`], by one panel.
+            ///
+            /// # Safety
+            /// The CPU has the features. `left` has `rows` rows of `depth` words, `stride` apart; `sums` has as many of [`WIDTH`], `sums_stride` apart;
+            /// the panel has `depth` words of each column.
+            #[target_feature(enable = $features)]
+            pub(in super::super) unsafe fn multiply(
+                left: *const u32,
+                stride: usize,
+                rows: usize,
+                panel: &[Line],
+                depth: usize,
+                sums: *mut f32,
+                sums_stride: usize,
+            ) {
+                let mut row = 0;
+                while row < rows {
+                    // SAFETY: the caller's promises.
+                    unsafe {
+                        let (left, sums) = (left.add(row * stride), sums.add(row * sums_stride));
+                        match rows - row {
+                            12.. => tile::<12>(left, stride, panel.as_ptr(), depth, sums, sums_stride),
+                            8.. => tile::<8>(left, stride, panel.as_ptr(), depth, sums, sums_stride),
+                            _ => tile::<4>(left, stride, panel.as_ptr(), depth, sums, sums_stride),
+                        }
+                        row += match rows - row {
+                            12.. => 12,
+                            8.. => 8,
+                            _ => 4,
+                        };
+                    }
+                }
+            }
+
+            /// Sums of `R` rows, a multiple of 4, by one panel: 2·R registers of sums, 2 of weights, and a broadcast word.
+            ///
+            /// # Safety
+            /// As [`multiply`].
+            #[target_feature(enable = $features)]
+            #[inline]
+            unsafe fn tile<const R: usize>(
+                left: *const u32,
+                stride: usize,
+                panel: *const Line,
+                depth: usize,
+                sums: *mut f32,
+                sums_stride: usize,
+            ) {
+                // SAFETY: the caller's promises.
+                unsafe {
+                    let mut accumulators = [[_mm512_setzero_ps(); 2]; R];
+                    for word in 0..depth {
+                        let weights = panel.add(2 * word);
+                        let weights = [_mm512_load_si512(weights.cast()), _mm512_load_si512(weights.add(1).cast())];
+                        for (row, accumulators) in accumulators.iter_mut().enumerate() {
+                            let pixel = _mm512_set1_epi32((*left.add(row * stride + word)).cast_signed());
+                            accumulators[0] = $dot(accumulators[0], pixel, weights[0]);
+                            accumulators[1] = $dot(accumulators[1], pixel, weights[1]);
+                        }
+                    }
+                    for (row, accumulators) in accumulators.into_iter().enumerate() {
+                        _mm512_storeu_ps(sums.add(row * sums_stride), accumulators[0]);
+                        _mm512_storeu_ps(sums.add(row * sums_stride + 16), accumulators[1]);
+                    }
+                }
+            }
+        }
+    };
+}
+
+products!(fp32, "avx512f,avx512bw,avx512dq,avx512vl", dot_fp32);
+products!(bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", dot_bf16);
+
+/// bf16 with AMX.
+pub(super) mod amx {
+    use super::{Line, WIDTH};
+    use crate::amx;
+
+    /// What rows come in multiples of.
+    pub(in super::super) const ROWS: usize = amx::ROWS;
+
+    /// Sums of `rows` rows, a multiple of [`ROWS`], by one panel.
+    ///
+    /// # Safety
+    /// There are [`amx::Tiles`] of sixteen rows. The rest as of the other kernels.
+    pub(in super::super) unsafe fn multiply(
+        left: *const u32,
+        stride: usize,
+        rows: usize,
+        panel: &[Line],
+        depth: usize,
+        sums: *mut f32,
+        sums_stride: usize,
+    ) {
+        const LANES: usize = WIDTH / 16;
+        let panel = amx::Panel { start: panel.as_ptr(), stride: LANES };
+        let mut row = 0;
+        while row < rows {
+            let count = amx::BLOCK_ROWS.min(rows - row);
+            // SAFETY: the caller's promises.
+            unsafe {
+                let part = amx::Rows { start: left.add(row * stride), stride, count };
+                let sums = sums.add(row * sums_stride).cast();
+                match count {
+                    amx::BLOCK_ROWS => amx::square_bf16(part, panel, depth, sums, sums_stride),
+                    _ => amx::bf16::strip::<LANES>(part, panel, depth, sums, sums_stride),
+                }
+            }
+            row += count;
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn dot_fp32(sum: __m512, pixel: __m512i, weight: __m512i) -> __m512 {
+    _mm512_fmadd_ps(_mm512_castsi512_ps(pixel), _mm512_castsi512_ps(weight), sum)
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn dot_bf16(sum: __m512, pixel: __m512i, weight: __m512i) -> __m512 {
+    // SAFETY: both are 512 bits; pairs of bf16 are what the words are.
+    let [pixel, weight] = unsafe { std::mem::transmute::<[__m512i; 2], [__m512bh; 2]>([pixel, weight]) };
+    _mm512_dpbf16_ps(sum, pixel, weight)
+}
