@@ -42,11 +42,14 @@ enum TaskName {
     Train,
 }
 
+/// Seeds of their own: inputs are the same whether the weights had to be made or were there.
+const WEIGHTS: i64 = 0;
+const INPUTS: i64 = 1;
+
 /// Where diffusers expects a network in its folder.
 const DIFFUSERS_WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 
 pub fn run(args: &Args) -> Result<()> {
-    tch::manual_seed(0);
     let input = args.case.with_extension("input.safetensors");
     for folder in [Some(args.weights.as_path()), args.case.parent()].into_iter().flatten() {
         fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
@@ -55,6 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
         TaskName::Sample => {
             let config = dit_config(&args.model, args.image_size)?;
             let weights = dit_weights(&config, args)?;
+            tch::manual_seed(INPUTS);
             let inputs = sample_inputs(&config, i64::from(args.pictures));
             let null_class = config.null_class().context("the model has no null class")? as i64;
             (weights, Task::Sample(SampleTask { model: config.into(), null_class, guidance: 4.0 }), inputs)
@@ -63,13 +67,16 @@ pub fn run(args: &Args) -> Result<()> {
             let config = vae_config(&args.model)?;
             let side = (args.image_size / config.downsampling()) as i64;
             let shape = [i64::from(args.pictures), config.latent_channels as i64, side, side];
+            let weights = vae_weights(&config, args)?;
+            tch::manual_seed(INPUTS);
             let z = Tensor::randn(shape, (Kind::Float, Device::Cpu));
-            (vae_weights(&config, args)?, Task::Decode, vec![("z".to_owned(), z)])
+            (weights, Task::Decode, vec![("z".to_owned(), z)])
         }
         TaskName::Train => {
             let config = dit_config(&args.model, args.image_size)?;
             let weights = dit_weights(&config, args)?;
             let latents = args.weights.join(format!("latents-{}-{}", args.image_size, args.pictures));
+            tch::manual_seed(INPUTS);
             write_latents(&latents, args.image_size, args.pictures, config.num_classes)?;
             let inputs = train_inputs(&config, i64::from(args.pictures));
             let (name, batch) = (args.model.clone(), args.pictures);
@@ -94,6 +101,7 @@ fn dit_config(model: &str, image_size: usize) -> Result<DitConfig> {
 fn dit_weights(config: &DitConfig, args: &Args) -> Result<PathBuf> {
     let path = args.weights.join(format!("{}-{}.safetensors", args.model.replace('/', "-"), args.image_size));
     if !path.exists() {
+        tch::manual_seed(WEIGHTS);
         let metadata = Metadata { config: Some(ModelConfig::Dit(config.clone())), ..Metadata::default() };
         write_safetensors(&path, &TchSource::new(random::dit(config))?, &metadata.to_map())?;
     }
@@ -147,6 +155,7 @@ fn vae_weights(config: &VaeConfig, args: &Args) -> Result<PathBuf> {
     let path = folder.join(DIFFUSERS_WEIGHTS);
     if !path.exists() {
         fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+        tch::manual_seed(WEIGHTS);
         fs::write(folder.join("config.json"), json!(VaeSpec::from(config.clone())).to_string())?;
         let metadata = Metadata { config: Some(ModelConfig::Vae(config.clone())), ..Metadata::default() };
         write_safetensors(&path, &TchSource::new(random::vae(&config.tensors()))?, &metadata.to_map())?;
