@@ -76,8 +76,9 @@ pub fn run(args: &Args) -> Result<()> {
             let config = dit_config(&args.model, args.image_size)?;
             let weights = dit_weights(&config, args)?;
             let latents = args.weights.join(format!("latents-{}-{}", args.image_size, args.pictures));
-            tch::manual_seed(INPUTS);
+            tch::manual_seed(WEIGHTS);
             write_latents(&latents, args.image_size, args.pictures, config.num_classes)?;
+            tch::manual_seed(INPUTS);
             let inputs = train_inputs(&config, i64::from(args.pictures));
             let (name, batch) = (args.model.clone(), args.pictures);
             let task = TrainTask { name, batch, latents: absolute(&latents)?, model: config.into() };

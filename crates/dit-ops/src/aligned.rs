@@ -22,12 +22,17 @@ impl<T: Word> Aligned<T> {
         if self.lines.len() < lines {
             self.lines.resize(lines, Line([0; 16]));
         }
-        // SAFETY: a line is sixteen words, and any bits are a `T`.
+        // SAFETY: a line is sixteen words, and any of its bits are a `T`.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), count) }
     }
 }
 
 /// What a 32-bit word is read as.
-pub(crate) trait Word {}
-impl Word for f32 {}
-impl Word for u32 {}
+///
+/// # Safety
+/// Any 32 bits are one.
+pub(crate) unsafe trait Word {}
+// SAFETY: any 32 bits are a number, or NaN.
+unsafe impl Word for f32 {}
+// SAFETY: obvious.
+unsafe impl Word for u32 {}

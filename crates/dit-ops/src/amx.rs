@@ -4,7 +4,7 @@ use std::{arch::asm, mem::MaybeUninit};
 
 mod products;
 
-pub(crate) use products::{BLOCK_ROWS, Panel, Rows, bf16, int8, square_bf16};
+pub(crate) use products::{BLOCK_LANES, BLOCK_ROWS, Rows, bf16, int8, square_bf16};
 
 /// Rows of a register, and words of each.
 pub(crate) const ROWS: usize = 16;
@@ -46,8 +46,8 @@ impl Configuration {
     }
 }
 
-/// This thread's registers, shaped for our kernels; what shape they had before comes back with the end of its life, as oneDNN
-/// might count on it.
+/// This thread's registers, shaped for our kernels. With the end of its life they have the shape again that they had, so that whoever
+/// shaped them, oneDNN say, need not look.
 pub(crate) struct Tiles {
     before: Configuration,
 }
@@ -105,6 +105,7 @@ mod tests {
     #[test]
     fn registers_come_back_as_they_were() {
         if !Cpu::detect().amx {
+            eprintln!("SKIPPED: no AMX");
             return;
         }
         let unused = configuration();

@@ -18,7 +18,9 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// Looks once; the answer is the same for the whole run.
+    /// Looks once; the answer is the same for the whole run. Looking also asks the system for AMX's registers.
+    ///
+    /// With `DIT_NO_AMX` in the environment, not empty and not 0, there is no AMX: to compare, or should it ever compute wrongly.
     pub fn detect() -> Self {
         static CPU: OnceLock<Cpu> = OnceLock::new();
         *CPU.get_or_init(Self::look)
@@ -61,5 +63,10 @@ fn amx() -> bool {
     if std::arch::x86_64::__cpuid(0).eax < 7 {
         return false;
     }
-    std::arch::x86_64::__cpuid_count(7, 0).edx & BITS == BITS && crate::amx::request()
+    std::arch::x86_64::__cpuid_count(7, 0).edx & BITS == BITS && !refused() && crate::amx::request()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn refused() -> bool {
+    std::env::var_os("DIT_NO_AMX").is_some_and(|value| !value.is_empty() && value != "0")
 }

@@ -24,9 +24,9 @@ const ROWS: usize = 8;
 const ROWS_AT_ONCE: usize = 512;
 /// With AMX, whose products take less time than reading that far away does, bytes of such rows: half of a second-level cache.
 const BYTES_AT_ONCE: usize = 1 << 20;
-/// Rows up to which AVX-512 keeps up with the weights' way through memory; with more, AMX does what it can.
 /// Rows of a tile with AMX.
 const AMX_ROWS: usize = 32;
+/// Rows up to which AVX-512 keeps up with the weights' way through memory; with more, AMX does what it can.
 const FEW_ROWS: usize = 4;
 
 /// What a word holds.

@@ -2,8 +2,10 @@
 //!
 //! On a CPU without AVX-512 the same tests hold for what the kernels fall back to.
 
+use std::process::Command;
+
 use dit_ops::{
-    Kernels, Linear, PackedLinear, StoredWeight, add_gated, layer_norm_modulate, plain_attention, self_attention,
+    Cpu, Kernels, Linear, PackedLinear, StoredWeight, add_gated, layer_norm_modulate, plain_attention, self_attention,
     split_heads,
 };
 use tch::{Device, Kind, Tensor};
@@ -347,6 +349,9 @@ fn check_attention(kind: Kind, samples: i64, tokens: i64, heads: i64, head: i64)
 #[test]
 fn attention_of_odd_sizes() {
     for kind in KINDS {
+        // What threads keep of earlier heads must not show.
+        let spoiled = Tensor::full([2, 800, 3 * 16 * 96], f64::NAN, (kind, Device::Cpu));
+        assert!(self_attention(&spoiled, 16).isnan().all().int64_value(&[]) == 1);
         for (samples, tokens, heads, head) in [
             (1, 1, 1, 2),
             (2, 5, 3, 8),
@@ -373,4 +378,16 @@ fn attention_survives_large_scores_and_carries_gradients() {
     let exact = plain_attention(&q, &k, &v).transpose(1, 2).flatten(2, 3);
     assert!(error(&self_attention(&qkv, 2), &exact) < 1e-4);
     assert!(self_attention(&qkv.set_requires_grad(true), 2).requires_grad());
+}
+
+/// The kernels that AMX takes the place of, by running all of these tests again without it.
+#[test]
+fn without_amx_too() {
+    if !Cpu::detect().amx {
+        eprintln!("SKIPPED: no AMX, or this is the run without");
+        return;
+    }
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    let output = again.args(["--skip", "without_amx_too"]).env("DIT_NO_AMX", "1").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

@@ -11,7 +11,7 @@ use crate::gemm::Line;
 
 /// Rows and registers of a [`bf16::block`].
 pub(crate) const BLOCK_ROWS: usize = 2 * ROWS;
-const BLOCK_LANES: usize = 3;
+pub(crate) const BLOCK_LANES: usize = 3;
 /// Most registers of a strip's results.
 const MOST_LANES: usize = 5;
 
@@ -25,14 +25,6 @@ pub(crate) struct Rows {
     pub count: usize,
 }
 
-/// A panel of the right factor, or some neighbouring registers of it.
-#[derive(Clone, Copy)]
-pub(crate) struct Panel {
-    pub start: *const Line,
-    /// Lines from one word of the inner dimension to the next.
-    pub stride: usize,
-}
-
 /// The words of the inner dimension after the last whole sixteen, filled up with zeros.
 #[repr(C, align(64))]
 struct Rest<const ROWS: usize, const LANES: usize> {
@@ -44,8 +36,8 @@ impl<const ROWS: usize, const LANES: usize> Rest<ROWS, LANES> {
     /// Null where nothing is left of `depth`.
     ///
     /// # Safety
-    /// `depth` words of each row and of the panel can be read.
-    unsafe fn write(place: &mut MaybeUninit<Self>, rows: Rows, panel: Panel, depth: usize) -> *const Self {
+    /// `depth` words of each row, and of each of the panel's columns, which are no others, can be read.
+    unsafe fn write(place: &mut MaybeUninit<Self>, rows: Rows, panel: *const Line, depth: usize) -> *const Self {
         let from = depth / 16 * 16;
         if from == depth {
             return std::ptr::null();
@@ -60,7 +52,7 @@ impl<const ROWS: usize, const LANES: usize> Rest<ROWS, LANES> {
         for (word, lines) in (from..depth).zip(&mut rest.right) {
             for (lane, line) in lines.iter_mut().enumerate() {
                 // SAFETY: the caller's promise.
-                *line = unsafe { *panel.start.add(word * panel.stride + lane) };
+                *line = unsafe { *panel.add(word * LANES + lane) };
             }
         }
         rest
@@ -106,9 +98,9 @@ macro_rules! strip {
             $(concat!("tilestored [{sums} + {sums_stride} + ", $offset, "], tmm", $tile),)+
             left = inout(reg) $rows.start => _,
             left_stride = inout(reg) 4 * $rows.stride => _,
-            right = inout(reg) $panel.start => _,
-            right_stride = inout(reg) 64 * $panel.stride => _,
-            step = in(reg) 64 * 16 * $panel.stride,
+            right = inout(reg) $panel => _,
+            right_stride = inout(reg) 64_usize * $lanes => _,
+            step = in(reg) 64_usize * 16 * $lanes,
             lanes = const $lanes,
             steps = inout(reg) $depth / 16 => _,
             rest = inout(reg) $rest => _,
@@ -129,8 +121,8 @@ macro_rules! amx {
             /// rows of 16·[`BLOCK_LANES`] words. One step is six products of seven loads.
             ///
             /// # Safety
-            /// There are [`Tiles`](super::Tiles) of sixteen rows. `depth` words of each row and of the panel can be read; `sums` has room.
-            pub(crate) unsafe fn block(rows: Rows, panel: Panel, depth: usize, sums: *mut u32) {
+            /// There are [`Tiles`](super::Tiles) of sixteen rows. `depth` words of each row, and of each of the panel's columns, which are no others, can be read; `sums` has room.
+            pub(crate) unsafe fn block(rows: Rows, panel: *const Line, depth: usize, sums: *mut u32) {
                 let mut rest = MaybeUninit::<Rest<BLOCK_ROWS, BLOCK_LANES>>::uninit();
                 // SAFETY: the caller's promise.
                 let rest = unsafe { Rest::write(&mut rest, rows, panel, depth) };
@@ -195,9 +187,9 @@ macro_rules! amx {
                         left = inout(reg) rows.start => _,
                         lower = inout(reg) rows.start.wrapping_add(ROWS * rows.stride) => _,
                         left_stride = inout(reg) 4 * rows.stride => _,
-                        right = inout(reg) panel.start => _,
-                        right_stride = inout(reg) 64 * panel.stride => _,
-                        ahead = in(reg) 64 * 16 * panel.stride,
+                        right = inout(reg) panel => _,
+                        right_stride = inout(reg) 64 * BLOCK_LANES => _,
+                        ahead = in(reg) 64 * 16 * BLOCK_LANES,
                         steps = inout(reg) depth / 16 => _,
                         rest = inout(reg) rest => _,
                         sums = inout(reg) sums => _,
@@ -209,11 +201,11 @@ macro_rules! amx {
             /// Multiplies up to sixteen rows with `LANES` registers of columns; row r's sums go to `sums + r·stride`.
             ///
             /// # Safety
-            /// There are [`Tiles`](super::Tiles) of `rows.count` rows. `depth` words of each row and of the panel can be read; 16·`LANES` words from
+            /// There are [`Tiles`](super::Tiles) of `rows.count` rows. `depth` words of each row, and of each of the panel's columns, which are no others, can be read; 16·`LANES` words from
             /// each row's place in `sums` can be written.
             pub(crate) unsafe fn strip<const LANES: usize>(
                 rows: Rows,
-                panel: Panel,
+                panel: *const Line,
                 depth: usize,
                 sums: *mut u32,
                 stride: usize,
@@ -222,7 +214,7 @@ macro_rules! amx {
                 let mut rest = MaybeUninit::<Rest<ROWS, LANES>>::uninit();
                 // SAFETY: the caller's promise.
                 let rest = unsafe { Rest::write(&mut rest, rows, panel, depth) };
-                // SAFETY: as in `block`.
+                // SAFETY: as in `block`, but that as many rows of the left factor are read as the registers have.
                 unsafe {
                     match LANES {
                         1 => strip!($dot, 1: (0, 0); rows, panel, depth, rest, sums, stride),
@@ -248,9 +240,9 @@ amx!(int8, "tdpbusd");
 /// products of four loads.
 ///
 /// # Safety
-/// There are [`Tiles`](super::Tiles) of sixteen rows. `depth` words of each row and of the panel can be read; 32 words from each row's
+/// There are [`Tiles`](super::Tiles) of sixteen rows. `depth` words of each row, and of each of the panel's columns, which are no others, can be read; 32 words from each row's
 /// place in `sums` can be written.
-pub(crate) unsafe fn square_bf16(rows: Rows, panel: Panel, depth: usize, sums: *mut u32, stride: usize) {
+pub(crate) unsafe fn square_bf16(rows: Rows, panel: *const Line, depth: usize, sums: *mut u32, stride: usize) {
     let mut rest = MaybeUninit::<Rest<BLOCK_ROWS, 2>>::uninit();
     // SAFETY: the caller's promise.
     let rest = unsafe { Rest::write(&mut rest, rows, panel, depth) };
@@ -297,9 +289,9 @@ pub(crate) unsafe fn square_bf16(rows: Rows, panel: Panel, depth: usize, sums: *
             left = inout(reg) rows.start => _,
             lower = inout(reg) rows.start.wrapping_add(ROWS * rows.stride) => _,
             left_stride = inout(reg) 4 * rows.stride => _,
-            right = inout(reg) panel.start => _,
-            right_stride = inout(reg) 64 * panel.stride => _,
-            step = in(reg) 64 * 16 * panel.stride,
+            right = inout(reg) panel => _,
+            right_stride = inout(reg) 64_usize * 2 => _,
+            step = in(reg) 64_usize * 16 * 2,
             steps = inout(reg) depth / 16 => _,
             rest = inout(reg) rest => _,
             sums = in(reg) sums,
@@ -320,80 +312,91 @@ mod tests {
     };
 
     /// Small whole numbers, whose sums of products are exact in bf16 with fp32 sums, and in 8 bits.
-    fn number(row: usize, column: usize, most: i32) -> i32 {
-        (row * 31 + column * 17 + row * column) as i32 % (most + 1)
+    fn number(row: usize, column: usize, values: i32) -> i32 {
+        (row * 31 + column * 17 + row * column) as i32 % values
     }
 
-    /// A product of `rows` × `depth` words by `depth` words × 16·`lanes` columns, in either kind.
+    const CANARY: u32 = 0xdead_beef;
+
+    /// A product of `rows` × `depth` words by `depth` words × 16·`lanes` columns, by the kernel of that shape for `per_word` elements
+    /// a word. Its sums lie `stride` words apart, and nothing else is written.
     #[track_caller]
-    fn check(rows: usize, lanes: usize, depth: usize) {
-        for per_word in [2, 4] {
-            let word = |elements: &dyn Fn(usize) -> i32| match per_word {
-                2 => (0..2).fold(0, |word, i| word | u32::from(Bf16::from_f32(elements(i) as f32).0) << (16 * i)),
-                _ => (0..4).fold(0, |word, i| word | (elements(i).cast_unsigned() & 0xff) << (8 * i)),
-            };
-            let left = |row: usize, inner: usize| number(row, inner, 15);
-            let right = |inner: usize, column: usize| number(column, inner, 15) - 7;
-            // Rows that begin anywhere, and what must not be read.
-            let stride = depth + 3;
-            let mut words = vec![!0; rows * stride + 1];
-            let mut lines = vec![Line([0; 16]); depth * lanes];
-            for (row, words) in words[1..].chunks_exact_mut(stride).enumerate() {
-                for (k, place) in words[..depth].iter_mut().enumerate() {
-                    *place = word(&|i| left(row, k * per_word + i));
-                }
+    fn check(per_word: usize, rows: usize, lanes: usize, depth: usize, stride: usize) {
+        let word = |elements: &dyn Fn(usize) -> i32| match per_word {
+            2 => (0..2).fold(0, |word, i| word | u32::from(Bf16::from_f32(elements(i) as f32).0) << (16 * i)),
+            _ => (0..4).fold(0, |word, i| word | (elements(i).cast_unsigned() & 0xff) << (8 * i)),
+        };
+        // All that 8 bits hold, with and without a sign.
+        let left = |row: usize, inner: usize| number(row, inner, 256);
+        let right = |inner: usize, column: usize| number(column, inner, 255) - 127;
+        // Rows that begin anywhere, and what must not be read.
+        let left_stride = depth + 3;
+        let mut words = vec![!0; rows * left_stride + 1];
+        let mut lines = vec![Line([0; 16]); depth * lanes];
+        for (row, words) in words[1..].chunks_exact_mut(left_stride).enumerate() {
+            for (k, place) in words[..depth].iter_mut().enumerate() {
+                *place = word(&|i| left(row, k * per_word + i));
             }
-            for (k, lines) in lines.chunks_exact_mut(lanes).enumerate() {
-                for (column, place) in lines.iter_mut().flat_map(|line| &mut line.0).enumerate() {
-                    *place = word(&|i| right(k * per_word + i, column));
-                }
+        }
+        for (k, lines) in lines.chunks_exact_mut(lanes).enumerate() {
+            for (column, place) in lines.iter_mut().flat_map(|line| &mut line.0).enumerate() {
+                *place = word(&|i| right(k * per_word + i, column));
             }
-            let mut sums = vec![!0; rows * 16 * lanes];
-            let panel = Panel { start: lines.as_ptr(), stride: lanes };
-            let place = sums.as_mut_ptr();
-            let rows_of = Rows { start: words[1..].as_ptr(), stride, count: rows };
-            // SAFETY: the CPU has AMX; both factors have `depth` words, `sums` has room.
-            unsafe {
-                let _tiles = Tiles::of_rows(rows);
-                match (per_word, rows, lanes) {
-                    (2, BLOCK_ROWS, BLOCK_LANES) => bf16::block(rows_of, panel, depth, place),
-                    (4, BLOCK_ROWS, BLOCK_LANES) => int8::block(rows_of, panel, depth, place),
-                    (2, BLOCK_ROWS, _) => square_bf16(rows_of, panel, depth, place, 32),
-                    (4, BLOCK_ROWS, _) => return,
-                    (2, _, 1) => bf16::strip::<1>(rows_of, panel, depth, place, 16),
-                    (2, _, 2) => bf16::strip::<2>(rows_of, panel, depth, place, 32),
-                    (2, _, 3) => bf16::strip::<3>(rows_of, panel, depth, place, 48),
-                    (2, _, 4) => bf16::strip::<4>(rows_of, panel, depth, place, 64),
-                    (2, ..) => bf16::strip::<5>(rows_of, panel, depth, place, 80),
-                    (_, _, 1) => int8::strip::<1>(rows_of, panel, depth, place, 16),
-                    (_, _, 2) => int8::strip::<2>(rows_of, panel, depth, place, 32),
-                    (_, _, 3) => int8::strip::<3>(rows_of, panel, depth, place, 48),
-                    (_, _, 4) => int8::strip::<4>(rows_of, panel, depth, place, 64),
-                    _ => int8::strip::<5>(rows_of, panel, depth, place, 80),
-                }
+        }
+        let mut sums = vec![CANARY; BLOCK_ROWS * stride + 64];
+        let (panel, place) = (lines.as_ptr(), sums.as_mut_ptr());
+        let rows_of = Rows { start: words[1..].as_ptr(), stride: left_stride, count: rows };
+        // SAFETY: the CPU has AMX; both factors have `depth` words, `sums` has room.
+        unsafe {
+            let _tiles = Tiles::of_rows(rows);
+            match (per_word, rows, lanes) {
+                (2, BLOCK_ROWS, BLOCK_LANES) => bf16::block(rows_of, panel, depth, place),
+                (4, BLOCK_ROWS, BLOCK_LANES) => int8::block(rows_of, panel, depth, place),
+                (2, BLOCK_ROWS, 2) => square_bf16(rows_of, panel, depth, place, stride),
+                (2, _, 1) => bf16::strip::<1>(rows_of, panel, depth, place, stride),
+                (2, _, 2) => bf16::strip::<2>(rows_of, panel, depth, place, stride),
+                (2, _, 3) => bf16::strip::<3>(rows_of, panel, depth, place, stride),
+                (2, _, 4) => bf16::strip::<4>(rows_of, panel, depth, place, stride),
+                (2, _, 5) => bf16::strip::<5>(rows_of, panel, depth, place, stride),
+                (4, _, 1) => int8::strip::<1>(rows_of, panel, depth, place, stride),
+                (4, _, 2) => int8::strip::<2>(rows_of, panel, depth, place, stride),
+                (4, _, 3) => int8::strip::<3>(rows_of, panel, depth, place, stride),
+                (4, _, 4) => int8::strip::<4>(rows_of, panel, depth, place, stride),
+                (4, _, 5) => int8::strip::<5>(rows_of, panel, depth, place, stride),
+                other => panic!("no kernel for {other:?}"),
             }
-            for (at, &sum) in sums.iter().enumerate() {
-                let (row, column) = (at / (16 * lanes), at % (16 * lanes));
-                let expected: i32 = (0..depth * per_word).map(|i| left(row, i) * right(i, column)).sum();
-                let found = if per_word == 2 { f32::from_bits(sum) as i32 } else { sum.cast_signed() };
-                assert_eq!(found, expected, "{rows} rows, {lanes} lanes, {depth} words of {per_word}: {row}, {column}");
+        }
+        for (at, &sum) in sums.iter().enumerate() {
+            let (row, column) = (at / stride, at % stride);
+            let at = format!("{rows} rows, {lanes} lanes, {depth} words of {per_word}: {row}, {column}");
+            if row >= rows || column >= 16 * lanes {
+                assert_eq!(sum, CANARY, "{at}");
+                continue;
             }
+            let expected: i32 = (0..depth * per_word).map(|i| left(row, i) * right(i, column)).sum();
+            let found = if per_word == 2 { f32::from_bits(sum) as i32 } else { sum.cast_signed() };
+            assert_eq!(found, expected, "{at}");
         }
     }
 
     #[test]
     fn every_shape_is_exact() {
         if !Cpu::detect().amx {
+            eprintln!("SKIPPED: no AMX");
             return;
         }
         for depth in [0, 1, 7, 15, 16, 17, 32, 45] {
-            check(BLOCK_ROWS, BLOCK_LANES, depth);
-            check(BLOCK_ROWS, 2, depth);
-            for rows in [1, 2, 7, 15, 16] {
-                for lanes in 1..=MOST_LANES {
-                    check(rows, lanes, depth);
+            for per_word in [2, 4] {
+                check(per_word, BLOCK_ROWS, BLOCK_LANES, depth, 16 * BLOCK_LANES);
+                for rows in [1, 2, 7, 15, 16] {
+                    for lanes in 1..=MOST_LANES {
+                        check(per_word, rows, lanes, depth, 16 * lanes);
+                        check(per_word, rows, lanes, depth, 16 * lanes + 5);
+                    }
                 }
             }
+            check(2, BLOCK_ROWS, 2, depth, 32);
+            check(2, BLOCK_ROWS, 2, depth, 37);
         }
     }
 }

@@ -161,13 +161,18 @@ impl Attend for Bf16 {
 macro_rules! attend {
     ($name:ident, $features:literal, $element:ty, $softmax:ident, $module:ident, $blocking:ident) => {
         /// # Safety
-        /// As [`Attend::attend`].
+        /// As [`Attend::attend`]; with [`AMX`], there are [`Tiles`] of sixteen rows.
         #[target_feature(enable = $features)]
         unsafe fn $name(job: &Job<'_, $element>, scratch: &mut Scratch) {
             let Shape { tokens, heads, head, .. } = job.shape;
             const QUERIES: usize = $blocking.queries;
             const ROWS: usize = $blocking.rows;
             const WIDE_ROWS: usize = $blocking.wide_rows;
+            // What `sums` and the rows behind weights and queries have room for; and no part of a head ends within a tile.
+            const {
+                assert!(QUERIES % ROWS == 0 && QUERIES % WIDE_ROWS == 0 && WIDE_ROWS <= ROWS);
+                assert!(DEALT_QUERIES % QUERIES == 0);
+            }
             // Words past a head's last are zero.
             let depth = (head / <$element>::PER_WORD).next_multiple_of($blocking.words);
             let panels = tokens.div_ceil(KEYS);
@@ -302,7 +307,6 @@ unsafe fn tile_amx<const ROWS: usize, const LANES: usize>(
 ) {
     const { assert!(ROWS == amx::ROWS) };
     let rows = amx::Rows { start: rows, stride: depth, count: ROWS };
-    let panel = amx::Panel { start: panel, stride: LANES };
     // SAFETY: the caller's promise.
     unsafe { amx::bf16::strip::<LANES>(rows, panel, depth, sums, stride) }
 }

@@ -8,8 +8,8 @@ use super::Products;
 /// Columns of a panel: two registers of sums.
 pub(super) const WIDTH: usize = 32;
 
-/// Right factors of matrix products, in panels of [`WIDTH`] columns: word by word (one fp32 number or a pair of bf16) of the inner dimension, the panel's columns
-/// beside each other. Columns and elements that pad are 0.
+/// Right factors of matrix products, in panels of [`WIDTH`] columns: word by word of the inner dimension (one fp32 number or a pair of
+/// bf16), the panel's columns beside each other. Columns and elements that pad are 0.
 #[derive(Debug)]
 pub(super) struct Packed {
     lines: Vec<Line>,

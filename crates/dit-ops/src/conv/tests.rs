@@ -296,3 +296,15 @@ fn what_does_not_fit_is_refused() {
     assert!(point.forward(&x, Input::Doubled, Skip::Nothing).is_err());
     assert!(GroupNorm::new(3, &bias, &bias, 1e-6).is_err());
 }
+
+/// The bf16 kernels that AMX takes the place of, by running these tests again without it.
+#[test]
+fn without_amx_too() {
+    if !crate::cpu::Cpu::detect().amx {
+        eprintln!("SKIPPED: no AMX, or this is the run without");
+        return;
+    }
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = again.args(["conv::tests", "--skip", "without_amx_too"]).env("DIT_NO_AMX", "1").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

@@ -1,6 +1,6 @@
 //! One panel of a product, with AVX-512 or AMX.
 
-use super::{Epilogue, Kernel, Left, Output, Panels, Place, ROWS, WIDTH, epilogue::finish};
+use super::{AMX_ROWS, Epilogue, Kernel, Left, Output, Panels, Place, ROWS, WIDTH, epilogue::finish};
 use crate::{
     amx::{self, Tiles},
     tile::{bf16, fp32, int8},
@@ -8,6 +8,8 @@ use crate::{
 
 /// Registers of a panel's row.
 const LANES: usize = WIDTH / 16;
+
+const _: () = assert!(AMX_ROWS == amx::BLOCK_ROWS && LANES == amx::BLOCK_LANES);
 
 /// One panel for the rows of `place`.
 ///
@@ -119,10 +121,7 @@ macro_rules! multiply_panel_amx {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
         unsafe fn $name(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output, place: Place) {
             let depth = right.depth;
-            let panel = amx::Panel {
-                start: right.lines[place.panel * depth * LANES..][..depth * LANES].as_ptr(),
-                stride: LANES,
-            };
+            let panel = right.lines[place.panel * depth * LANES..][..depth * LANES].as_ptr();
             let column = place.panel * WIDTH;
             let mut sums = [[0; WIDTH]; amx::BLOCK_ROWS];
             // SAFETY: the kernel was chosen because the CPU has it.
@@ -154,3 +153,73 @@ macro_rules! multiply_panel_amx {
 
 multiply_panel_amx!(multiply_panel_amx_bf16, bf16);
 multiply_panel_amx!(multiply_panel_amx_int8, int8);
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{mem::MaybeUninit, ptr};
+
+    use crate::{
+        cpu::Cpu,
+        gemm::{Activation, Dequantize, Epilogue, Left, Line, Output, Panels, RowScale, Words, multiply},
+        parallel::Destination,
+    };
+
+    /// Memory whose last word is followed by a page that cannot be read.
+    struct Guarded {
+        start: *mut u8,
+        len: usize,
+    }
+
+    const PAGE: usize = 1 << 16; // a multiple of every system's
+
+    impl Guarded {
+        fn new(bytes: usize) -> Self {
+            let len = bytes.next_multiple_of(PAGE) + PAGE;
+            // SAFETY: fresh memory of our own, whose last page is closed.
+            let start = unsafe {
+                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+                let start = libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+                assert_ne!(start, libc::MAP_FAILED);
+                assert_eq!(libc::mprotect(start.byte_add(len - PAGE), PAGE, libc::PROT_NONE), 0);
+                start.cast()
+            };
+            Self { start, len }
+        }
+
+        fn words(&self, count: usize) -> &[u32] {
+            // SAFETY: the words before the closed page, of zeros.
+            unsafe { std::slice::from_raw_parts(self.start.add(self.len - PAGE - 4 * count).cast(), count) }
+        }
+    }
+
+    impl Drop for Guarded {
+        fn drop(&mut self) {
+            // SAFETY: mapped by `new`.
+            unsafe { libc::munmap(self.start.cast(), self.len) };
+        }
+    }
+
+    #[test]
+    fn nothing_after_the_last_row_is_read() {
+        for kind in [Words::F32, Words::Bf16, Words::Int8] {
+            if !kind.supported(Cpu::detect()) {
+                eprintln!("SKIPPED: no kernel for {kind:?}");
+                continue;
+            }
+            for (rows, depth) in [(1, 16), (2, 9), (5, 16), (17, 23), (33, 32), (50, 7)] {
+                let memory = Guarded::new(4 * rows * depth);
+                let left = Left { words: memory.words(rows * depth), rows, stride: depth };
+                let lines = vec![Line([0x0101_0101; 16]); Panels::lines_of(50, depth)];
+                let right = Panels { kind, lines: &lines, columns: 50, depth };
+                let (scales, steps, totals) = (vec![RowScale { step: 1.0, zero: 0 }; rows], vec![1.0; 96], vec![0; 96]);
+                let dequantize = Dequantize { rows: &scales, columns: &steps, sums: &totals };
+                let dequantize = (kind == Words::Int8).then_some(dequantize);
+                let epilogue = Epilogue { dequantize, bias: &[], activation: Activation::Identity };
+                let mut results = vec![MaybeUninit::new(1.0_f32); rows * 50];
+                multiply(left, right, epilogue, Output::F32(Destination::new(results.as_mut_ptr())));
+                // SAFETY: all were set.
+                assert!(results.iter().all(|result| unsafe { result.assume_init() } == 0.0), "{kind:?} {rows} {depth}");
+            }
+        }
+    }
+}

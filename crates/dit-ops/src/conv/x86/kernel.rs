@@ -22,7 +22,7 @@ macro_rules! kernel {
             use super::*;
 
             /// # Safety
-            /// As [`super::super::winograd`].
+            /// As [`super::super::winograd`]; with AMX, there are [`Tiles`](crate::amx::Tiles) of sixteen rows.
             #[target_feature(enable = $features)]
             pub(in super::super) unsafe fn winograd<const DOUBLED: bool>(
                 convolution: &Convolution,
@@ -33,7 +33,8 @@ macro_rules! kernel {
                 let image = Image::new(convolution, call, block.image);
                 let weights = &convolution.weights;
                 let tiles = block.rows * block.columns;
-                let rows = tiles.next_multiple_of(products::$products::ROWS); // of the factors: those past the last tile are old numbers, and not read
+                // Rows of the factors: those past the last tile are old numbers, whose sums are not read.
+                let rows = tiles.next_multiple_of(products::$products::ROWS);
                 let stride = weights.depth + GAP;
                 let plane = rows * stride + GAP;
                 let left = scratch.left.at_least(POINTS * plane);
@@ -203,7 +204,7 @@ macro_rules! kernel {
             }
 
             /// # Safety
-            /// As [`super::super::direct`].
+            /// As [`super::super::direct`]; with AMX, there are [`Tiles`](crate::amx::Tiles) of sixteen rows.
             #[target_feature(enable = $features)]
             pub(in super::super) unsafe fn direct(
                 convolution: &Convolution,

@@ -17,8 +17,8 @@ macro_rules! products {
             /// Sums of `rows` rows, a multiple of [`ROWS`], by one panel.
             ///
             /// # Safety
-            /// The CPU has the features. `left` has `rows` rows of `depth` words, `stride` apart; `sums` has as many of [`WIDTH`], `sums_stride` apart;
-            /// the panel has `depth` words of each column.
+            /// The CPU has the features. `left` has `rows` rows of `depth` words, `stride` apart; `sums` has as many of [`WIDTH`],
+            /// `sums_stride` apart; the panel has `depth` words of each column.
             #[target_feature(enable = $features)]
             pub(in super::super) unsafe fn multiply(
                 left: *const u32,
@@ -109,7 +109,8 @@ pub(super) mod amx {
         sums_stride: usize,
     ) {
         const LANES: usize = WIDTH / 16;
-        let panel = amx::Panel { start: panel.as_ptr(), stride: LANES };
+        const { assert!(LANES == 2) };
+        let panel = panel.as_ptr();
         let mut row = 0;
         while row < rows {
             let count = amx::BLOCK_ROWS.min(rows - row);
