@@ -4,7 +4,7 @@
 //! a failed or interrupted write leaves what was there before. [`ensure_writable`] and [`ensure_folder`] tell before minutes of
 //! computing whether the result could be written at all, [`ensure_apart`] whether it would replace its own input;
 //! [`remove_unfinished`] clears up after a process that was killed. [`Lock`] keeps a second process away; [`free_bytes`] tells
-//! what still fits.
+//! what still fits, and [`mark_as_cache`] that a folder can be made again.
 //!
 //! It does not read or format anything.
 //!
@@ -22,6 +22,7 @@
 #![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod atomic;
+mod cache;
 mod error;
 mod folder;
 mod lock;
@@ -30,6 +31,7 @@ mod room;
 mod unfinished;
 
 pub use atomic::{AtomicFile, is_unfinished, parts_of, sync_folder, write_atomically};
+pub use cache::{is_marked_as_cache, mark_as_cache};
 pub use error::WriteError;
 pub use folder::AtomicFolder;
 pub use lock::Lock;

@@ -3,6 +3,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use dit_files::is_marked_as_cache;
 use rayon::prelude::*;
 
 use super::listing::Listing;
@@ -26,13 +27,16 @@ impl Store for Folder {
     }
 }
 
-/// The folders in `folder`, links to folders among them, in Python's order.
+/// The folders in `folder`, links to folders among them, in Python's order: but for caches, as `dit-cli evaluate` leaves beside a
+/// class that it measured, and for hidden ones without pictures, which torchvision would refuse the whole for.
 pub(super) fn subfolders(folder: &Path) -> Result<Vec<OsString>, Error> {
-    let mut names: Vec<OsString> = file::list(folder)?
-        .into_iter()
-        .filter(|path| path.is_dir())
-        .filter_map(|path| Some(path.file_name()?.to_owned()))
-        .collect();
+    let mut names = Vec::new();
+    for path in file::list(folder)? {
+        let Some(name) = path.file_name().filter(|_| path.is_dir() && !is_marked_as_cache(&path)) else { continue };
+        if !name.as_bytes().starts_with(b".") || !pictures(folder, name)?.is_empty() {
+            names.push(name.to_owned());
+        }
+    }
     names.sort_by(|a, b| python_order(a.as_bytes(), b.as_bytes()));
     Ok(names)
 }

@@ -109,6 +109,34 @@ fn what_is_no_class_folder_is_refused() {
 }
 
 #[test]
+fn caches_and_hidden_folders_without_pictures_are_no_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    write(
+        here,
+        &[("a/1.png", "a1"), ("b/2.png", "b2"), ("a.features/1-demo/0.safetensors", ""), (".git/x/config", "")],
+    );
+    // Until it says that it is a cache, it may be a class that somebody forgot to fill.
+    check_refused(here, "no picture in a.features");
+    dit_files::mark_as_cache(&here.join("a.features"), "features").unwrap();
+    let expected = [("a/1.png", "a", "a1"), ("b/2.png", "b", "b2")];
+    check(here, SourceKind::Folder, &expected);
+    // Beside splits they are no other split.
+    write(
+        here,
+        &[("set/train/a/1.png", "a1"), ("set/train/b/2.png", "b2"), ("set/val/a/3.png", "a3"), ("set/.idea/x", "")],
+    );
+    std::fs::create_dir(here.join("set/train.features")).unwrap();
+    dit_files::mark_as_cache(&here.join("set/train.features"), "features").unwrap();
+    check(&here.join("set"), SourceKind::Folder, &expected);
+    // As torchvision has it, a hidden folder with pictures is a class: to leave it out would shift the others' labels.
+    write(here, &[(".git/x/3.png", "g3")]);
+    std::fs::remove_dir_all(here.join("set")).unwrap();
+    let expected = [(".git/x/3.png", ".git", "g3"), ("a/1.png", "a", "a1"), ("b/2.png", "b", "b2")];
+    check(here, SourceKind::Folder, &expected);
+}
+
+#[test]
 fn the_fingerprint_tells_every_change() {
     let folder = tempfile::tempdir().unwrap();
     let fingerprint = || Source::open(folder.path()).unwrap().fingerprint();
