@@ -218,6 +218,32 @@ fn a_dit_is_converted_with_its_configuration_and_the_hash_of_its_source() {
 }
 
 #[test]
+fn a_feature_network_is_kept_as_it_is_published() {
+    // No checkpoint that anything here could convert, and on its second address only.
+    let file = content(150_000, 9);
+    let server = serve(vec![("/mirror/inception.pth".to_owned(), file.clone())]);
+    let entry = |sha256: &str| {
+        json!([{"name": "inception", "kind": "features", "license": "Apache-2.0", "files": [
+            {"path": "pt_inception.pth", "urls": [server.url("/gone.pth"), server.url("/mirror/inception.pth")],
+             "bytes": file.len(), "sha256": sha256}]}])
+    };
+    let mut bench = Bench::new(entry(&sha256(&file)));
+    assert_eq!(bench.state("inception"), State::Missing { arrived: 0 });
+    let expected = Fetched { ready: vec![], installed: vec!["inception".to_owned()] };
+    assert_eq!(bench.fetch(&["inception"]).unwrap(), expected);
+    assert_eq!(bench.files(), [".fetched/inception.json", "pt_inception.pth"]);
+    assert_eq!(std::fs::read(bench.path("pt_inception.pth")).unwrap(), file);
+    assert_eq!((bench.state("inception"), bench.findings(&["inception"])), (State::Verified, vec![Finding::Good]));
+    bench.settings.network = Network::Offline;
+    assert_eq!(bench.fetch(&["inception"]).unwrap().ready, ["inception"]);
+
+    // Other bytes than the manifest's are not installed.
+    let bench = Bench::new(entry(&sha256(b"others")));
+    assert!(bench.fetch(&["inception"]).is_err());
+    assert!(!bench.path("pt_inception.pth").exists(), "{:?}", bench.files());
+}
+
+#[test]
 fn originals_can_be_kept() {
     let (_, file) = tiny_dit(1);
     let server = serve(vec![("/Tiny.pt".to_owned(), file.clone())]);
