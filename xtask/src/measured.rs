@@ -96,8 +96,22 @@ impl<'a> Lab<'a> {
     }
 
     /// Whether nothing is drawn.
-    pub fn only_reads(&self) -> bool {
+    fn only_reads(&self) -> bool {
         self.binary.is_none()
+    }
+
+    /// What was measured; of a report of what there is, nothing but a word on what is left out where it was not.
+    ///
+    /// # Errors
+    /// As `measured`, where samples could be drawn.
+    pub fn if_there<T>(&self, measured: Result<T>) -> Result<Option<T>> {
+        match measured {
+            Err(error) if self.only_reads() => {
+                ui::say(format_args!("left out: {error:#}"));
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
     }
 
     /// The quality of samples of a checkpoint's file, under the name `name`.
@@ -244,15 +258,21 @@ mod tests {
         let kept = || assert_eq!(reader().samples("a", &other, &draw(2.0)).unwrap().fid.value, 6.0);
         kept();
         refused(&one);
-        // A record that does not tell its method is of the first; that of another is none.
+        // A report leaves out what was not measured, but a run that measures does not.
+        let missing = |lab: &Lab| lab.if_there(lab.subject(Path::new("missing")).map(|_| ()));
+        assert_eq!(missing(&reader()).unwrap(), None);
+        assert!(missing(&lab).is_err());
+        // A record of another method is none; one that does not tell its method is of the first.
         let path = records.join("a.json");
         let text = fs::read_to_string(&path).unwrap();
-        let with_method = |line: &str| fs::write(&path, text.replace("\"method\": 1", line)).unwrap();
-        with_method("\"unknown\": 1");
-        kept();
-        with_method("\"method\": 0");
-        refused(&other);
-        with_method("\"method\": 1");
+        let present = format!("\"method\": {METHOD}");
+        assert!(text.contains(&present), "{text}");
+        let with_method = |line: &str| fs::write(&path, text.replace(&present, line)).unwrap();
+        for older in ["\"unknown\": 1", "\"method\": 0", "\"method\": 1"] {
+            with_method(older);
+            refused(&other);
+        }
+        with_method(&present);
         kept();
         file(FEATURES, "another network");
         refused(&other);

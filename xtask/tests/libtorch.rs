@@ -154,7 +154,11 @@ impl Machine {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         // The room that the real wheels would take is not needed.
-        command.args(["libtorch", "--ignore-disk-space"]).args(arguments).current_dir(self.path("workspace")).stdin(Stdio::null());
+        command
+            .args(["libtorch", "--ignore-disk-space"])
+            .args(arguments)
+            .current_dir(self.path("workspace"))
+            .stdin(Stdio::null());
         let system = std::env::var("PATH").unwrap();
         command.env("PATH", format!("{}:{system}", self.path("bin").display()));
         command.env("CARGO_MANIFEST_DIR", self.path("workspace/xtask")).env("XDG_CACHE_HOME", self.path("cache"));

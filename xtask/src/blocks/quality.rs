@@ -44,12 +44,7 @@ pub fn measure(lab: &Lab<'_>, folder: &Path, name: &str) -> Result<RunQuality> {
     let mut over_training = Vec::new();
     for (step, checkpoint) in &kept {
         let samples = lab.samples(&format!("{name}-step{step}"), &average_in(checkpoint)?, &draw(PER_CLASS_CURVE, 1.0));
-        match samples {
-            Ok(quality) => over_training.push((*step, quality)),
-            // A report of what there is.
-            Err(_) if lab.only_reads() => {}
-            Err(error) => return Err(error),
-        }
+        over_training.extend(lab.if_there(samples)?.map(|quality| (*step, quality)));
     }
     Ok(RunQuality { last, over_training })
 }

@@ -1,6 +1,9 @@
 //! The charts and the tables.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
 use anyhow::Result;
 use dit_config::{BlockDesign, DitConfig, DitSpec, LatentSize, Numerics, Sigma};
@@ -43,7 +46,8 @@ pub fn loss_chart(all: &[Trained]) -> Result<String> {
     let lowest = losses().fold(f64::INFINITY, |lowest, (_, loss)| lowest.min(*loss));
     // The first steps, which every design takes alike, would flatten the rest.
     let loss = Axis::linear("loss of the averaged weights").between(0.99 * lowest, 1.15 * lowest);
-    let mut chart = Chart::new("Block designs: loss on held-out records, two seeds each", Axis::linear("step"), loss);
+    let title = format!("Block designs: loss on held-out records, {}", seeds(all.iter().map(|of| of.curves.len())));
+    let mut chart = Chart::new(title, Axis::linear("step"), loss);
     for Trained { design, curves, .. } in all {
         let steps = curves.first().map_or(&[][..], |curve| &curve.validation);
         let point = |(at, (step, _)): (usize, &(u64, f64))| {
@@ -55,6 +59,22 @@ pub fn loss_chart(all: &[Trained]) -> Result<String> {
         chart = chart.with(Series::band(design.name(), steps.iter().enumerate().map(point)));
     }
     Ok(chart.to_svg()?)
+}
+
+/// Of how many seeds points are, in words.
+fn seeds(counts: impl Iterator<Item = usize>) -> String {
+    let counts: BTreeSet<usize> = counts.collect();
+    let word = |count: &usize| match count {
+        1 => "one".to_owned(),
+        2 => "two".to_owned(),
+        more => more.to_string(),
+    };
+    match (counts.first(), counts.last()) {
+        (Some(1), Some(1)) => "one seed each".to_owned(),
+        (Some(least), Some(most)) if least == most => format!("{} seeds each", word(most)),
+        (Some(least), Some(most)) => format!("{} to {} seeds each", word(least), word(most)),
+        _ => "no seed".to_owned(),
+    }
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -91,14 +111,19 @@ pub fn loss_table(all: &[Trained]) -> Result<String> {
 /// The FID of every kept checkpoint, its mean over the seeds in a band from the lowest to the highest.
 pub fn fid_chart(all: &[Trained]) -> Result<String> {
     let (_, few) = quality::counts();
-    let title = format!("Block designs: FID of {few} samples in the demo's features, two seeds each");
-    let mut chart = Chart::new(title, Axis::linear("step"), Axis::log("FID, no guidance"));
+    let mut fids = Vec::new();
     for Trained { design, qualities, .. } in all {
         // A run may have kept fewer checkpoints than another.
         let mut by_step = BTreeMap::<u64, Vec<f64>>::new();
         for (step, quality) in qualities.iter().flat_map(|run| &run.over_training) {
             by_step.entry(*step).or_default().push(quality.fid.value);
         }
+        fids.push((design, by_step));
+    }
+    let of = seeds(fids.iter().flat_map(|(_, by_step)| by_step.values().map(Vec::len)));
+    let title = format!("Block designs: FID of {few} samples in the demo's features, {of}");
+    let mut chart = Chart::new(title, Axis::linear("step"), Axis::log("FID, no guidance"));
+    for (design, by_step) in &fids {
         let point = |(step, fids): (&u64, &Vec<f64>)| {
             let y = mean(fids);
             let (low, high) = fids.iter().fold((y, y), |(low, high), fid| (low.min(*fid), high.max(*fid)));
@@ -202,6 +227,27 @@ mod tests {
         assert_eq!(column(&table, 6), ["4", "3", "2", "1", "1", "2", "3", "4", "–"]);
         assert!(table.contains("| none | 30.000 ± 0.100, 31.000 ± 0.100 | 10.00 ± 100.00, "), "{table}");
         assert!(table.contains("| the test set | – | 1.500 ± 0.100 |"), "{table}");
+    }
+
+    #[track_caller]
+    fn check_title(all: &[Trained], loss: &str, fid: &str) {
+        for (svg, expected) in [(loss_chart(all).unwrap(), loss), (fid_chart(all).unwrap(), fid)] {
+            assert!(svg.contains(&format!(", {expected}</text>")), "no {expected} in {}", &svg[..300]);
+        }
+    }
+
+    #[test]
+    fn titles_say_of_how_many_seeds_points_are() {
+        let mut all = all();
+        check_title(&all, "two seeds each", "two seeds each");
+        // Of one run, a checkpoint was not kept.
+        all[2].qualities[1].over_training.remove(0);
+        check_title(&all, "two seeds each", "one to two seeds each");
+        for trained in &mut all {
+            trained.curves.truncate(1);
+            trained.qualities.truncate(1);
+        }
+        check_title(&all, "one seed each", "one seed each");
     }
 
     #[test]

@@ -104,24 +104,18 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let checkpoint = root.join(&args.checkpoint);
     let lab = Lab::new(root, binary.as_deref(), root.join(&args.out), &args.lab.pictures, args.lab.threads)?;
     let floor = lab.pictures("test-pictures", &args.lab.test_pictures)?;
-    // A report of what there is may lack it.
-    let codec = match lab.reconstructions("test-pictures-reconstructed", &args.lab.test_pictures) {
-        Err(_) if args.lab.report_only => None,
-        other => Some(other?),
-    };
+    let codec = lab.if_there(lab.reconstructions("test-pictures-reconstructed", &args.lab.test_pictures))?;
     let measure =
         |walk: Walk, steps: u32, cfg_scale: f64| measure(&lab, &checkpoint, args.per_class, walk, steps, cfg_scale);
-    let missing_is_left_out = |measured: Result<Point>| match measured {
-        Err(_) if args.lab.report_only => None,
-        other => Some(other),
-    };
-    let guided = args.scales.iter().map(|scale| measure(DPMPP, 20, *scale));
-    let guided: Vec<Point> = guided.filter_map(missing_is_left_out).collect::<Result<_>>()?;
+    let mut guided = Vec::new();
+    for scale in &args.scales {
+        guided.extend(lab.if_there(measure(DPMPP, 20, *scale))?);
+    }
     let mut plain = Vec::new();
     // All samplers at few steps first: what costs most comes last.
     for steps in &args.steps {
         for walk in args.samplers.iter().filter(|walk| *steps <= walk.most) {
-            plain.extend(missing_is_left_out(measure(*walk, *steps, 1.0)).transpose()?);
+            plain.extend(lab.if_there(measure(*walk, *steps, 1.0))?);
         }
     }
     let samples = args.per_class * crate::measured::CLASSES;
