@@ -67,6 +67,15 @@ pub enum Error {
         needed: usize,
     },
 
+    /// Fewer samples than a stream of them was announced to have: a number of some of them.
+    #[error("{found} of {announced} samples came")]
+    NotAll {
+        /// How many came.
+        found: usize,
+        /// How many were to come.
+        announced: usize,
+    },
+
     /// Features or statistics that are NaN or infinite.
     #[error("{what} are not finite ({count} of them)\n  help: check the pictures and the network's weights")]
     NonFinite {

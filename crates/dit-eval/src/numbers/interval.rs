@@ -4,8 +4,18 @@ use serde::Serialize;
 
 use super::Blocks;
 
-/// Student's t for 95 % and nine degrees of freedom, one fewer than there are blocks.
-const STUDENT_T: f64 = 2.262_157_162_740_992;
+/// Student's t for 95 %, of two blocks, three and so on: of one degree of freedom fewer than there are blocks.
+const STUDENT_T: [f64; Blocks::COUNT - 1] = [
+    12.706_204_736_432_1,
+    4.302_652_729_911_3,
+    3.182_446_305_284_3,
+    2.776_445_105_197_8,
+    2.570_581_836_614_7,
+    2.446_911_848_791_7,
+    2.364_624_251_010_3,
+    2.306_004_135_204_2,
+    2.262_157_162_740_9,
+];
 /// The standard normal's quantile for 95 %.
 const NORMAL: f64 = 1.959_963_984_540_054;
 
@@ -41,12 +51,14 @@ pub enum IntervalMethod {
 }
 
 impl Estimate {
-    /// `value`, and what comes out when each block is left out. `least` bounds the interval from below.
-    pub(crate) fn jackknife(value: f64, without: [f64; Blocks::COUNT], least: f64) -> Self {
-        let count = Blocks::COUNT as f64;
+    /// `value`, and what comes out when each block is left out: of those that samples are in, at most ten. `least` bounds the
+    /// interval from below; one block says nothing about it.
+    pub(crate) fn jackknife(value: f64, without: &[f64], least: f64) -> Self {
+        let count = without.len() as f64;
         let mean = without.iter().sum::<f64>() / count;
         let squares: f64 = without.iter().map(|value| (value - mean).powi(2)).sum();
-        let half = STUDENT_T * ((count - 1.0) / count * squares).sqrt();
+        let quantile = without.len().checked_sub(2).and_then(|place| STUDENT_T.get(place));
+        let half = quantile.map_or(f64::INFINITY, |t| t * ((count - 1.0) / count * squares).sqrt());
         Self {
             value,
             low: (value - half).max(least),
@@ -84,14 +96,25 @@ mod tests {
 
     #[test]
     fn the_jackknife_of_a_mean_is_its_standard_error() {
-        // Ten blocks of one value each: the mean's standard error is s / √10.
         let values = [3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0, 5.0, 3.0];
-        let sum: f64 = values.iter().sum();
-        let estimate = Estimate::jackknife(sum / 10.0, values.map(|value| (sum - value) / 9.0), 0.0);
-        let variance: f64 = values.iter().map(|value| (value - sum / 10.0).powi(2)).sum::<f64>() / 9.0;
-        let half = STUDENT_T * (variance / 10.0).sqrt();
-        assert!((estimate.high - estimate.value - half).abs() < 1e-12);
-        assert!((estimate.value - estimate.low - half).abs() < 1e-12);
+        check_mean(&values, 2.262_157);
+        // Of fewer blocks the quantile is another.
+        check_mean(&values[..3], 4.302_653);
+        check_mean(&values[..2], 12.706_205);
+    }
+
+    /// Blocks of one value each: the mean's standard error is s / √n.
+    #[track_caller]
+    fn check_mean(values: &[f64], quantile: f64) {
+        let (sum, count) = (values.iter().sum::<f64>(), values.len() as f64);
+        let mean = sum / count;
+        let without: Vec<f64> = values.iter().map(|value| (sum - value) / (count - 1.0)).collect();
+        let estimate = Estimate::jackknife(mean, &without, f64::NEG_INFINITY);
+        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        let half = quantile * (variance / count).sqrt();
+        for found in [estimate.high - mean, mean - estimate.low] {
+            assert!((found - half).abs() < 1e-6 * half, "{estimate:?} instead of ± {half}");
+        }
     }
 
     #[track_caller]

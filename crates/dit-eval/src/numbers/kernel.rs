@@ -74,7 +74,7 @@ pub fn kernel_distance(samples: &Tensor, reference: &Tensor, options: KidOptions
         true => "the draw of 10,000 samples, as more take too long; not that of the subsets",
         false => "the draw of the samples; not that of the subsets",
     };
-    Ok(Estimate::jackknife(sum / subsets as f64, without, f64::NEG_INFINITY).covering(covers))
+    Ok(Estimate::jackknife(sum / subsets as f64, &without, f64::NEG_INFINITY).covering(covers))
 }
 
 /// The unbiased estimate over all samples but those of one block, for each block.

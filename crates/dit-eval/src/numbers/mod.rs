@@ -28,6 +28,11 @@ pub(crate) fn enough(what: &'static str, found: usize, needed: usize) -> Result<
     if found < needed { Err(Error::TooFew { what, found, needed }) } else { Ok(()) }
 }
 
+/// That a stream of samples is at its end.
+fn all_came(found: usize, announced: usize) -> Result<(), Error> {
+    if found == announced { Ok(()) } else { Err(Error::NotAll { found, announced }) }
+}
+
 /// `x` as f64 (N, D), all finite.
 fn checked(what: &'static str, x: &Tensor) -> Result<Tensor, Error> {
     rows_of(what, x)?;

@@ -3,7 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::blocks::permutation;
-use super::{Blocks, Estimate, checked, enough};
+use super::{Blocks, Estimate, all_came, checked, enough};
 use crate::Error;
 
 /// exp(E[KL(p(y|x) ‖ p(y))]) as the mean over splits of the samples, a batch of logits at a time.
@@ -84,8 +84,9 @@ impl InceptionScore {
     /// The score; its interval is of the same mean over splits.
     ///
     /// # Errors
-    /// [`Error::TooFew`] for fewer than ten samples.
+    /// [`Error::NotAll`] for fewer samples than were announced, [`Error::TooFew`] for fewer than ten.
     pub fn estimate(&self) -> Result<Estimate, Error> {
+        all_came(self.seen, self.cells.len())?;
         Self::check_count(self.seen)?;
         // What was seen was pushed.
         let p = self.p.as_ref().ok_or(Error::TooFew { what: "samples", found: 0, needed: Blocks::COUNT })?;
@@ -104,7 +105,7 @@ impl InceptionScore {
         for (slot, block) in without.iter_mut().zip(0..) {
             *slot = kept(block)?;
         }
-        Ok(Estimate::jackknife(value, without, 1.0))
+        Ok(Estimate::jackknife(value, &without, 1.0))
     }
 }
 
@@ -203,7 +204,8 @@ mod tests {
                 .collect();
             each.iter().sum::<f64>() / 4.0
         };
-        let expected = Estimate::jackknife(mean(None), std::array::from_fn(|block| mean(Some(block as i64))), 1.0);
+        let expected =
+            Estimate::jackknife(mean(None), &std::array::from_fn::<f64, 10, _>(|block| mean(Some(block as i64))), 1.0);
         for (a, b) in [(found.value, expected.value), (found.low, expected.low), (found.high, expected.high)] {
             assert!((a - b).abs() < 1e-9, "{found:?} instead of {expected:?}");
         }
@@ -212,8 +214,9 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let mut score = InceptionScore::new(3, 10, 0);
-        assert!(matches!(score.estimate(), Err(Error::TooFew { found: 0, .. })));
-        score.push(&sure(&[0, 1, 2], 4)).unwrap();
+        score.push(&sure(&[0, 1], 4)).unwrap();
+        assert!(matches!(score.estimate(), Err(Error::NotAll { found: 2, announced: 3 })));
+        score.push(&sure(&[2], 4)).unwrap();
         assert!(matches!(score.estimate(), Err(Error::TooFew { found: 3, .. })));
         assert!(matches!(score.push(&sure(&[0], 4)), Err(Error::TensorShape { .. })));
         let mut score = InceptionScore::new(3, 10, 0);

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::{Blocks, Estimate, FrechetReference, Moments};
+use super::{Blocks, Estimate, FrechetReference, Moments, all_came};
 use crate::Error;
 
 /// Sums over samples as they come, for one Fréchet distance with its interval.
@@ -56,11 +56,12 @@ impl<'a> FidStream<'a> {
         Ok(())
     }
 
-    /// The distance of what was pushed.
+    /// The distance of all samples.
     ///
     /// # Errors
-    /// As [`FrechetReference::estimate`].
+    /// [`Error::NotAll`] for fewer than were announced; as [`FrechetReference::estimate`].
     pub fn estimate(&self) -> Result<Estimate, Error> {
+        all_came(self.seen, self.count)?;
         self.reference.estimate(&self.parts)
     }
 }
@@ -103,6 +104,10 @@ mod tests {
         stream.push(&rows(3, 3)).unwrap();
         assert!(matches!(stream.push(&rows(2, 3)), Err(Error::TensorShape { .. })));
         assert!(stream.push(&rows(1, 2)).is_err());
-        assert!(matches!(FidStream::new(&reference, 4, 0).unwrap().estimate(), Err(Error::TooFew { .. })));
+        // A number of three is none of four.
+        assert!(matches!(stream.estimate(), Err(Error::NotAll { found: 3, announced: 4 })));
+        stream.push(&rows(1, 3)).unwrap();
+        assert!(stream.estimate().is_ok());
+        assert!(matches!(FidStream::new(&reference, 0, 0).unwrap().estimate(), Err(Error::TooFew { .. })));
     }
 }
