@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::BufWriter,
+    io::{BufWriter, Read, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Stdio,
@@ -52,6 +52,39 @@ fn pngs(folder: &Path, name: &str, count: u64, level: u64) -> PathBuf {
     fs::create_dir_all(&out).unwrap();
     (0..count).for_each(|index| png(&out.join(format!("{index:06}.png")), SIDE, &picture(index, level)));
     out
+}
+
+/// The arrays of an npz by their files' names.
+fn arrays(path: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut archive = zip::ZipArchive::new(fs::File::open(path).unwrap()).unwrap();
+    let count = archive.len();
+    let read = |index| {
+        let mut member = archive.by_index(index).unwrap();
+        let mut bytes = Vec::new();
+        member.read_to_end(&mut bytes).unwrap();
+        (member.name().unwrap().into_owned(), bytes)
+    };
+    (0..count).map(read).collect()
+}
+
+/// An npz of these arrays; deflated as `numpy.savez_compressed` has it, or stored.
+fn pack(path: &Path, arrays: &[(String, Vec<u8>)], method: zip::CompressionMethod) {
+    let mut archive = zip::ZipWriter::new(fs::File::create(path).unwrap());
+    for (name, bytes) in arrays {
+        archive.start_file(name, zip::write::SimpleFileOptions::default().compression_method(method)).unwrap();
+        archive.write_all(bytes).unwrap();
+    }
+    archive.finish().unwrap();
+}
+
+/// Whether any features lie in `folder` or below.
+fn has_features(folder: &Path) -> bool {
+    folder.read_dir().is_ok_and(|mut entries| {
+        entries.any(|entry| {
+            let path = entry.unwrap().path();
+            path.extension().is_some_and(|ending| ending == "safetensors") || has_features(&path)
+        })
+    })
 }
 
 fn evaluate(folder: &Path, more: &[&str]) -> Value {
@@ -104,6 +137,106 @@ fn every_form_of_the_same_pictures_gives_the_same_numbers() {
     }
     let found = evaluate(folder.path(), &["classes", &reference]);
     assert_eq!(found["samples"]["label_policy"], "balanced: 1 classes of 40");
+}
+
+#[test]
+fn idx_files_and_deflated_archives_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    // 40 grey pictures of 28 pixels, of ten classes.
+    let grey = |index: u64| -> Vec<u8> {
+        let pixels = picture(index, 30);
+        (2..30)
+            .flat_map(|row| (2..30).map(move |column| (row, column)))
+            .map(|(r, c)| pixels[(r * 32 + c) * 3])
+            .collect()
+    };
+    let header = |extents: &[u32]| -> Vec<u8> {
+        let head = [0, 0, 8, extents.len() as u8];
+        head.into_iter().chain(extents.iter().flat_map(|extent| extent.to_be_bytes())).collect()
+    };
+    let images: Vec<u8> = header(&[40, 28, 28]).into_iter().chain((0..40).flat_map(grey)).collect();
+    let labels: Vec<u8> = header(&[40]).into_iter().chain((0..40).map(|index| index % 10)).collect();
+    fs::write(here.join("train-images-idx3-ubyte"), images).unwrap();
+    fs::write(here.join("train-labels-idx1-ubyte"), labels).unwrap();
+    // The same with black around, in an archive.
+    let mut writer = NpzWriter::create(&here.join("padded.npz"), 40, SIDE, SIDE).unwrap();
+    for index in 0..40 {
+        let mut padded = vec![0; (SIDE * SIDE * 3) as usize];
+        for (at, level) in grey(index).into_iter().enumerate() {
+            padded[((at / 28 + 2) * 32 + at % 28 + 2) * 3..][..3].fill(level);
+        }
+        writer.push(&Picture::from_rgb(padded, SIDE, SIDE).unwrap()).unwrap();
+    }
+    writer.finish().unwrap();
+    pack(&here.join("deflated.npz"), &arrays(&here.join("padded.npz")), zip::CompressionMethod::Deflated);
+    let deflated = fs::metadata(here.join("deflated.npz")).unwrap().len();
+    assert!(deflated < fs::metadata(here.join("padded.npz")).unwrap().len() * 9 / 10);
+
+    let reference = npz(here, "b.npz", 45, 90);
+    let expected = evaluate(here, &["padded.npz", &reference]);
+    assert!(value(&expected, "fid") > 0.1, "{expected}");
+    let idx = evaluate(here, &["train-images-idx3-ubyte", &reference, "--image-size", "32", "--crop", "pad"]);
+    assert_eq!((&idx["metrics"], &idx["samples"]["count"]), (&expected["metrics"], &Value::from(40)));
+    assert_eq!(idx["samples"]["label_policy"], "balanced: 10 classes of 4");
+    let deflated = evaluate(here, &["deflated.npz", &reference, "--batch-size", "7"]);
+    assert_eq!(deflated["samples"]["sha256"], expected["samples"]["sha256"]);
+    assert!((value(&deflated, "fid") - value(&expected, "fid")).abs() < 1e-5 * value(&expected, "fid"), "{deflated}");
+    // The other way round too: as the reference.
+    assert!(value(&evaluate(here, &["padded.npz", "deflated.npz"]), "fid") < 1e-6);
+}
+
+/// As the references of ImageNet are.
+#[test]
+fn one_archive_may_hold_statistics_and_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let (a, b, shown) = (npz(here, "a.npz", 60, 30), npz(here, "b.npz", 150, 120), npz(here, "shown.npz", 70, 60));
+    succeed_in(here, &["evaluate", "--features", "demo", "--stats", &b, "--out", "statistics.npz"]);
+    let mut both = arrays(&here.join("statistics.npz"));
+    both.retain(|(name, _)| name != "notes.npy");
+    assert_eq!(both.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["mu.npy", "sigma.npy"]);
+    both.extend(arrays(&here.join(&shown)));
+    pack(&here.join("both.npz"), &both, zip::CompressionMethod::Stored);
+    let found = evaluate(here, &[&a, "both.npz"]);
+    let (by_statistics, by_pictures) = (evaluate(here, &[&a, "statistics.npz"]), evaluate(here, &[&a, &shown]));
+    assert_eq!(found["metrics"]["fid"], by_statistics["metrics"]["fid"]);
+    assert_ne!(found["metrics"]["fid"], by_pictures["metrics"]["fid"]);
+    for metric in ["precision", "recall", "kid"] {
+        assert_eq!(found["metrics"][metric], by_pictures["metrics"][metric]);
+    }
+    let reference = &found["reference"];
+    assert_eq!((&reference["count"], &reference["statistics"]), (&70.into(), &true.into()));
+    assert!(found["warnings"].to_string().contains("do not say which network"), "{found}");
+}
+
+#[test]
+fn features_beside_classes_are_no_class() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let reference = npz(here, "b.npz", 45, 90);
+    let reference = here.join(reference).display().to_string();
+    for (class, level) in [("one", 30), ("two", 60)] {
+        pngs(here, &format!("classes/{class}"), 20, level);
+    }
+    let before = evaluate(here, &["classes", &reference, "--metrics", "fid"]);
+    evaluate(here, &["classes/one", &reference, "--metrics", "fid"]);
+    assert!(has_features(&here.join("classes/one.features")));
+    let fresh =
+        |args: &[&str], from: &Path| evaluate(from, &[args, &["--metrics", "fid", "--cache", "../new"]].concat());
+    assert_eq!(fresh(&["../classes", &reference], &here.join("classes"))["metrics"], before["metrics"]);
+    // Named from within, they are kept beside all the same.
+    fs::remove_dir_all(here.join("classes.features")).unwrap();
+    for name in [".", "one/.."] {
+        let found = evaluate(&here.join("classes"), &[name, &reference, "--metrics", "fid"]);
+        assert_eq!(found["metrics"], before["metrics"], "{name}");
+        assert_eq!(found["samples"]["sha256"], before["samples"]["sha256"], "{name}");
+    }
+    assert!(has_features(&here.join("classes.features")));
+    let mut left: Vec<_> =
+        fs::read_dir(here.join("classes")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["one", "one.features", "two"]);
 }
 
 #[test]
@@ -178,6 +311,27 @@ fn what_cannot_be_had_is_told_before_anything_is_computed() {
     ] {
         fail_in(here, &[&["evaluate", "--features", "demo"][..], &args].concat(), &[expected]);
         assert!(!here.join("a.npz.features").exists(), "{args:?} computed features");
+    }
+    // What is wrong with the reference is told before the samples' features are computed, and labels on either side.
+    let b = npz(here, "b.npz", 40, 60);
+    fs::write(here.join("b.npz.features"), "in the way").unwrap();
+    let mut bytes = fs::read(here.join(&b)).unwrap();
+    bytes[20_000] ^= 4;
+    fs::write(here.join("changed.npz"), bytes).unwrap();
+    let mut labelled = arrays(&here.join(&b));
+    let mut writer = NpzWriter::create_labelled(&here.join("three.npz"), vec![0, 1, 2], SIDE, SIDE).unwrap();
+    (0..3).for_each(|index| writer.push(&Picture::from_rgb(picture(index, 30), SIDE, SIDE).unwrap()).unwrap());
+    writer.finish().unwrap();
+    labelled.extend(arrays(&here.join("three.npz")).into_iter().filter(|(name, _)| name == "arr_1.npy"));
+    pack(&here.join("labelled.npz"), &labelled, zip::CompressionMethod::Stored);
+    for (args, expected) in [
+        ([&*a, &b], "cannot keep features in b.npz.features"),
+        ([&a, "changed.npz"], "checksum"),
+        ([&a, "labelled.npz"], "arr_1 has 3 labels for 40 pictures"),
+        (["labelled.npz", &a], "arr_1 has 3 labels for 40 pictures"),
+    ] {
+        fail_in(here, &[&["evaluate", "--features", "demo"][..], &args].concat(), &[expected]);
+        assert!(!has_features(here), "{args:?} computed features");
     }
     // The Inception score is of the samples alone; the record still says what they were to be compared with.
     let record = evaluate(here, &[&a, &few, "--metrics", "is"]);
@@ -371,9 +525,15 @@ fn an_interrupted_run_continues() {
     // Two chunks of features.
     let (a, b) = (npz(folder.path(), "a.npz", 1100, 30), npz(folder.path(), "b.npz", 60, 90));
     let expected = evaluate(folder.path(), &[&a, &b, "--metrics", "fid"]);
-    let caches: Vec<_> = fs::read_dir(folder.path().join("a.npz.features")).unwrap().collect();
-    let [Ok(cache)] = &caches[..] else { panic!("{caches:?}") };
-    let chunk = |index: u32| cache.path().join(format!("{index:06}.safetensors"));
+    // The folder of one network's features.
+    let only = |name: &str| {
+        let entries = fs::read_dir(folder.path().join(name)).unwrap().map(|entry| entry.unwrap().path());
+        let folders: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
+        let [folder] = &folders[..] else { panic!("{folders:?}") };
+        folder.clone()
+    };
+    let cache = only("a.npz.features");
+    let chunk = |index: u32| cache.join(format!("{index:06}.safetensors"));
     let written = |index: u32| fs::metadata(chunk(index)).unwrap().ino();
     // Killed before the second chunk: the first is read, not written again. Then with the first one damaged.
     let first = written(0);
@@ -387,9 +547,7 @@ fn an_interrupted_run_continues() {
     // What the files hold is what is measured.
     let other = npz(folder.path(), "other.npz", 1100, 90);
     evaluate(folder.path(), &[&other, &b, "--metrics", "fid"]);
-    let others: Vec<_> = fs::read_dir(folder.path().join("other.npz.features")).unwrap().collect();
-    let [Ok(others)] = &others[..] else { panic!("{others:?}") };
-    fs::copy(others.path().join("000000.safetensors"), chunk(0)).unwrap();
+    fs::copy(only("other.npz.features").join("000000.safetensors"), chunk(0)).unwrap();
     assert_ne!(evaluate(folder.path(), &[&a, &b, "--metrics", "fid"])["metrics"], expected["metrics"]);
     // Other pictures under the same name do not get these features.
     npz(folder.path(), "a.npz", 1100, 60);

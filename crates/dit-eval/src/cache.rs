@@ -5,14 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dit_files::{ensure_folder, free_bytes};
+use dit_files::{ensure_folder, mark_as_cache};
 use dit_weights::{SafetensorsFile, TchSource, TensorSource, to_tensor, write_safetensors};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
-use crate::{Error, FeatureNetwork, Features, Pictures, Widths};
-use crate::{batches::for_each_batch, numbers::choose};
+use crate::numbers::choose;
+use crate::{Error, FeatureNetwork, Features, Widths};
 
 const CHUNK: usize = FeatureSet::CHUNK;
 /// What the folder's name begins with changes when features would.
@@ -29,66 +29,20 @@ pub struct FeatureSet {
     widths: Widths,
 }
 
-/// How far an extraction is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExtractionProgress {
-    /// Pictures whose features are there.
-    pub done: usize,
-    /// Of those, how many were there before.
-    pub resumed: usize,
-    /// All pictures.
-    pub total: usize,
-}
-
 impl FeatureSet {
     /// Pictures whose features are in one file; no batch is larger.
     pub const CHUNK: usize = 1024;
 
-    /// The features of `pictures`, whose hash is `sha256`, computed where `cache` does not have them yet.
-    ///
-    /// Pictures are read and decoded on a thread of their own while `network` computes. Every batch is of `batch_size` pictures
-    /// but for the last of a chunk of 1024, so that an interrupted run gives what an uninterrupted one does.
-    ///
-    /// # Errors
-    /// [`Error::NoRoom`] before anything is computed; whatever reading, computing and writing meet; [`Error::NonFinite`] for features that are not numbers.
-    pub fn extract(
-        pictures: &Pictures,
-        sha256: &str,
-        network: &dyn FeatureNetwork,
-        cache: &Path,
-        batch_size: usize,
-        progress: &mut dyn FnMut(ExtractionProgress),
-    ) -> Result<Self, Error> {
-        network.check_size(pictures.height(), pictures.width())?;
+    /// The features that the network with this name and hash has of `count` pictures with the hash `pictures`, in `cache`; whether
+    /// they are there already, chunks tell.
+    pub(crate) fn at(cache: &Path, pictures: &str, count: usize, network: &dyn FeatureNetwork) -> Self {
         let short = |hash: &str| hash.chars().take(16).collect::<String>();
-        let folder = cache.join(format!("{VERSION}-{}-{}-{}", network.name(), short(network.sha256()), short(sha256)));
-        Self::ensure_cache(&folder)?;
-        let set = Self { folder, count: pictures.len(), widths: network.widths() };
-        let missing: Vec<usize> = (0..set.chunks()).filter(|&chunk| set.read_chunk(chunk).is_err()).collect();
-        let absent: usize = missing.iter().map(|&chunk| set.range(chunk).len()).sum();
-        let needed = absent as u64 * set.widths.bytes();
-        if let Some(free) = free_bytes(&set.folder).filter(|&free| free < needed) {
-            return Err(Error::NoRoom { folder: cache.to_owned(), needed, free });
-        }
-        let resumed = set.count - absent;
-        let mut done = resumed;
-        progress(ExtractionProgress { done, resumed, total: set.count });
-        let ranges: Vec<_> = missing.into_iter().map(|chunk| set.range(chunk)).collect();
-        let mut parts = Vec::new();
-        for_each_batch(pictures, &ranges, batch_size.clamp(1, CHUNK), &mut |batch, pictures| {
-            parts.push(network.extract(pictures)?);
-            done += batch.len();
-            progress(ExtractionProgress { done, resumed, total: set.count });
-            let chunk = batch.start / CHUNK;
-            if batch.end == set.range(chunk).end {
-                set.write_chunk(chunk, &std::mem::take(&mut parts))?;
-            }
-            Ok(())
-        })?;
-        Ok(set)
+        let name = format!("{VERSION}-{}-{}-{}", network.name(), short(network.sha256()), short(pictures));
+        Self { folder: cache.join(name), count, widths: network.widths() }
     }
 
-    /// Makes the folder `cache` if it is not there, and sees that files can be made in it: before minutes of computing.
+    /// Makes the folder `cache` if it is not there, and sees that files can be made in it: before minutes of computing. What holds
+    /// nothing but features is marked as a cache, so that it is taken for no class of the pictures that it lies beside.
     ///
     /// # Errors
     /// [`Error::Cache`].
@@ -96,7 +50,18 @@ impl FeatureSet {
         let failed =
             |source: Box<dyn std::error::Error + Send + Sync>| Error::Cache { folder: cache.to_owned(), source };
         fs::create_dir_all(cache).map_err(|error| failed(error.into()))?;
-        ensure_folder(cache).map_err(|error| failed(error.into()))
+        ensure_folder(cache).map_err(|error| failed(error.into()))?;
+        let entries = fs::read_dir(cache).map_err(|error| failed(error.into()))?;
+        let ours = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(format!("{VERSION}-").as_bytes());
+        if entries.flatten().all(|entry| ours(&entry.file_name())) {
+            mark_as_cache(cache, "features that dit-cli evaluate keeps").map_err(|error| failed(error.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Where they are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Pictures there are.
@@ -147,8 +112,7 @@ impl FeatureSet {
     /// # Errors
     /// As [`read_chunk`](Self::read_chunk).
     pub fn pooled(&self) -> Result<Tensor, Error> {
-        let chunks = (0..self.chunks()).map(|chunk| Ok(self.read_chunk(chunk)?.pooled));
-        Ok(Tensor::f_cat(&chunks.collect::<Result<Vec<_>, Error>>()?, 0)?)
+        self.pooled_at(None)
     }
 
     /// The pooled features of all pictures, or of `most` that are chosen by `seed`, in the pictures' order (N, D). What is not
@@ -162,18 +126,35 @@ impl FeatureSet {
         }
         let mut chosen = choose(self.count, most, &mut ChaCha8Rng::seed_from_u64(seed));
         chosen.sort_unstable();
-        let mut parts = Vec::new();
-        let mut rest = &chosen[..];
+        self.pooled_at(Some(&chosen))
+    }
+
+    /// Those of the pictures `chosen`, ascending, or of all. A chunk at a time into the whole: joining chunks would take twice the
+    /// memory.
+    fn pooled_at(&self, chosen: Option<&[i64]>) -> Result<Tensor, Error> {
+        let count = chosen.map_or(self.count, <[i64]>::len) as i64;
+        let whole = Tensor::f_zeros([count, self.widths.pooled as i64], (Kind::Float, Device::Cpu))?;
+        let mut rest = chosen;
+        let mut at = 0;
         for chunk in 0..self.chunks() {
             let range = self.range(chunk);
-            let (here, later) = rest.split_at(rest.partition_point(|&index| index < range.end as i64));
-            rest = later;
-            if !here.is_empty() {
-                let rows: Vec<i64> = here.iter().map(|index| index - range.start as i64).collect();
-                parts.push(self.read_chunk(chunk)?.pooled.f_index_select(0, &Tensor::f_from_slice(&rows)?)?);
-            }
+            let part = match &mut rest {
+                None => self.read_chunk(chunk)?.pooled,
+                Some(rest) => {
+                    let (here, later) = rest.split_at(rest.partition_point(|&index| index < range.end as i64));
+                    *rest = later;
+                    if here.is_empty() {
+                        continue;
+                    }
+                    let rows: Vec<i64> = here.iter().map(|index| index - range.start as i64).collect();
+                    self.read_chunk(chunk)?.pooled.f_index_select(0, &Tensor::f_from_slice(&rows)?)?
+                }
+            };
+            let rows = part.size2()?.0;
+            whole.f_narrow(0, at, rows)?.f_copy_(&part)?;
+            at += rows;
         }
-        Ok(Tensor::f_cat(&parts, 0)?)
+        Ok(whole)
     }
 
     fn path(&self, chunk: usize) -> PathBuf {
@@ -181,18 +162,22 @@ impl FeatureSet {
     }
 
     /// The pictures of a chunk.
-    fn range(&self, chunk: usize) -> std::ops::Range<usize> {
+    pub(crate) fn range(&self, chunk: usize) -> std::ops::Range<usize> {
         let start = (chunk * CHUNK).min(self.count);
         start..(start + CHUNK).min(self.count)
     }
 
-    fn write_chunk(&self, chunk: usize, parts: &[Features]) -> Result<(), Error> {
+    /// Writes a chunk, of the features of its pictures one batch after the other.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`]; whatever writing meets.
+    pub(crate) fn write_chunk(&self, chunk: usize, parts: &[Features]) -> Result<(), Error> {
         let Features { pooled, spatial, logits } = Features::joined(parts)?;
         let joined = [("pooled", Some(pooled)), ("spatial", spatial), ("logits", logits)];
         let mut tensors = Vec::new();
         for (name, tensor) in joined {
             let Some(tensor) = tensor else { continue };
-            let finite = tensor.f_isfinite()?.f_sum(tch::Kind::Int64)?.int64_value(&[]) as usize;
+            let finite = tensor.f_isfinite()?.f_sum(Kind::Int64)?.int64_value(&[]) as usize;
             if finite < tensor.numel() {
                 return Err(Error::NonFinite { what: "features", count: tensor.numel() - finite });
             }
@@ -206,81 +191,16 @@ impl FeatureSet {
 
 #[cfg(test)]
 mod tests {
-    use tch::Kind;
-
     use super::*;
-    use crate::Fit;
-    use crate::input::{npy_of, zip};
-
-    /// A picture's own bytes.
-    struct Pixels;
-
-    impl FeatureNetwork for Pixels {
-        fn name(&self) -> &str {
-            "pixels"
-        }
-
-        fn sha256(&self) -> &str {
-            ""
-        }
-
-        fn widths(&self) -> Widths {
-            Widths { pooled: 3, spatial: None, logits: None }
-        }
-
-        fn check_size(&self, _: usize, _: usize) -> Result<(), Error> {
-            Ok(())
-        }
-
-        fn extract(&self, pictures: &Tensor) -> Result<Features, Error> {
-            let pooled = pictures.f_view([-1, 3])?.f_to_kind(Kind::Float)?;
-            Ok(Features { pooled, spatial: None, logits: None })
-        }
-    }
-
-    const COUNT: usize = 2500; // three chunks
-
-    /// Pictures of one pixel that holds their number.
-    fn numbered(folder: &Path) -> Pictures {
-        let path = folder.join("a.npz");
-        let bytes: Vec<u8> = (0..COUNT).flat_map(|index| [(index % 256) as u8, (index / 256) as u8, 0]).collect();
-        fs::write(&path, zip(&[("arr_0.npy".to_owned(), npy_of("|u1", &[COUNT, 1, 1, 3], &bytes))])).unwrap();
-        Pictures::open(&path, Fit::AsIs).unwrap()
-    }
-
-    #[test]
-    fn chunks_that_are_there_are_read_and_only_the_others_computed() {
-        let folder = tempfile::tempdir().unwrap();
-        let (pictures, cache) = (numbered(folder.path()), folder.path().join("kept"));
-        let mut reports = Vec::new();
-        let mut extract = || {
-            reports.clear();
-            let each = &mut |report: ExtractionProgress| reports.push((report.done, report.resumed));
-            let set = FeatureSet::extract(&pictures, "12", &Pixels, &cache, 1000, each).unwrap();
-            (set, reports.clone())
-        };
-        let (set, reports) = extract();
-        assert_eq!(reports, [(0, 0), (1000, 0), (1024, 0), (2024, 0), (2048, 0), (2500, 0)]);
-        // What stands in the first chunk's file is believed; the second is gone, the third damaged.
-        let planted =
-            Features { pooled: Tensor::ones([1024, 3], (Kind::Float, tch::Device::Cpu)), spatial: None, logits: None };
-        set.write_chunk(0, &[planted]).unwrap();
-        fs::remove_file(set.path(1)).unwrap();
-        let half = fs::read(set.path(2)).unwrap();
-        fs::write(set.path(2), &half[..half.len() / 2]).unwrap();
-        let (set, reports) = extract();
-        assert_eq!(reports, [(1024, 1024), (2024, 1024), (2048, 1024), (2500, 1024)]);
-        let of = |row: i64| Vec::<f64>::try_from(set.pooled().unwrap().get(row).to_kind(Kind::Double)).unwrap();
-        assert_eq!([of(0), of(1023)], [[1.0; 3]; 2]);
-        assert_eq!([of(1024), of(2499)], [[0.0, 4.0, 0.0], [195.0, 9.0, 0.0]]);
-        assert_eq!(extract().1, [(COUNT, COUNT)]);
-    }
+    use crate::Extraction;
+    use crate::extraction::tests::{COUNT, Pixels, numbered};
 
     #[test]
     fn some_of_the_features_are_those_of_some_pictures() {
         let folder = tempfile::tempdir().unwrap();
         let pictures = numbered(folder.path());
-        let set = FeatureSet::extract(&pictures, "12", &Pixels, &folder.path().join("kept"), 100, &mut |_| ()).unwrap();
+        let extraction = Extraction::prepare(&pictures, "12", &Pixels, &folder.path().join("kept")).unwrap();
+        let set = extraction.run(100, &mut |_| ()).unwrap();
         let of = |most, seed| -> Vec<i64> {
             let rows = Vec::<Vec<f64>>::try_from(&set.pooled_of(most, seed).unwrap().to_kind(Kind::Double)).unwrap();
             rows.iter().map(|row| row[0] as i64 + 256 * row[1] as i64).collect()
@@ -296,40 +216,6 @@ mod tests {
         assert!(of(10, 7).iter().any(|&index| index >= 1024), "of all chunks");
     }
 
-    /// As many numbers for a picture as no disk has room for.
-    struct Vast;
-
-    impl FeatureNetwork for Vast {
-        fn name(&self) -> &str {
-            "vast"
-        }
-
-        fn sha256(&self) -> &str {
-            ""
-        }
-
-        fn widths(&self) -> Widths {
-            Widths { pooled: 1 << 50, spatial: None, logits: None }
-        }
-
-        fn check_size(&self, _: usize, _: usize) -> Result<(), Error> {
-            Ok(())
-        }
-
-        fn extract(&self, _: &Tensor) -> Result<Features, Error> {
-            panic!("there is no room for what is computed")
-        }
-    }
-
-    #[test]
-    fn a_disk_that_is_too_small_is_told_before_anything_is_computed() {
-        let folder = tempfile::tempdir().unwrap();
-        let pictures = numbered(folder.path());
-        let result = FeatureSet::extract(&pictures, "12", &Vast, &folder.path().join("kept"), 100, &mut |_| ());
-        let message = result.unwrap_err().to_string();
-        assert!(message.contains("take 11258999068.4 GB") && message.contains("--no-cache"), "{message}");
-    }
-
     #[test]
     fn a_cache_that_cannot_be_is_told_before_anything_is_computed() {
         let folder = tempfile::tempdir().unwrap();
@@ -340,5 +226,19 @@ mod tests {
             assert!(message.contains("cannot keep features in") && message.contains("pass --cache DIR"), "{message}");
         }
         FeatureSet::ensure_cache(&folder.path().join("new/folder")).unwrap();
+    }
+
+    #[test]
+    fn what_holds_nothing_but_features_is_marked_as_a_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, inside, marked) in
+            [("new", None, true), ("older", Some("1-demo-12-34"), true), ("mine", Some("notes"), false)]
+        {
+            let cache = folder.path().join(name);
+            fs::create_dir_all(inside.map_or(folder.path().to_owned(), |inside| cache.join(inside))).unwrap();
+            FeatureSet::ensure_cache(&cache).unwrap();
+            assert_eq!(dit_files::is_marked_as_cache(&cache), marked, "{name}");
+            FeatureSet::ensure_cache(&cache).unwrap();
+        }
     }
 }

@@ -90,7 +90,7 @@ pub struct Measured {
     pub kid: Option<Estimate>,
 }
 
-/// A metric that was not computed, for want of pictures.
+/// A metric that was not computed, for want of pictures or of statistics that fit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
     /// Its name.
@@ -104,7 +104,7 @@ pub struct LeftOut {
 ///
 /// # Errors
 /// [`Error::TooFewFor`] the first metric that there are too few pictures for; [`Error::Width`], [`Error::NeedsPictures`] and
-/// [`Error::NeedsFeatures`] for what the reference or the network lacks.
+/// [`Error::NeedsFeatures`] for what the reference or the network lacks: all of it [`Sides`](crate::Sides) tells before.
 pub fn evaluate(
     samples: &FeatureSet,
     reference: &Reference,
@@ -116,34 +116,6 @@ pub fn evaluate(
         measure(samples, reference, metric, seed, &mut measured).map_err(|error| error.of_metric(metric))?;
     }
     Ok(measured)
-}
-
-/// As [`evaluate`], but metrics that there are too few pictures for are left out, and returned beside what was measured, as long
-/// as another can be had.
-///
-/// # Errors
-/// As [`evaluate`]; [`Error::TooFewFor`] only where nothing could be measured.
-pub fn evaluate_possible(
-    samples: &FeatureSet,
-    reference: &Reference,
-    metrics: &BTreeSet<Metric>,
-    seed: u64,
-) -> Result<(Measured, Vec<LeftOut>), Error> {
-    let (mut measured, mut left_out, mut first) = (Measured::default(), Vec::new(), None);
-    for &metric in metrics {
-        match measure(samples, reference, metric, seed, &mut measured) {
-            Ok(()) => {}
-            Err(error @ Error::TooFew { .. }) => {
-                left_out.push(LeftOut { metric: metric.name(), why: error.to_string() });
-                first.get_or_insert(error.of_metric(metric));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    match first {
-        Some(error) if left_out.len() == metrics.len() => Err(error),
-        _ => Ok((measured, left_out)),
-    }
 }
 
 /// Adds one metric to those `measured`.
@@ -178,7 +150,8 @@ fn measure(
         Metric::PrecisionRecall => {
             let reference = reference.features("precision and recall")?;
             let reference = reference.pooled_of(PrecisionRecall::MOST_REFERENCE, seed)?;
-            let found = precision_recall(&samples.pooled()?, &reference, seed)?;
+            let samples = samples.pooled_of(PrecisionRecall::MOST_SAMPLES, seed)?;
+            let found = precision_recall(&samples, &reference, seed)?;
             (measured.precision, measured.recall) = (Some(found.precision), Some(found.recall));
         }
         Metric::Kid => {
@@ -203,6 +176,16 @@ pub fn statistics_of(features: &FeatureSet) -> Result<Statistics, Error> {
 enum Layer {
     Pooled,
     Spatial,
+}
+
+impl Layer {
+    /// The Fréchet distance of these features.
+    fn metric(self) -> Metric {
+        match self {
+            Self::Pooled => Metric::Fid,
+            Self::Spatial => Metric::Sfid,
+        }
+    }
 }
 
 fn width_of(features: &FeatureSet, layer: Layer) -> Result<usize, Error> {
@@ -240,7 +223,7 @@ fn frechet(
 ) -> Result<Estimate, Error> {
     let to = match statistics {
         Some(statistics) => Gaussian::new(statistics.mean().copy(), statistics.covariance().copy())?,
-        None => gaussian_of(reference.features("FID")?, layer)?,
+        None => gaussian_of(reference.features(layer.metric().name())?, layer)?,
     };
     let width = width_of(samples, layer)?;
     if to.width() != width {
@@ -252,4 +235,133 @@ fn frechet(
         stream.push(&layer_of(samples, chunk, layer)?)?;
     }
     stream.estimate()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use tch::Kind;
+
+    use super::*;
+    use crate::input::{npy_of, zip};
+    use crate::{Extraction, FeatureNetwork, Features, Fit, Pictures, Widths};
+
+    /// Of pictures of two pixels: the first is the pooled features, the second the spatial ones.
+    struct Pixels;
+
+    impl FeatureNetwork for Pixels {
+        fn name(&self) -> &str {
+            "pixels"
+        }
+
+        fn sha256(&self) -> &str {
+            ""
+        }
+
+        fn widths(&self) -> Widths {
+            Widths { pooled: 3, spatial: Some(3), logits: None }
+        }
+
+        fn check_size(&self, _: usize, _: usize) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn extract(&self, pictures: &Tensor) -> Result<Features, Error> {
+            let pixels = pictures.f_view([-1, 2, 3])?.f_to_kind(Kind::Float)?;
+            Ok(Features { pooled: pixels.f_select(1, 0)?, spatial: Some(pixels.f_select(1, 1)?), logits: None })
+        }
+    }
+
+    /// As many pictures of two pixels: random, the same for each seed, then moved by so much.
+    fn pictures(count: usize, seed: usize, moved: [[u8; 3]; 2]) -> Vec<u8> {
+        let level = |at: usize| ((at * 7919 + seed * 104_729) * 2_654_435_761 >> 16) as u8 % 100;
+        (0..count * 6).map(|at| level(at) + moved[at / 3 % 2][at % 3]).collect()
+    }
+
+    fn array(pictures: &[u8]) -> (String, Vec<u8>) {
+        ("arr_0.npy".to_owned(), npy_of("|u1", &[pictures.len() / 6, 1, 2, 3], pictures))
+    }
+
+    fn features(path: &Path) -> FeatureSet {
+        let pictures = Pictures::open(path, Fit::AsIs).unwrap();
+        let sha256 = pictures.sha256().unwrap();
+        let extraction = Extraction::prepare(&pictures, &sha256, &Pixels, &path.with_extension("features")).unwrap();
+        extraction.run(100, &mut |_| ()).unwrap()
+    }
+
+    fn measured(samples: &FeatureSet, reference: &Reference, metrics: &[Metric]) -> Measured {
+        evaluate(samples, reference, &metrics.iter().copied().collect(), 0).unwrap()
+    }
+
+    #[track_caller]
+    fn check(found: Option<Estimate>, expected: f64) {
+        let found = found.unwrap();
+        assert!((found.value - expected).abs() < 1e-9 * (1.0 + expected), "{found:?}, expected {expected}");
+    }
+
+    #[test]
+    fn each_frechet_distance_is_of_its_own_layer() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = |name: &str, moved: [[u8; 3]; 2]| {
+            let path = folder.path().join(name);
+            fs::write(&path, zip(&[array(&pictures(200, 1, moved))])).unwrap();
+            features(&path)
+        };
+        let samples = set("samples.npz", [[0; 3], [3, 4, 12]]);
+        let reference = Reference::of_features(set("reference.npz", [[2, 0, 0], [0; 3]]));
+        // Means alone differ: by 2, and by 3, 4 and 12.
+        let found = measured(&samples, &reference, &[Metric::Fid, Metric::Sfid]);
+        check(found.fid, 4.0);
+        check(found.sfid, 169.0);
+        let missing = evaluate(&samples, &Reference::none(), &BTreeSet::from([Metric::Sfid]), 0).unwrap_err();
+        assert!(matches!(missing, Error::NeedsPictures { metric: "sFID" }), "{missing}");
+    }
+
+    /// The references of Dhariwal & Nichol: pictures, and statistics that are of more pictures than those, in one file.
+    #[test]
+    fn statistics_and_pictures_in_one_file_each_serve_their_metrics() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path();
+        let write = |name: &str, pictures: &[u8]| fs::write(here.join(name), zip(&[array(pictures)])).unwrap();
+        let shown = pictures(60, 7, [[1, 1, 1], [0; 3]]);
+        write("samples.npz", &pictures(200, 1, [[0; 3]; 2]));
+        write("all.npz", &pictures(300, 1, [[0, 20, 0], [5, 0, 0]]));
+        write("shown.npz", &shown);
+        let of_all = statistics_of(&features(&here.join("all.npz"))).unwrap();
+        of_all.write(&here.join("statistics.npz")).unwrap();
+        let spatial = of_all.spatial.as_ref().unwrap();
+        let members = [
+            ("mu", of_all.pooled.mean()),
+            ("sigma", of_all.pooled.covariance()),
+            ("mu_s", spatial.mean()),
+            ("sigma_s", spatial.covariance()),
+        ];
+        let mut members: Vec<_> = members
+            .map(|(name, x)| {
+                let values = Vec::<f64>::try_from(&x.flatten(0, -1)).unwrap();
+                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                let shape: Vec<usize> = x.size().iter().map(|&extent| extent as usize).collect();
+                (format!("{name}.npy"), npy_of("<f8", &shape, &bytes))
+            })
+            .into();
+        members.push(array(&shown));
+        let both = here.join("both.npz");
+        fs::write(&both, zip(&members)).unwrap();
+
+        let samples = features(&here.join("samples.npz"));
+        let all = [Metric::Fid, Metric::Sfid, Metric::PrecisionRecall, Metric::Kid];
+        let statistics = |name: &str| Statistics::read(&here.join(name)).unwrap().unwrap();
+        let found = measured(&samples, &Reference::of_statistics(statistics("both.npz"), Some(features(&both))), &all);
+        let by_statistics = Reference::of_statistics(statistics("statistics.npz"), None);
+        let by_statistics = measured(&samples, &by_statistics, &all[..2]);
+        let by_pictures = measured(&samples, &Reference::of_features(features(&here.join("shown.npz"))), &all);
+        assert_eq!((found.fid, found.sfid), (by_statistics.fid, by_statistics.sfid));
+        assert_eq!(
+            (found.precision, found.recall, found.kid),
+            (by_pictures.precision, by_pictures.recall, by_pictures.kid)
+        );
+        // They do differ.
+        assert_ne!((found.fid, found.sfid), (by_pictures.fid, by_pictures.sfid));
+    }
 }

@@ -3,8 +3,8 @@
 //! - [`Pictures`]: npz archives (mapped), folders, tars, and whatever `dit-data` reads, as uint8 (N, H, W, 3);
 //! - [`Inception`]: the network on which FID is defined, and [`DemoFeatures`], a small classifier of clothes; both are
 //!   [`FeatureNetwork`]s;
-//! - [`FeatureSet`]: features kept on disk in chunks, under the hashes of pictures and weights, so that a run may end at any time
-//!   ([`statistics_of_pictures`] keeps none);
+//! - [`FeatureSet`]: features kept on disk in chunks, under the hashes of pictures and weights, so that a run may end at any time;
+//!   [`Extraction`]: those that are still to be computed ([`statistics_of_pictures`] keeps none);
 //! - [`Moments`], [`FrechetReference`], [`kernel_distance`], [`precision_recall`], [`InceptionScore`]: the numbers, in f64, each an
 //!   [`Estimate`] with a 95 % interval;
 //! - [`evaluate()`]: all of it, for samples and a [`Reference`]; [`Sides`]: whether it can be had, before it is computed.
@@ -33,15 +33,17 @@ mod batches;
 mod cache;
 mod error;
 mod evaluate;
+mod extraction;
 mod features;
 mod input;
 mod numbers;
 mod sides;
 mod streamed;
 
-pub use cache::{ExtractionProgress, FeatureSet};
+pub use cache::FeatureSet;
 pub use error::Error;
-pub use evaluate::{LeftOut, Measured, Metric, Reference, evaluate, evaluate_possible, statistics_of};
+pub use evaluate::{LeftOut, Measured, Metric, Reference, evaluate, statistics_of};
+pub use extraction::{Extraction, ExtractionProgress};
 pub use features::demo::{DemoFeatures, DemoNotes};
 pub use features::demo_training::{
     EpochReport, FeatureRecipe, FeatureReport, FeatureTraining, GreyPictures, demo_accuracy,

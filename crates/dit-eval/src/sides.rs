@@ -1,7 +1,11 @@
 //! What can be measured of two sides, told before any feature is computed.
 
+use std::collections::BTreeSet;
+
 use crate::numbers::enough;
-use crate::{Error, Gaussian, InceptionScore, KidOptions, Metric, Pictures, PrecisionRecall, Statistics, Widths};
+use crate::{
+    Error, Gaussian, InceptionScore, KidOptions, LeftOut, Metric, Pictures, PrecisionRecall, Statistics, Widths,
+};
 
 /// Fewer samples and the interval of a Fréchet distance is of one sample's covariance.
 const LEAST_SAMPLES: usize = 3;
@@ -37,8 +41,37 @@ impl Sides {
     /// # Errors
     /// [`Error::TooFewFor`], [`Error::NeedsPictures`], [`Error::NeedsFeatures`], [`Error::Width`].
     pub fn check(&self, metric: Metric) -> Result<(), Error> {
+        self.look_at(metric).map_err(|error| error.of_metric(metric))
+    }
+
+    /// Those of `metrics` that can be had of them, and why the others cannot.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check) of the first, where none can be had.
+    pub fn possible(&self, metrics: &BTreeSet<Metric>) -> Result<(BTreeSet<Metric>, Vec<LeftOut>), Error> {
+        let (mut possible, mut left_out, mut first) = (BTreeSet::new(), Vec::new(), None);
+        for &metric in metrics {
+            match self.look_at(metric) {
+                Ok(()) => {
+                    possible.insert(metric);
+                }
+                Err(error) => {
+                    // What to do about it is for whoever asked for this metric.
+                    let why = error.to_string().lines().next().unwrap_or_default().to_owned();
+                    left_out.push(LeftOut { metric: metric.name(), why });
+                    first.get_or_insert(error.of_metric(metric));
+                }
+            }
+        }
+        match first {
+            Some(error) if possible.is_empty() => Err(error),
+            _ => Ok((possible, left_out)),
+        }
+    }
+
+    fn look_at(&self, metric: Metric) -> Result<(), Error> {
         let pictures = || self.reference.ok_or(Error::NeedsPictures { metric: metric.name() });
-        let checked = match metric {
+        match metric {
             Metric::Fid => self.check_frechet(self.widths.pooled, self.statistics.map(|(pooled, _)| pooled)),
             Metric::Sfid => {
                 let needs = |what| Error::NeedsFeatures { metric: metric.name(), what };
@@ -55,8 +88,7 @@ impl Sides {
             Metric::InceptionScore => InceptionScore::check_count(self.samples),
             Metric::PrecisionRecall => PrecisionRecall::check_counts(self.samples, pictures()?),
             Metric::Kid => KidOptions::check_counts(self.samples, pictures()?),
-        };
-        checked.map_err(|error| error.of_metric(metric))
+        }
     }
 
     fn check_frechet(&self, width: usize, statistics: Option<usize>) -> Result<(), Error> {
@@ -99,6 +131,7 @@ mod tests {
         check(of(INCEPTION, 3, Some(3), None), Sfid, None);
         check(of(INCEPTION, 3, Some(3), Some((2048, None))), Sfid, Some("sFID needs mu_s and sigma_s"));
         check(of(INCEPTION, 3, None, Some((2048, Some(2023)))), Sfid, None);
+        check(of(INCEPTION, 3, None, Some((2048, Some(7)))), Sfid, Some("2023 features, the reference 7"));
         check(of(DEMO, 10, None, None), InceptionScore, None);
         check(of(DEMO, 9, None, None), InceptionScore, Some("the Inception score: 9 samples"));
         check(of(Widths { logits: None, ..DEMO }, 10, None, None), InceptionScore, Some("needs logits"));
@@ -109,5 +142,21 @@ mod tests {
         check(of(DEMO, 20, Some(20), None), Kid, None);
         check(of(DEMO, 20, Some(19), None), Kid, Some("KID: 19 reference samples for KID"));
         check(of(DEMO, 20, None, Some((128, None))), Kid, Some("needs the reference's pictures"));
+    }
+
+    #[test]
+    fn what_can_be_had_is_measured_and_why_not_the_others_is_told() {
+        let all = BTreeSet::from([Metric::Fid, Metric::Sfid, Metric::PrecisionRecall, Metric::Kid]);
+        let sides = Sides { widths: INCEPTION, samples: 15, reference: Some(15), statistics: Some((2048, Some(7))) };
+        let (possible, left_out) = sides.possible(&all).unwrap();
+        assert_eq!(possible, BTreeSet::from([Metric::Fid, Metric::PrecisionRecall]));
+        let left_out: Vec<String> = left_out.iter().map(|LeftOut { metric, why }| format!("{metric}: {why}")).collect();
+        let expected = [
+            "sFID: the samples have 2023 features, the reference 7",
+            "KID: 15 samples for KID are too few; at least 20 are needed",
+        ];
+        assert_eq!(left_out, expected);
+        let error = Sides { samples: 2, ..sides }.possible(&all).unwrap_err().to_string();
+        assert!(error.contains("FID: 2 samples are too few"), "{error}");
     }
 }

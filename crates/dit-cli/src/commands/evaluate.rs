@@ -78,6 +78,11 @@ fn warn_of_rank(whose: &str, count: usize, network: &dyn FeatureNetwork) -> Opti
     } else {
         return None;
     };
+    Some(warn(warning))
+}
+
+/// Says it, and gives it back for the record.
+fn warn(warning: String) -> String {
     say(format_args!("warning: {warning}"));
-    Some(warning)
+    warning
 }

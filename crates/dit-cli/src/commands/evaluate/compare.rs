@@ -4,18 +4,21 @@ use std::{collections::BTreeSet, path::Path, time::Instant};
 
 use anyhow::{Result, bail};
 use dit_args::{EvaluateArgs, MetricArg};
-use dit_eval::{Error, FeatureNetwork, LeftOut, Metric, Reference, Sides, Statistics, evaluate, evaluate_possible};
+use dit_eval::{
+    Error, Extraction, FeatureNetwork, KidOptions, LeftOut, Metric, Pictures, PrecisionRecall, Reference, Sides,
+    Statistics, evaluate,
+};
 
 use super::{
     SOFTWARE,
-    input::{Input, features},
+    input::{Input, Prepared},
     reconstruction::Reconstruction,
     record::{Network, Record, Side},
-    warn_of_rank,
+    warn, warn_of_rank,
 };
 use crate::{
     machine,
-    speak::{print_json, print_out, say},
+    speak::{print_json, print_out},
 };
 
 /// What sees the pictures.
@@ -32,60 +35,56 @@ pub fn run(args: &EvaluateArgs, samples: &Input, reference: Input, networks: &Ne
     let Some(sample_pictures) = &samples.pictures else {
         bail!("{} holds statistics, but no pictures; the samples must be pictures", samples.path.display())
     };
-    // Everything that can be known to fail does so before minutes of computing.
+    // Everything that can be known to fail does so before hours of computing.
     of_samples.check_size(sample_pictures.height(), sample_pictures.width())?;
-    let metrics = metrics_of(args, &reference, network);
-    let frechet = metrics.contains(&Metric::Fid) || metrics.contains(&Metric::Sfid);
+    let asked = metrics_of(args, &reference, network);
+    let is_frechet = |metrics: &BTreeSet<Metric>| metrics.contains(&Metric::Fid) || metrics.contains(&Metric::Sfid);
     let mut warnings = Vec::new();
-    if let (Some(statistics), true) = (&reference.statistics, frechet) {
+    if let (Some(statistics), true) = (&reference.statistics, is_frechet(&asked)) {
         warnings.extend(check_statistics(reference.path, statistics, network)?);
     }
     let (pictures, statistics) = (reference.pictures.as_ref(), reference.statistics.as_ref());
-    check_metrics(args, &metrics, &Sides::new(network.widths(), sample_pictures, pictures, statistics))?;
+    let sides = Sides::new(network.widths(), sample_pictures, pictures, statistics);
+    let (metrics, left_out) = possible(args, asked, &sides)?;
+    let frechet = is_frechet(&metrics);
+    warnings.extend(left_out.iter().map(|LeftOut { metric, why }| warn(format!("{metric}: left out, as {why}"))));
+    warnings.extend(cut(&metrics, sample_pictures.len()));
+    if frechet {
+        warnings.extend(warn_of_rank("samples: ", sample_pictures.len(), network));
+        let reference_count = pictures.filter(|_| statistics.is_none()).map(Pictures::len);
+        warnings.extend(reference_count.and_then(|count| warn_of_rank("reference: ", count, network)));
+    }
     // Statistics alone answer what asks for nothing else, and the Inception score is of the samples alone.
     let needs_pictures = (frechet && statistics.is_none())
         || metrics.contains(&Metric::PrecisionRecall)
         || metrics.contains(&Metric::Kid);
-    if let (Some(pictures), true) = (pictures, needs_pictures) {
-        network.check_size(pictures.height(), pictures.width())?;
-    }
-    let (cache, batch_size) = (args.cache.as_deref(), args.batch_size);
-    let (sample_features, sample_hash) = features(samples.path, sample_pictures, of_samples, cache, batch_size)?;
-    let reference_features = match pictures.filter(|_| needs_pictures) {
-        Some(pictures) => Some(features(reference.path, pictures, network, cache, batch_size)?),
-        None => None,
+    let cache = args.cache.as_deref();
+    let of_reference = pictures.filter(|_| needs_pictures);
+    let of_reference = of_reference.map(|pictures| Prepared::new(reference.path, pictures, network, cache));
+    let of_reference = of_reference.transpose()?;
+    let samples_prepared = Prepared::new(samples.path, sample_pictures, of_samples, cache)?;
+    let both = [Some(&samples_prepared), of_reference.as_ref()];
+    Extraction::ensure_room(
+        &both.map(|side| side.map(|side| &side.extraction)).into_iter().flatten().collect::<Vec<_>>(),
+    )?;
+    let reference_hash = match (&of_reference, pictures) {
+        (Some(prepared), _) => prepared.sha256.clone(),
+        (None, Some(pictures)) if statistics.is_none() => pictures.sha256()?,
+        (None, _) => dit_weights::sha256_of(&[reference.path])?,
     };
+    let (side, reference_side) =
+        (Side::new(samples, &samples_prepared.sha256)?, Side::new(&reference, &reference_hash)?);
+
+    let (sample_features, _) = samples_prepared.run(args.batch_size)?;
+    let reference_features = of_reference.map(|prepared| prepared.run(args.batch_size)).transpose()?;
+    let reference_set = reference_features.map(|(features, _)| features);
     let seconds_features = start.elapsed().as_secs_f64();
-    if frechet {
-        warnings.extend(warn_of_rank("samples: ", sample_features.len(), network));
-    }
-    let side = Side::new(samples, &sample_hash)?;
-    let (reference_set, reference_hash) = match (reference_features, pictures) {
-        (Some((features, hash)), _) => (Some(features), hash),
-        (None, Some(pictures)) if statistics.is_none() => (None, pictures.sha256()?),
-        (None, _) => (None, dit_weights::sha256_of(&[reference.path])?),
-    };
-    let reference_side = Side::new(&reference, &reference_hash)?;
     let against = match (reference.statistics, reference_set) {
         (Some(statistics), features) => Reference::of_statistics(statistics, features),
-        (None, Some(features)) => {
-            if frechet {
-                warnings.extend(warn_of_rank("reference: ", features.len(), network));
-            }
-            Reference::of_features(features)
-        }
+        (None, Some(features)) => Reference::of_features(features),
         (None, None) => Reference::none(),
     };
-    // Whoever names a metric gets it or an error.
-    let (measured, left_out) = match args.metrics.is_empty() {
-        true => evaluate_possible(&sample_features, &against, &metrics, args.seed)?,
-        false => (evaluate(&sample_features, &against, &metrics, args.seed)?, Vec::new()),
-    };
-    for LeftOut { metric, why } in &left_out {
-        let warning = format!("{metric}: left out, as {why}");
-        say(format_args!("warning: {warning}"));
-        warnings.push(warning);
-    }
+    let measured = evaluate(&sample_features, &against, &metrics, args.seed)?;
     let record = Record {
         software: SOFTWARE,
         samples: side,
@@ -119,24 +118,39 @@ fn check_statistics(path: &Path, statistics: &Statistics, network: &dyn FeatureN
         );
     }
     let Some(notes) = &statistics.notes else {
-        let warning = format!(
+        return Ok(Some(warn(format!(
             "reference: its statistics do not say which network they are of; FID means nothing unless that is `{}`",
             network.name()
-        );
-        say(format_args!("warning: {warning}"));
-        return Ok(Some(warning));
+        ))));
     };
     notes.check(network)?;
     Ok(warn_of_rank("reference: ", notes.count, network))
 }
 
 /// Of metrics that are named, all must be possible; of all that there are, one.
-fn check_metrics(args: &EvaluateArgs, metrics: &BTreeSet<Metric>, sides: &Sides) -> Result<()> {
-    let checked: Vec<Result<(), Error>> = metrics.iter().map(|&metric| sides.check(metric)).collect();
-    if args.metrics.is_empty() && checked.iter().any(Result::is_ok) {
-        return Ok(());
+fn possible(
+    args: &EvaluateArgs,
+    asked: BTreeSet<Metric>,
+    sides: &Sides,
+) -> Result<(BTreeSet<Metric>, Vec<LeftOut>), Error> {
+    if args.metrics.is_empty() {
+        return sides.possible(&asked);
     }
-    Ok(checked.into_iter().collect::<Result<(), Error>>()?)
+    asked.iter().try_for_each(|&metric| sides.check(metric))?;
+    Ok((asked, Vec::new()))
+}
+
+/// Says which metrics are of fewer samples than there are.
+fn cut(metrics: &BTreeSet<Metric>, samples: usize) -> Vec<String> {
+    let most = [(Metric::PrecisionRecall, PrecisionRecall::MOST_SAMPLES), (Metric::Kid, KidOptions::MOST)];
+    let cut = most.into_iter().filter(|(metric, most)| metrics.contains(metric) && samples > *most);
+    cut.map(|(metric, most)| {
+        warn(format!(
+            "{}: of {most} of the {samples} samples, chosen by the seed, as more take too long",
+            metric.name()
+        ))
+    })
+    .collect()
 }
 
 /// What was asked for; by default everything that both sides have features for.
@@ -161,5 +175,20 @@ fn metric(typed: MetricArg) -> Metric {
         MetricArg::Is => Metric::InceptionScore,
         MetricArg::Pr => Metric::PrecisionRecall,
         MetricArg::Kid => Metric::Kid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_of_fewer_samples_than_there_are_say_so() {
+        let all = BTreeSet::from([Metric::Fid, Metric::PrecisionRecall, Metric::Kid]);
+        assert_eq!(cut(&all, 50_000), Vec::<String>::new());
+        let found = cut(&all, 50_001);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("precision and recall: of 50000 of the 50001 samples"), "{found:?}");
+        assert_eq!(cut(&BTreeSet::from([Metric::Fid]), 1_281_167), Vec::<String>::new());
     }
 }

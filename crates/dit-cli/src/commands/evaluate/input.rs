@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use dit_catalog::Kind;
 use dit_eval::{
-    DemoFeatures, ExtractionProgress, FeatureNetwork, FeatureSet, Fit, Inception, Pictures, Preprocessing, Statistics,
+    DemoFeatures, Extraction, ExtractionProgress, FeatureNetwork, FeatureSet, Fit, Inception, Pictures, Preprocessing,
+    Statistics,
 };
 use indicatif::ProgressBar;
 use tch::Device;
@@ -85,7 +86,57 @@ pub fn picture_bar(path: &Path) -> (ProgressBar, impl Fn(ExtractionProgress)) {
     })
 }
 
-/// The features of pictures, from the cache (by default beside the pictures) or computed now, and the pictures' hash.
+/// Pictures whose features are to be had: their hash is known, and the place for what is missing is there.
+pub struct Prepared<'a> {
+    path: &'a Path,
+    pub sha256: String,
+    pub extraction: Extraction<'a>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Reads all pictures once, for their hash, and looks what the cache (by default beside the pictures) has of them.
+    pub fn new(
+        path: &'a Path,
+        pictures: &'a Pictures,
+        network: &'a dyn FeatureNetwork,
+        cache: Option<&Path>,
+    ) -> Result<Self> {
+        network.check_size(pictures.height(), pictures.width())?;
+        let cache = cache.map_or_else(|| beside(path), |cache| Ok(cache.to_owned()))?;
+        FeatureSet::ensure_cache(&cache)?;
+        let sha256 = pictures.sha256()?;
+        let extraction = Extraction::prepare(pictures, &sha256, network, &cache)?;
+        Ok(Self { path, sha256, extraction })
+    }
+
+    /// Their features, computed where they are missing, and the pictures' hash.
+    pub fn run(self, batch_size: usize) -> Result<(FeatureSet, String)> {
+        let Self { path, sha256, extraction } = self;
+        let absent = extraction.absent();
+        if absent > 0 {
+            let megabytes = extraction.bytes() as f64 / 1e6;
+            let (path, cache) = (path.display(), extraction.cache().display());
+            say(format_args!("{path}: the features of {absent} pictures will take {megabytes:.1} MB in {cache}"));
+        }
+        let (bar, show) = picture_bar(path);
+        let set = extraction.run(batch_size, &mut |progress| show(progress));
+        bar.finish_and_clear();
+        Ok((set.with_context(|| format!("features of {}", path.display()))?, sha256))
+    }
+}
+
+/// `NAME.features` beside what is called NAME: beside a link, where it is one. `.` and `..` are called as the folder that they are.
+fn beside(path: &Path) -> Result<PathBuf> {
+    let place = match path.file_name() {
+        Some(_) => path.to_owned(),
+        None => path.canonicalize().with_context(|| format!("cannot open {}", path.display()))?,
+    };
+    let mut name = place.file_name().unwrap_or_default().to_os_string();
+    name.push(".features");
+    Ok(place.with_file_name(name))
+}
+
+/// The features of pictures, from the cache or computed now, and the pictures' hash.
 pub fn features(
     path: &Path,
     pictures: &Pictures,
@@ -93,28 +144,7 @@ pub fn features(
     cache: Option<&Path>,
     batch_size: usize,
 ) -> Result<(FeatureSet, String)> {
-    network.check_size(pictures.height(), pictures.width())?;
-    let beside = || -> PathBuf {
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(".features");
-        path.with_file_name(name)
-    };
-    let cache = cache.map_or_else(beside, Path::to_owned);
-    FeatureSet::ensure_cache(&cache)?;
-    let sha256 = pictures.sha256()?;
-    let (bar, show) = picture_bar(path);
-    let set = FeatureSet::extract(pictures, &sha256, network, &cache, batch_size, &mut |progress| {
-        let absent = progress.total - progress.resumed;
-        if progress.done == progress.resumed && absent > 0 {
-            let megabytes = absent as f64 * network.widths().bytes() as f64 / 1e6;
-            let (path, cache) = (path.display(), cache.display());
-            say(format_args!("{path}: the features of {absent} pictures will take {megabytes:.1} MB in {cache}"));
-        }
-        show(progress);
-    });
-    bar.finish_and_clear();
-    let set = set.with_context(|| format!("features of {}", path.display()))?;
-    Ok((set, sha256))
+    Prepared::new(path, pictures, network, cache)?.run(batch_size)
 }
 
 #[cfg(test)]
