@@ -45,6 +45,23 @@ def batches(network, data, prepare):
     return [torch.cat(part) for part in zip(*parts)]
 
 
+def with_spatial(network, data):
+    """torch-fidelity's pooled features and logits, and the spatial features of sFID, which it does not give: the first seven
+    channels of a branch of its Mixed_6d, rows before columns before channels (Nash et al. 2021)."""
+    seen = []
+    keep = lambda _module, _inputs, out: seen.append(out[:, :7].permute(0, 2, 3, 1).flatten(1))
+    hook = network.Mixed_6d.branch1x1.register_forward_hook(keep)
+    pooled, logits = batches(network, data, lambda x: x)
+    hook.remove()
+    return pooled, logits, torch.cat(seen)
+
+
+def frechet(a, b):
+    """By scipy's root of the product of the covariances, as both packages have it."""
+    moments = [(x.double().numpy().mean(0), np.cov(x.double().numpy(), rowvar=False)) for x in (a, b)]
+    return fid_score.calculate_frechet_distance(*moments[0], *moments[1])
+
+
 def run(binary, folder, features):
     command = [binary, "evaluate", "samples.npz", "reference.npz", "--features", features, "--json"]
     environment = {**os.environ, "DIT_WEIGHTS_DIR": str(folder)}
@@ -66,19 +83,18 @@ def main():
             np.savez(folder / f"{side}.npz", arr_0=data)
         ours = run(binary, folder, "inception")
         ours_pytorch_fid = run(binary, folder, "inception-pytorch-fid")["fid"]
-    (a, logits), (b, _) = (batches(theirs, data, lambda x: x) for data in sides)
-    expected = {}
+    (a, logits, spatial), (b, _, other_spatial) = (with_spatial(theirs, data) for data in sides)
+    expected = {"sfid": frechet(spatial, other_spatial)}
     statistics = [fid_features_to_statistics(x.double()) for x in (a, b)]
     expected["fid"] = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
     expected["inception_score"] = isc_features_to_metric(logits, splits=1, shuffle=False)["inception_score_mean"]
     kid = kid_features_to_metric(a.double(), b.double(), kid_subsets=1, kid_subset_size=count, rng_seed=0, verbose=False)
     expected["kid"] = kid["kernel_inception_distance_mean"]
     expected.update(prc_features_to_metric(a, b, prc_neighborhood=3, prc_batch_size=10000, save_cpu_ram=False, verbose=False))
-    rows = [("torch-fidelity", name, ours[name], expected[name]) for name in ["fid", "inception_score", "kid", "precision", "recall"]]
-    a, b = (batches(other, data, lambda x: x.float() / 255)[0].flatten(1).double().numpy() for data in sides)
-    moments = [(x.mean(0), np.cov(x, rowvar=False)) for x in (a, b)]
-    fid = fid_score.calculate_frechet_distance(*moments[0], *moments[1])
-    rows.append(("pytorch-fid", "fid", ours_pytorch_fid, fid))
+    names = ["fid", "sfid", "inception_score", "kid", "precision", "recall"]
+    rows = [("torch-fidelity", name, ours[name], expected[name]) for name in names]
+    a, b = (batches(other, data, lambda x: x.float() / 255)[0].flatten(1) for data in sides)
+    rows.append(("pytorch-fid", "fid", ours_pytorch_fid, frechet(a, b)))
     worst = 0.0
     for package, metric, found, wanted in rows:
         difference = abs(found - wanted) / max(abs(wanted), 1e-12)
