@@ -2,7 +2,7 @@
 
 use dit_config::{DitConfig, VaeConfig};
 
-use crate::{Error, Every, Precision, Recipe};
+use crate::{Error, Every, HeldOut, Precision, Recipe};
 
 /// Parameters, memory and arithmetic of a run.
 ///
@@ -38,8 +38,8 @@ pub struct Memory {
     pub moments: u64,
     /// Moving averages.
     pub averages: u64,
-    /// What validation, pictures and their measurement take: the first average as a network of its own, and the codec
-    /// ([`Plan::with_codec`]).
+    /// What validation, pictures and their measurement take: the first average as a network of its own, the codec
+    /// ([`Plan::with_codec`]), and held-out records ([`Plan::with_held_out`]).
     pub watching: u64,
     /// What one micro-batch keeps for the backward pass, and what that works in. A block keeps about (18 + 2r)·D values a token
     /// of width D with an MLP ratio of r, and in bf16, where the sequence between blocks stays fp32, as many as (26 + 2r)·D: inputs
@@ -121,6 +121,24 @@ impl Plan {
             let bytes = 4 * (codec.parameters() + 5 * widest * pixels);
             self.memory.watching += bytes;
             self.memory_otherwise.watching += bytes;
+        }
+        self
+    }
+
+    /// The same plan with the held-out records of a folder of `records` that validation keeps in the computer's memory, latents and
+    /// noise in fp32: for runs that train there too. Where another folder is held out, whose size is not known here, they are
+    /// `validation.records`.
+    #[must_use]
+    pub fn with_held_out(mut self, recipe: &Recipe, config: &DitConfig, records: u64) -> Self {
+        let held_out = match recipe.validation.held_out {
+            HeldOut::None => 0,
+            HeldOut::Fraction(fraction) => (fraction * records as f64).ceil() as u64,
+            HeldOut::Folder(_) => u64::MAX,
+        };
+        let latent = (config.in_channels * config.latent.height * config.latent.width) as u64;
+        let bytes = held_out.min(recipe.validation.records as u64).saturating_mul(2 * 4 * latent);
+        for memory in [&mut self.memory, &mut self.memory_otherwise] {
+            memory.watching = memory.watching.saturating_add(bytes);
         }
         self
     }

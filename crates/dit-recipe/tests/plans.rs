@@ -43,6 +43,24 @@ fn what_watches_a_run_is_counted() {
     assert_eq!(bf16, network / 2);
 }
 
+#[test]
+fn held_out_records_are_counted_where_they_are_kept() {
+    let check = |keys: &[&str], records: u64, expected: u64| {
+        let (recipe, config, plan) = planned(keys);
+        let with = plan.clone().with_held_out(&recipe, &config, records);
+        for (with, without) in [(with.memory, plan.memory), (with.memory_otherwise, plan.memory_otherwise)] {
+            // 4 × 32 × 32 values of latents, and as many of noise.
+            assert_eq!(with.watching - without.watching, expected * 2 * 4 * 4096, "{keys:?}");
+        }
+    };
+    let fraction = ["validation.every=9", "validation.held_out={ fraction = 0.1 }"];
+    let folder = ["validation.every=9", "validation.held_out={ folder = 'a' }", "validation.records=50000"];
+    check(&[], 1_000_000, 0);
+    check(&fraction, 1_000_000, 2048);
+    check(&fraction, 1001, 101);
+    check(&folder, 1000, 50_000);
+}
+
 #[track_caller]
 fn check_fit(overrides: &[&str], available: u64, expected: Result<(), &[&str]>) {
     let (recipe, config, plan) = planned(overrides);

@@ -2,12 +2,12 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use dit_config::LatentSize;
+use dit_config::{LatentSize, StandardModel};
 use dit_recipe::{DataShape, Recipe};
 use dit_train::{
     BucketLosses, EvaluationReport, Event, Losses, NonFiniteReport, Observer, Remedy, SampleLoss, Stage,
     ValidationReport, WindowReport,
-    watch::{FidChart, JsonLog, Line, LossChart, TensorBoard, Together, expected_loss},
+    watch::{Bearing, FidChart, JsonLog, Line, LossChart, ReferenceLoss, TensorBoard, Together, expected_loss},
 };
 
 fn window(step: u64) -> WindowReport {
@@ -135,47 +135,29 @@ fn fid_is_logged_with_what_it_is_of_and_charted_from_the_log() {
     assert!(!svg.contains(">500</text>"), "step 500 came after the step that the run continued from\n{svg}");
 }
 
-/// The lengths of the records in an event file, their framing checked.
-fn records(file: &[u8]) -> Vec<usize> {
-    let (mut rest, mut lengths) = (file, Vec::new());
-    while !rest.is_empty() {
-        let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
-        rest = &rest[8 + 4 + length + 4..];
-        lengths.push(length);
-    }
-    lengths
-}
+/// On ImageNet at 256 pixels.
+const IMAGENET: DataShape = DataShape { latent: LatentSize { height: 32, width: 32 }, channels: 4, num_classes: 1000 };
 
-#[test]
-fn each_session_has_an_event_file_of_its_own() {
-    let run = tempfile::tempdir().unwrap();
-    for step in [0, 20] {
-        let mut board = TensorBoard::new(run.path());
-        start(&mut board, step);
-        see(&mut board, &[step + 10, step + 20]);
-        board.observe(&Event::CheckpointWritten { step, path: run.path(), time: Duration::ZERO }).unwrap();
-    }
-    let files: Vec<_> =
-        fs::read_dir(run.path().join("tensorboard")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(files.len(), 2);
-    for file in files {
-        // Version, start of the session, two windows.
-        assert_eq!(records(&fs::read(file).unwrap()).len(), 4);
-    }
+fn references(name: &str, key: &str, data: DataShape) -> &'static [ReferenceLoss] {
+    let keys: Vec<String> = [format!("model.name={name}")].into_iter().chain([key.to_owned()]).collect();
+    let recipe = Recipe::from_toml("", &keys).unwrap();
+    expected_loss(&recipe, &recipe.model_config(data).unwrap())
 }
 
 #[test]
 fn published_losses_belong_to_published_models() {
-    let data = DataShape { latent: LatentSize::square(32), channels: 4, num_classes: 1000 };
-    let last = |name: &str, key: &str, data: DataShape| {
-        let keys: Vec<String> = [format!("model.name={name}")].into_iter().chain([key.to_owned()]).collect();
-        let recipe = Recipe::from_toml("", &keys).unwrap();
-        expected_loss(&recipe, &recipe.model_config(data).unwrap()).last().map(|at| at.loss)
+    let known = |name: &str, key: &str, data: DataShape| -> Vec<(&str, Bearing)> {
+        references(name, key, data).iter().map(|reference| (reference.model, reference.bearing)).collect()
     };
-    assert_eq!(last("DiT-S/8", "train.steps=1000", data), Some(0.17));
-    assert_eq!(last("DiT-XL/2", "train.precision=bf16", data), Some(0.175));
-    assert_eq!(last("DiT-B/2", "train.steps=1000", data), None);
-    assert_eq!(last("DiT-XL/2", "train.steps=1000", DataShape { num_classes: 10, ..data }), None);
+    assert_eq!(known("DiT-S/8", "train.steps=1000", IMAGENET), [("DiT-S/8", Bearing::Same)]);
+    assert_eq!(known("DiT-XL/2", "train.precision=bf16", IMAGENET), [("DiT-XL/2", Bearing::Same)]);
+    for model in StandardModel::ALL.map(|model| model.to_string()) {
+        if !["DiT-S/8", "DiT-XL/2"].contains(&model.as_str()) {
+            let between = [("DiT-S/8", Bearing::Above), ("DiT-XL/2", Bearing::Below)];
+            assert_eq!(known(&model, "train.steps=1000", IMAGENET), between, "{model}");
+        }
+    }
+    assert_eq!(known("DiT-XL/2", "train.steps=1000", DataShape { num_classes: 10, ..IMAGENET }), []);
     for other in [
         "model.block=adaln",
         "model.mlp_ratio=2.0",
@@ -185,6 +167,33 @@ fn published_losses_belong_to_published_models() {
         "optim.lr=1e-3",
         "data.label_dropout=0.0",
     ] {
-        assert_eq!(last("DiT-S/8", other, data), None, "{other}");
+        assert_eq!(known("DiT-S/8", other, IMAGENET), [], "{other}");
+        assert_eq!(known("DiT-B/2", other, IMAGENET), [], "{other}");
     }
+}
+
+/// Labels in the chart of a run that has come to `step`.
+#[track_caller]
+fn check_chart(model: &str, step: u64, expected: &[&str], bands: usize) {
+    let run = tempfile::tempdir().unwrap();
+    let mut chart = LossChart::new(run.path(), "a run", references(model, "train.steps=400000", IMAGENET));
+    start(&mut chart, 0);
+    see(&mut chart, &[step]);
+    let svg = fs::read_to_string(run.path().join("loss.svg")).unwrap();
+    let labels: Vec<&str> = svg.lines().filter(|line| line.contains("DiT-")).collect();
+    assert_eq!(labels.len(), expected.len(), "{labels:#?}");
+    for (label, expected) in labels.iter().zip(expected) {
+        assert!(label.contains(&format!(">{expected}</text>")), "no {expected} in {labels:#?}");
+    }
+    assert_eq!(svg.matches(r#"<path class="b "#).count(), bands, "{svg}");
+}
+
+#[test]
+fn the_chart_has_what_was_published_as_far_as_the_run_has_come() {
+    check_chart("DiT-S/8", 1_000, &[], 0);
+    check_chart("DiT-S/8", 100_000, &["DiT-S/8 as published, ±5 %"], 1);
+    check_chart("DiT-XL/2", 2_500, &["DiT-XL/2 as published, ±5 %"], 1);
+    check_chart("DiT-XL/2", 400_000, &["DiT-XL/2 as published, ±5 %", "DiT-XL/2 late: about 0.14"], 2);
+    let between = ["upper bound: DiT-S/8, ±5 %", "lower bound: DiT-XL/2, ±5 %", "DiT-XL/2 late: about 0.14"];
+    check_chart("DiT-B/4", 400_000, &between, 3);
 }

@@ -6,18 +6,18 @@ use std::{
 use dit_files::write_atomically;
 use dit_plot::{Axis, Chart, Marks, Series};
 
-use super::{ExpectedLoss, JsonLog, Line};
+use super::{JsonLog, Line, ReferenceLoss};
 use crate::{Event, Observer, ObserverError, Remedy};
 
 /// The picture is drawn again no more often than this, and at each checkpoint.
 const PAUSE: Duration = Duration::from_secs(20);
 
-/// Draws `loss.svg`: the training loss, the validation losses, and what a published model had.
+/// Draws `loss.svg`: the training loss, the validation losses, and what published models had.
 #[derive(Debug)]
 pub struct LossChart {
     run: PathBuf,
     title: String,
-    expected: &'static [ExpectedLoss],
+    expected: &'static [ReferenceLoss],
     train: Vec<(u64, f64)>,
     validation: Vec<(u64, f64)>,
     validation_ema: Vec<(u64, f64)>,
@@ -27,7 +27,7 @@ pub struct LossChart {
 
 impl LossChart {
     /// The chart of the run in this folder; `title` stands above it.
-    pub fn new(run: &Path, title: impl Into<String>, expected: &'static [ExpectedLoss]) -> Self {
+    pub fn new(run: &Path, title: impl Into<String>, expected: &'static [ReferenceLoss]) -> Self {
         Self {
             run: run.to_owned(),
             title: title.into(),
@@ -82,10 +82,16 @@ impl LossChart {
         }
         // What is still to come would squeeze the curves.
         let reached = self.train.last().map_or(0, |(step, _)| *step);
-        let expected: Vec<(u64, f64)> =
-            self.expected.iter().filter(|at| at.step <= reached).map(|at| (at.step, at.loss)).collect();
-        if !expected.is_empty() {
-            chart = chart.with(line("published model, about", &expected).drawn_as(Marks::Dots).coloured(5));
+        for (colour, reference) in (5..).zip(self.expected) {
+            let late = reference.late.map_or(String::new(), |late| format!("{} late: about {late}", reference.model));
+            for (name, band, marks) in [
+                (reference.label(), reference.band(reached), Marks::Line),
+                (late, reference.late_band(reached), Marks::Dashed),
+            ] {
+                if !band.is_empty() {
+                    chart = chart.with(Series::band(name, band).drawn_as(marks).coloured(colour));
+                }
+            }
         }
         // Without a point there is no picture yet.
         let Ok(svg) = chart.to_svg() else { return };

@@ -24,7 +24,7 @@ mod tfrecord;
 mod together;
 
 pub use chart::LossChart;
-pub use expected::{ExpectedLoss, expected_loss};
+pub use expected::{Bearing, ExpectedLoss, ReferenceLoss, TOLERANCE, expected_loss};
 pub use fid_chart::FidChart;
 pub use json_log::JsonLog;
 pub use line::{BucketLine, Line, LossLine};

@@ -112,14 +112,19 @@ fn scalars(line: &Line) -> Vec<(String, f64)> {
     scalars
 }
 
+/// Means as `GROUP/TERM`, those over ranges of timesteps as `GROUP_by_timestep/RANGE` for what is minimised and
+/// `GROUP_TERM_by_timestep/RANGE` for its terms.
 fn add_losses(scalars: &mut Vec<(String, f64)>, group: &str, losses: &LossLine, buckets: &[BucketLine]) {
-    let LossLine { loss, mse, vb } = losses;
-    for (name, value) in [("loss", loss), ("mse", mse), ("vb", vb)] {
+    let terms =
+        |LossLine { loss, mse, vb }: &LossLine| [("loss", "", *loss), ("mse", "_mse", *mse), ("vb", "_vb", *vb)];
+    for (name, _, value) in terms(losses) {
         scalars.extend(value.map(|value| (format!("{group}/{name}"), value)));
     }
     for BucketLine { timesteps: [first, after], losses } in buckets {
-        let name = format!("{group}_by_timestep/{first:04}-{:04}", after.saturating_sub(1));
-        scalars.extend(losses.loss.map(|loss| (name, loss)));
+        let range = format!("{first:04}-{:04}", after.saturating_sub(1));
+        for (_, term, value) in terms(losses) {
+            scalars.extend(value.map(|value| (format!("{group}{term}_by_timestep/{range}"), value)));
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use dit_config::{DitConfig, VaeConfig};
 use dit_ops::Tf32Scope;
 use dit_recipe::{Plan, Precision, Recipe};
-use dit_train::watch::expected_loss;
+use dit_train::watch::{Bearing, TOLERANCE, expected_loss};
 use tch::{Device, Kind, Tensor};
 
 use super::screen::duration;
@@ -32,7 +32,11 @@ pub struct Costs<'a> {
 /// Says what `recipe` costs, and makes sure that it fits.
 pub fn say_plan(recipe: &Recipe, costs: &Costs<'_>) -> Result<()> {
     let &Costs { config, codec, records, classes, device, ignore_memory } = costs;
-    let plan = Plan::new(recipe, config).with_codec(recipe, codec, config);
+    let mut plan = Plan::new(recipe, config).with_codec(recipe, codec, config);
+    if device == Device::Cpu {
+        // A GPU's memory holds a batch of them at a time.
+        plan = plan.with_held_out(recipe, config, records);
+    }
     let available = machine::memory_for_training(device);
     let memory = &plan.memory;
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
@@ -77,10 +81,14 @@ pub fn say_plan(recipe: &Recipe, costs: &Costs<'_>) -> Result<()> {
         duration(plan.images as f64 / speed.max(1e-9)),
         MEASURE.as_secs_f64(),
     ));
-    let expected = expected_loss(recipe, config);
-    if !expected.is_empty() {
-        let text: Vec<String> = expected.iter().map(|at| format!("{} at step {}", at.loss, at.step)).collect();
-        say(format_args!("expected loss of the original's recipe on ImageNet: about {}", text.join(", ")));
+    for reference in expected_loss(recipe, config) {
+        let bearing = match reference.bearing {
+            Bearing::Same => "expected loss",
+            Bearing::Above => "a loss below that of a smaller model is expected",
+            Bearing::Below => "a loss above that of a larger model is expected",
+        };
+        let percent = 100.0 * TOLERANCE;
+        say(format_args!("{bearing}, by the original's recipe on ImageNet, within {percent:.0} % or so: {reference}"));
     }
     Ok(())
 }
