@@ -258,10 +258,15 @@ impl Checker {
             "a sample takes each of the process's steps once at most",
         );
         self.unless(cfg_scale.is_finite(), || format!("{section}.cfg_scale is {cfg_scale}"), "1 is no guidance");
+        let unguided = format!("set {section}.cfg_scale = 1.0");
+        let (needs, help) = match sections.model.unconditional {
+            true => ("labels, which an unconditional model has not", unguided),
+            false => ("a null class, which label dropout trains", unguided + ", or a data.label_dropout above 0"),
+        };
         self.unless(
             !due || cfg_scale == 1.0 || label_dropout > 0.0,
-            || format!("{section}.cfg_scale {cfg_scale} needs a null class, which label dropout trains"),
-            &format!("set {section}.cfg_scale = 1.0, or a data.label_dropout above 0"),
+            || format!("{section}.cfg_scale {cfg_scale} needs {needs}"),
+            &help,
         );
     }
 

@@ -94,8 +94,16 @@ impl Recipe {
             // What the original trains when nothing is said.
             model.name = Some(ModelName(StandardModel { size: Size::XL, patch: 2 }));
         }
-        if model.unconditional && !given.contains(&("data", "label_dropout")) {
-            sections.data.label_dropout = 0.0;
+        if model.unconditional {
+            // Without labels none is dropped, and none guides.
+            let unless_given = |section, key, value: &mut f64, of_unconditional| {
+                if !given.contains(&(section, key)) {
+                    *value = of_unconditional;
+                }
+            };
+            unless_given("data", "label_dropout", &mut sections.data.label_dropout, 0.0);
+            unless_given("samples", "cfg_scale", &mut sections.samples.cfg_scale, 1.0);
+            unless_given("eval", "cfg_scale", &mut sections.eval.cfg_scale, 1.0);
         }
         let problems = check::problems(&sections, given);
         if problems.is_empty() { Ok(Self { sections }) } else { Err(Error::Recipe(problems)) }

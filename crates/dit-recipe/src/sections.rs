@@ -70,7 +70,8 @@ sections! {
         /// Arithmetic of the network: `fp32`, `tf32` (CUDA only; training and validation, not what draws and measures pictures) or
         /// `bf16`. Weights, optimizer, averages and loss are fp32.
         Fixed precision: Precision = Precision::Fp32;
-        /// Whether blocks are computed again in the backward pass instead of keeping their activations.
+        /// Whether blocks are computed again in the backward pass instead of keeping their activations. Gradients are the
+        /// same within 1e-6 in fp32; in bf16, where the sum of the conditioning's is rounded otherwise, within 3 %.
         Fixed checkpoint_activations: bool = false;
         /// Steps between checkpoints.
         Free checkpoint_every: NonZeroU64 = NonZeroU64::new(50_000).unwrap_or(NonZeroU64::MIN);
@@ -134,7 +135,7 @@ sections! {
         Free count: usize = 16;
         /// Solver steps (DPM-Solver++ 2M at equal steps of log-SNR).
         Free steps: usize = 20;
-        /// Classifier-free guidance; 1 is none.
+        /// Classifier-free guidance; 1 is none, and what an unconditional model has where nothing is given.
         Free cfg_scale: f64 = 4.0;
         /// Seed of the noise.
         Free seed: u64 = 0;

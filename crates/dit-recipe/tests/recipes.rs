@@ -133,7 +133,11 @@ fn values_that_do_not_go_together_are_refused() {
     check_refused("[validation]\nheld_out = { fraction = 0.1 }", &[], &["which never happens"]);
     check_refused("[ema]\ndecays = []", &[], &["ema.decays is empty"]);
     check_refused("[ema]\ndecays = [0.9, 0.9]", &[], &["0.9 twice"]);
-    check_refused("[data]\nlabel_dropout = 0\n[samples]\nevery = 5", &[], &["needs a null class"]);
+    check_refused(
+        "[data]\nlabel_dropout = 0\n[samples]\nevery = 5",
+        &[],
+        &["needs a null class", "cfg_scale = 1.0, or a data.label_dropout above 0"],
+    );
     check_refused("[eval]\nevery = 5", &[], &["eval.every is 5, but nothing says", "add eval.reference"]);
     check_refused("[eval]\nreference = \"a.npz\"", &[], &["never compared with", "add eval.every"]);
     check_refused("[eval]\nevery = 5\nreference = \"\"", &[], &["eval.reference is empty"]);
@@ -173,6 +177,16 @@ fn an_unconditional_model_drops_no_labels_and_guides_none() {
         let config = recipe.model_config(data).unwrap();
         (config.num_classes, config.null_class()) == (1, None)
     });
+    check(text, &["samples.every=5"], |recipe| recipe.samples.cfg_scale == 1.0);
+    for section in ["samples", "eval"] {
+        let keys = [format!("{section}.every=5"), format!("{section}.cfg_scale=2"), "eval.reference=a.npz".to_owned()];
+        let keys = &keys[..if section == "eval" { 3 } else { 2 }];
+        let error = Recipe::from_toml(text, keys).unwrap_err().to_string();
+        let help = format!("help: set {section}.cfg_scale = 1.0");
+        assert!(error.contains("labels, which an unconditional model has not") && error.ends_with(&help), "{error}");
+        // What it advises is followed.
+        Recipe::from_toml(text, &[keys, &[format!("{section}.cfg_scale = 1.0")]].concat()).unwrap();
+    }
 }
 
 #[track_caller]
