@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use dit_ops::allow_tf32;
 use tch::{Cuda, Device};
 
-use crate::{speak::say, usage::wrong_usage};
+use crate::{gpu_memory, speak::say, usage::wrong_usage};
 
 /// The device that is named: `auto`, `cpu`, `cuda` or `cuda:N`. fp32 is fp32 on it, where libtorch would begin with TF32 in CUDA's
 /// convolutions. Where that cannot be had, whatever asks for fp32 by name fails later.
@@ -70,11 +70,10 @@ pub fn memory_for_batches(device: Device) -> Option<u64> {
 
 /// Free memory of the device that training runs on; none where it cannot be told.
 pub fn memory_for_training(device: Device) -> Option<u64> {
-    let Device::Cuda(number) = device else { return available_memory() };
-    let query = ["--query-gpu=memory.free", "--format=csv,noheader,nounits", &format!("--id={number}")];
-    let output = std::process::Command::new("nvidia-smi").args(query).output().ok()?;
-    let mebibytes: u64 = String::from_utf8(output.stdout).ok()?.trim().parse().ok()?;
-    Some(mebibytes << 20)
+    match device {
+        Device::Cuda(number) => gpu_memory::free_bytes(number),
+        _ => available_memory(),
+    }
 }
 
 /// Bytes of memory that this process may still take: what the system has available, less if its cgroup allows less.

@@ -2,6 +2,7 @@
 
 mod build_id;
 mod commands;
+mod gpu_memory;
 mod interrupt;
 mod machine;
 mod open;
