@@ -2,11 +2,13 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
 use anyhow::{Context, Result, ensure};
+use dit_files::AtomicFile;
 use dit_weights::sha256_of;
 
 use crate::{
@@ -96,21 +98,37 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
 }
 
 /// The average in f16, with the classes' names, and its hash in the manifest.
+///
+/// Both are written whole beside their places before either is put there, so that what ends this early leaves the old pair or,
+/// between two renames, new weights beside the old hash: `fetch-weights --verify` tells, and the same command does it all again.
 fn replace_weights(root: &Path, binary: &Path, out: &Path, average: &Path) -> Result<()> {
     let names = out.join("classes.json");
     fs::write(&names, serde_json::to_string(&CLASSES)?).with_context(|| format!("cannot write {}", names.display()))?;
-    let weights = root.join(WEIGHTS);
+    let converted = out.join("dit-fashion.safetensors");
     let mut command = Command::new(binary);
-    command.arg("convert").arg(average).arg(&weights).args(["--dtype", "f16", "--force"]);
+    command.arg("convert").arg(average).arg(&converted).args(["--dtype", "f16", "--force"]);
     command.arg("--class-names").arg(&names);
     succeed("dit-cli convert", &mut command)?;
+    put(root, &converted)
+}
 
+/// Puts a file in the weights' place, and its length and hash into the manifest.
+fn put(root: &Path, converted: &Path) -> Result<()> {
     let path = root.join(MANIFEST);
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let name = WEIGHTS.trim_start_matches("weights/");
-    let (bytes, sha256) = (fs::metadata(&weights)?.len(), sha256_of(&[&weights])?);
-    let text = with_hash(&text, name, bytes, &sha256)?;
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    let bytes = fs::read(converted).with_context(|| format!("cannot read {}", converted.display()))?;
+    let sha256 = sha256_of(&[converted])?;
+    let text = with_hash(&text, WEIGHTS.trim_start_matches("weights/"), bytes.len() as u64, &sha256)?;
+    let write = |path: &Path, bytes: &[u8]| -> Result<AtomicFile> {
+        let mut file = AtomicFile::create(path)?;
+        let written = file.write_all(bytes).and_then(|()| file.file_mut().sync_all());
+        written.with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(file)
+    };
+    let pair = [write(&root.join(WEIGHTS), &bytes)?, write(&path, text.as_bytes())?];
+    pair.into_iter()
+        .try_for_each(AtomicFile::commit)
+        .with_context(|| format!("cannot replace {WEIGHTS} and {MANIFEST}"))
 }
 
 /// The manifest's text with another length and hash of one file, all else as it was.
@@ -140,6 +158,29 @@ fn draw(root: &Path, binary: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn weights_and_manifest_are_replaced_together_or_not_at_all() {
+        let root = tempfile::tempdir().unwrap();
+        let (weights, manifest) = (root.path().join(WEIGHTS), root.path().join(MANIFEST));
+        fs::create_dir_all(weights.parent().unwrap()).unwrap();
+        fs::write(&weights, "old").unwrap();
+        let converted = root.path().join("converted");
+        fs::write(&converted, "new weights").unwrap();
+        // A manifest that has no place for them: nothing is replaced.
+        fs::write(&manifest, "{}\n").unwrap();
+        put(root.path(), &converted).unwrap_err();
+        assert_eq!(fs::read(&weights).unwrap(), b"old");
+        let line = |bytes: u64, sha256: &str| {
+            format!("{{\"path\": \"demo/dit-fashion.safetensors\", \"bytes\": {bytes}, \"sha256\": \"{sha256}\"}}\n")
+        };
+        fs::write(&manifest, line(3, "aa")).unwrap();
+        put(root.path(), &converted).unwrap();
+        assert_eq!(fs::read(&weights).unwrap(), b"new weights");
+        assert_eq!(fs::read_to_string(&manifest).unwrap(), line(11, &sha256_of(&[&weights]).unwrap()));
+        let left = fs::read_dir(weights.parent().unwrap()).unwrap().count();
+        assert_eq!(left, 1, "nothing is left beside them");
+    }
 
     #[test]
     fn one_hash_changes_and_nothing_else() {

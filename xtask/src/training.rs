@@ -80,17 +80,35 @@ pub fn train(binary: &Path, wanted: &Wanted<'_>) -> Result<PathBuf> {
 }
 
 /// What a checkpoint says of the run that it is of.
-#[derive(Deserialize)]
 struct State {
-    /// The recipe, whole.
+    recipe: Recipe,
+    /// SHA-256 of the latents' manifest, which has that of every shard.
+    manifest: String,
+}
+
+/// The same as its file has it.
+#[derive(Deserialize)]
+struct StateFile {
+    /// Whole.
     recipe: String,
-    data: Data,
+    data: DataEntry,
 }
 
 #[derive(Deserialize)]
-struct Data {
-    /// SHA-256 of the latents' manifest, which has that of every shard.
+struct DataEntry {
     manifest: String,
+}
+
+impl State {
+    fn read(checkpoint: &Path) -> Result<Self> {
+        let path = checkpoint.join("state.json");
+        let text = fs::read(&path).map_err(anyhow::Error::from);
+        let file: StateFile = text
+            .and_then(|text| Ok(serde_json::from_slice(&text)?))
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let recipe = Recipe::from_toml(&file.recipe, &[]).with_context(|| path.display().to_string())?;
+        Ok(Self { recipe, manifest: file.data.manifest })
+    }
 }
 
 impl Wanted<'_> {
@@ -102,31 +120,26 @@ impl Wanted<'_> {
     /// Makes sure that `checkpoint` is of this recipe, but for what may change while a run goes on, and of these latents.
     fn ensure_is(&self, checkpoint: &Path) -> Result<()> {
         let (recipe, data, run) = (self.recipe.display(), self.data.display(), self.run.display());
-        let path = checkpoint.join("state.json");
-        let state = fs::read(&path).map_err(anyhow::Error::from);
-        let state: State = state
-            .and_then(|text| Ok(serde_json::from_slice(&text)?))
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        let begun = Recipe::from_toml(&state.recipe, &[]).with_context(|| path.display().to_string())?;
-        let mut differences = begun.differences(&self.read_recipe()?);
+        let state = State::read(checkpoint)?;
+        let mut differences = state.recipe.differences(&self.read_recipe()?);
         differences.retain(|difference| !difference.may_change);
         let line = |found: &Difference| format!("  {}: {} there, {} wanted", found.key, found.before, found.after);
         let lines: Vec<String> = differences.iter().map(line).collect();
         let help = format!("help: use another --out, or remove {run}");
         ensure!(lines.is_empty(), "{run} was begun by another recipe than {recipe}:\n{}\n  {help}", lines.join("\n"));
         let manifest = sha256_of(&[self.data.join("manifest.json")]).with_context(|| format!("cannot read {data}"))?;
-        ensure!(state.data.manifest == manifest, "{run} was begun on other latents than those in {data}\n  {help}");
+        ensure!(state.manifest == manifest, "{run} was begun on other latents than those in {data}\n  {help}");
         Ok(())
     }
 }
 
-/// The file of the first average in a checkpoint's folder.
+/// The file of the first average in a checkpoint's folder: of the decay that its recipe names first.
 pub fn average_in(checkpoint: &Path) -> Result<PathBuf> {
-    let entries = fs::read_dir(checkpoint).with_context(|| format!("cannot list {}", checkpoint.display()))?;
-    let name = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ema-"));
-    let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(name).collect();
-    found.sort();
-    found.into_iter().next().with_context(|| format!("{} has no averaged weights", checkpoint.display()))
+    let State { recipe, .. } = State::read(checkpoint)?;
+    let decay = recipe.ema.decays.first().with_context(|| format!("{} has no average", checkpoint.display()))?;
+    let path = checkpoint.join(format!("ema-{decay}.safetensors"));
+    ensure!(path.is_file(), "{} is not there", path.display());
+    Ok(path)
 }
 
 #[cfg(test)]
@@ -160,6 +173,20 @@ mod tests {
             }
             (found, expected) => panic!("{found:?} instead of {expected:?}"),
         }
+    }
+
+    #[test]
+    fn the_first_average_is_the_recipe_s_first() {
+        let checkpoint = tempfile::tempdir().unwrap();
+        let recipe = Recipe::from_toml("[ema]\ndecays = [0.9999, 0.5]\n", &[]).unwrap().to_toml();
+        let state = serde_json::json!({"recipe": recipe, "data": {"manifest": "", "held_out": null}, "step": 20});
+        fs::write(checkpoint.path().join("state.json"), state.to_string()).unwrap();
+        let first = checkpoint.path().join("ema-0.9999.safetensors");
+        let error = average_in(checkpoint.path()).unwrap_err().to_string();
+        assert!(error.contains("ema-0.9999.safetensors is not there"), "{error}");
+        fs::write(checkpoint.path().join("ema-0.5.safetensors"), "").unwrap();
+        fs::write(&first, "").unwrap();
+        assert_eq!(average_in(checkpoint.path()).unwrap(), first);
     }
 
     #[test]
