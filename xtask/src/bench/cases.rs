@@ -155,6 +155,8 @@ const DECODE: &[Row] = &[(Fp32, Eager, Fp32, 1.4), (Bf16, Eager, Fp32, 2.5), (Bf
 const TRAIN: &[Row] =
     &[(Fp32, Eager, Fp32, 1.5), (Fp32, Compile, Fp32, 1.5), (Bf16, Eager, Bf16, 1.3), (Bf16, Compile, Bf16, 1.3)];
 const CUDA: &[Row] = &[(Fp32, Eager, Fp32, 1.0), (Bf16, Eager, Bf16, 1.0), (Bf16, Compile, Bf16, 1.0)];
+/// Within a twentieth.
+const CUDA_TRAIN: &[Row] = &[(Bf16, Compile, Bf16, 0.95)];
 
 const fn case(
     name: &'static str,
@@ -185,6 +187,9 @@ const CUDA_CASES: &[(Case, &[Row])] = &[
     (case("xl2-512-batch8", "DiT-XL/2, 512 px, 8 rows", Subject::Sample, "DiT-XL/2", 512, 4), CUDA),
     (case("xl2-512-batch64", "DiT-XL/2, 512 px, 64 rows", Subject::Sample, "DiT-XL/2", 512, 32), CUDA),
     (case("vae-256", "SD VAE, decoding 256 px", Subject::Decode, "sd", 256, 1), CUDA),
+    // Batches of which a card of 80 GB holds two: both engines are loaded.
+    (case("train-b2", "DiT-B/2, training, batch 128", Subject::Train, "DiT-B/2", 256, 128), CUDA_TRAIN),
+    (case("train-xl2", "DiT-XL/2, training, batch 32", Subject::Train, "DiT-XL/2", 256, 32), CUDA_TRAIN),
 ];
 
 /// All pairs, those of one case together, the fp32 reference first.
@@ -222,8 +227,8 @@ mod tests {
         let pairs = pairs(scale);
         let names: BTreeSet<String> = pairs.iter().map(Pair::name).collect();
         assert_eq!(names.len(), pairs.len(), "a record would overwrite another");
-        // The reference that differences are taken from.
-        for pair in &pairs {
+        // The reference that differences are taken from; training has none.
+        for pair in pairs.iter().filter(|pair| pair.case.subject != Subject::Train) {
             let first = pairs.iter().find(|other| other.case == pair.case).unwrap();
             assert_eq!((first.peer.engine, first.peer.precision), (Eager, Fp32), "{}", pair.name());
         }
@@ -244,6 +249,11 @@ mod tests {
         assert!(names.contains(&"xl2-256/int8/ours-bf16".to_owned()), "{names:?}");
         assert!(position("xl2-256/fp32/eager-fp32") < position("xl2-256/int8/ours-bf16"));
         assert!(position("train-s2/bf16/compile-bf16") < position("from an earlier version"));
-        assert!(check(Scale::Cuda).iter().all(Pair::runs_on_cuda));
+        let cuda = check(Scale::Cuda);
+        assert!(cuda.iter().all(Pair::runs_on_cuda));
+        for name in ["train-b2/bf16/compile-bf16", "train-xl2/bf16/compile-bf16"] {
+            let target = cuda.iter().find(|pair| pair.name() == name).and_then(|pair| pair.target);
+            assert_eq!(target, Some(0.95), "{name}");
+        }
     }
 }

@@ -44,6 +44,7 @@ Examples:
   cargo xtask bench sample --only xl2-256       # DiT-XL/2 at 256 px beside all its peers
   cargo xtask bench --only bf16/compile         # one kind of pair
   cargo xtask bench --resume                    # what is still missing
+  cargo xtask bench train --device cuda         # DiT-B/2 and DiT-XL/2 in bf16 beside torch.compile
   cargo xtask bench report                      # the table of everything measured so far
 
 Measure on a machine that does nothing else: what others took of its processors is measured too, and shown.")]
@@ -63,7 +64,7 @@ pub struct Args {
     /// Small models and three turns
     #[arg(long)]
     quick: bool,
-    /// cpu or cuda
+    /// cpu or cuda (where nothing of it has been run yet: no GPU was at hand)
     #[arg(long, default_value = "cpu", value_parser = ["cpu", "cuda"])]
     device: String,
     /// Only pairs whose name holds this text
