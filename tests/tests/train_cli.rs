@@ -17,7 +17,7 @@ use dit_diffusion::{
 };
 use dit_model::Dit;
 use dit_tests::{Ran, dit_cli, fail_in, read_tensor, relative_error, root, succeed_in};
-use dit_weights::{Checkpoint, OpenOptions};
+use dit_weights::{Checkpoint, OpenOptions, SafetensorsFile, TensorSource, TorchFile};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -379,25 +379,53 @@ fn a_signal_that_a_run_is_started_to_ignore_stays_ignored() {
     assert_eq!(ran.code, Some(130), "{}", ran.stderr);
 }
 
-/// The most memory that a run of two steps took.
-fn peak_memory(folder: &Path, out: &str, recompute: bool, batch_size: usize) -> u64 {
-    let own = [format!("train.checkpoint_activations={recompute}"), format!("train.batch_size={batch_size}")];
-    let keys = ["model.depth=12", "model.hidden=256", "model.patch=1", "train.steps=2", "validation.every=never"];
-    let keys = keys.into_iter().chain(["validation.held_out=none"]).chain(own.iter().map(String::as_str));
-    let sets = keys.flat_map(|key| ["--set", key]);
-    let args: Vec<&str> = begin(&["--out", out, "--json"]).into_iter().chain(sets).collect();
-    let summary: Value = serde_json::from_str(&succeed_in(folder, &args).stdout).unwrap();
-    summary["peak_rss_bytes"].as_u64().unwrap()
+/// What a run of two steps took of memory, at most, and what was said before it began; bytes.
+struct Memory {
+    peak: u64,
+    planned: f64,
 }
+
+fn memory_of(folder: &Path, out: &str, keys: &[&str]) -> Memory {
+    let model = ["model.depth=12", "model.hidden=256", "model.patch=1", "train.steps=2"];
+    let unwatched = ["validation.every=never", "validation.held_out=none"];
+    let sets = model.iter().chain(&unwatched).chain(keys).flat_map(|key| ["--set", key]);
+    let args: Vec<&str> = begin(&["--out", out, "--json"]).into_iter().chain(sets).collect();
+    let ran = succeed_in(folder, &args);
+    let summary: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let (_, said) = ran.stderr.split_once("memory: about ").unwrap();
+    let (gibibytes, _) = said.split_once(" GiB").unwrap();
+    Memory { peak: summary["peak_rss_bytes"].as_u64().unwrap(), planned: gibibytes.parse::<f64>().unwrap() * GIB }
+}
+
+const GIB: f64 = 1_073_741_824.0;
 
 #[cfg(target_os = "linux")]
 #[test]
-fn recomputing_activations_takes_well_below_half_of_their_memory() {
+fn recomputing_activations_takes_well_below_half_of_their_memory_and_the_plan_tells() {
     let folder = workplace();
+    let large = "train.batch_size=16";
     // What does not depend on activations: a batch of one record has nearly none.
-    let least = peak_memory(folder.path(), "least", true, 1);
-    let [kept, recomputed] = [("kept", false), ("recomputed", true)]
-        .map(|(out, recompute)| peak_memory(folder.path(), out, recompute, 16).saturating_sub(least));
+    let cases: [(&str, &[&str]); 5] = [
+        ("least", &["train.checkpoint_activations=true", "train.batch_size=1"]),
+        ("kept", &[large]),
+        ("recomputed", &["train.checkpoint_activations=true", large]),
+        ("kept in bf16", &["train.precision=bf16", large]),
+        ("recomputed in bf16", &["train.precision=bf16", "train.checkpoint_activations=true", large]),
+    ];
+    // What a process takes before weights and activations; the plan's share for that is meant for large models.
+    let process = memory_of(folder.path(), "process", &["model.depth=1", "model.hidden=16", "train.batch_size=1"]);
+    let [least, kept, recomputed, ..] = cases.map(|(out, keys)| {
+        let Memory { peak, planned } = memory_of(folder.path(), out, keys);
+        let ratio = (planned - process.planned) / (peak as f64 - process.peak as f64);
+        eprintln!(
+            "{out}: {} MB, of which {} the process; the plan of the rest {ratio:.2}",
+            peak >> 20,
+            process.peak >> 20
+        );
+        assert!((0.8..1.2).contains(&ratio), "{out}: {peak} bytes, {planned} planned, {ratio:.2} times the rest");
+        peak
+    });
+    let [kept, recomputed] = [kept, recomputed].map(|peak| peak.saturating_sub(least));
     eprintln!("activations kept {} MB, recomputed {} MB", kept >> 20, recomputed >> 20);
     assert!(kept > 100 << 20, "{kept} bytes are too few to tell");
     assert!(recomputed * 5 < kept * 2, "{recomputed} bytes, {kept} where they are kept");
@@ -538,15 +566,86 @@ fn a_run_is_sampled_inspected_and_converted() {
     let args = ["sample", "--ckpt", "other.safetensors", "--class", "0", "--steps", "2", "--out", "h.png"];
     fail_in(at, &args, &["vae-small is not the codec that", "help: pass --vae"]);
     succeed_in(at, &[&args[..], &["--vae", VAE]].concat());
-    let values =
-        |path: &str, name: &str| Vec::<f32>::try_from(dit_tests::read_tensor(&at.join(path), name).view(-1)).unwrap();
-    let name = "blocks.0.mlp.fc1.weight";
-    assert_eq!(values("average.safetensors", name), values(average, name));
-    assert_eq!(values("raw.safetensors", name), values("run/checkpoints/step-00000005/model.safetensors", name));
-    assert_ne!(values("raw.safetensors", name), values("average.safetensors", name));
-    let hub = values("hub/diffusion_pytorch_model.safetensors", "transformer_blocks.0.ff.net.0.proj.weight");
-    assert_eq!(hub, values(average, name));
+    // Every tensor of every conversion is the average's.
+    let read = |path: &str| all_tensors(&SafetensorsFile::open(at.join(path)).unwrap());
+    let (ema, trained) = (read(average), read("run/checkpoints/step-00000005/model.safetensors"));
+    assert!(ema != trained && ema.keys().eq(trained.keys()));
+    assert_same_tensors(&read("average.safetensors"), &ema);
+    assert_same_tensors(&read("raw.safetensors"), &trained);
+    let pickle = TorchFile::open(&at.join("original.pt")).unwrap();
+    let states: Vec<&str> = pickle.state_dicts().collect();
+    let [state] = states[..] else { panic!("{states:?}") };
+    assert_same_tensors(&all_tensors(&pickle.state_dict(state).unwrap()), &ema);
+    assert_same_tensors(&read("hub/diffusion_pytorch_model.safetensors"), &as_diffusers_has(&ema, 2));
     succeed_in(at, &["inspect", "original.pt", "--num-heads", "2"]);
+}
+
+/// Shapes and values by name.
+type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+fn all_tensors(source: &dyn TensorSource) -> Tensors {
+    let tensor = |name: &String| {
+        let view = source.read(name).unwrap();
+        (view.shape().to_vec(), view.to_f32().unwrap())
+    };
+    source.infos().keys().map(|name| (name.clone(), tensor(name))).collect()
+}
+
+#[track_caller]
+fn assert_same_tensors(found: &Tensors, expected: &Tensors) {
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (name, tensor) in expected {
+        assert!(found[name] == *tensor, "{name} differs");
+    }
+}
+
+/// What diffusers calls the original's tensors: it keeps no position table, each block has embedders of its own, and query, key and
+/// value are apart.
+fn as_diffusers_has(original: &Tensors, depth: usize) -> Tensors {
+    let mut renamed = Tensors::new();
+    for (name, (shape, values)) in original {
+        let (module, parameter) = name.rsplit_once('.').unwrap_or((name, ""));
+        let mut put = |module: String, part: Option<usize>| {
+            let (shape, values) = match part {
+                None => (shape.clone(), values.clone()),
+                Some(part) => {
+                    let rows = [&[shape[0] / 3][..], &shape[1..]].concat();
+                    (rows, values.chunks_exact(values.len() / 3).nth(part).unwrap().to_vec())
+                }
+            };
+            renamed.insert(format!("{module}.{parameter}"), (shape, values));
+        };
+        let of_block = |rest: &str, block: usize| format!("transformer_blocks.{block}.{rest}");
+        let embedder = match module {
+            "t_embedder.mlp.0" => Some("norm1.emb.timestep_embedder.linear_1"),
+            "t_embedder.mlp.2" => Some("norm1.emb.timestep_embedder.linear_2"),
+            "y_embedder.embedding_table" => Some("norm1.emb.class_embedder.embedding_table"),
+            _ => None,
+        };
+        match (module, embedder, module.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'))) {
+            ("pos_embed", ..) => {}
+            ("x_embedder.proj", ..) => put("pos_embed.proj".to_owned(), None),
+            ("final_layer.adaLN_modulation.1", ..) => put("proj_out_1".to_owned(), None),
+            ("final_layer.linear", ..) => put("proj_out_2".to_owned(), None),
+            (_, Some(embedder), _) => (0..depth).for_each(|block| put(of_block(embedder, block), None)),
+            (_, None, Some((block, part))) => {
+                let block = block.parse().unwrap();
+                match part {
+                    "attn.qkv" => ["to_q", "to_k", "to_v"]
+                        .into_iter()
+                        .enumerate()
+                        .for_each(|(third, to)| put(of_block(&format!("attn1.{to}"), block), Some(third))),
+                    "attn.proj" => put(of_block("attn1.to_out.0", block), None),
+                    "mlp.fc1" => put(of_block("ff.net.0.proj", block), None),
+                    "mlp.fc2" => put(of_block("ff.net.2", block), None),
+                    "adaLN_modulation.1" => put(of_block("norm1.linear", block), None),
+                    other => panic!("{other} of a block"),
+                }
+            }
+            (other, None, None) => panic!("{other}"),
+        }
+    }
+    renamed
 }
 
 /// Latents of both classes by DDPM in 25 steps, without guidance, from the parts of the libraries.
