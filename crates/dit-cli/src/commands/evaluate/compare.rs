@@ -44,6 +44,15 @@ pub fn run(args: &EvaluateArgs, samples: &Input, reference: Input, networks: &Ne
         warnings.extend(check_statistics(reference.path, statistics, network)?);
     }
     let (pictures, statistics) = (reference.pictures.as_ref(), reference.statistics.as_ref());
+    // Statistics alone answer what asks for nothing else, and the Inception score is of the samples alone.
+    let needs_pictures = |metrics: &BTreeSet<Metric>| {
+        (is_frechet(metrics) && statistics.is_none())
+            || metrics.contains(&Metric::PrecisionRecall)
+            || metrics.contains(&Metric::Kid)
+    };
+    if let Some(pictures) = pictures.filter(|_| needs_pictures(&asked)) {
+        network.check_size(pictures.height(), pictures.width())?;
+    }
     let sides = Sides::new(network.widths(), sample_pictures, pictures, statistics);
     let (metrics, left_out) = possible(args, asked, &sides)?;
     let frechet = is_frechet(&metrics);
@@ -54,12 +63,8 @@ pub fn run(args: &EvaluateArgs, samples: &Input, reference: Input, networks: &Ne
         let reference_count = pictures.filter(|_| statistics.is_none()).map(Pictures::len);
         warnings.extend(reference_count.and_then(|count| warn_of_rank("reference: ", count, network)));
     }
-    // Statistics alone answer what asks for nothing else, and the Inception score is of the samples alone.
-    let needs_pictures = (frechet && statistics.is_none())
-        || metrics.contains(&Metric::PrecisionRecall)
-        || metrics.contains(&Metric::Kid);
     let cache = args.cache.as_deref();
-    let of_reference = pictures.filter(|_| needs_pictures);
+    let of_reference = pictures.filter(|_| needs_pictures(&metrics));
     let of_reference = of_reference.map(|pictures| Prepared::new(reference.path, pictures, network, cache));
     let of_reference = of_reference.transpose()?;
     let samples_prepared = Prepared::new(samples.path, sample_pictures, of_samples, cache)?;
