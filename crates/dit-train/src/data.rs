@@ -52,7 +52,8 @@ impl RunData {
                 let (training, held_out) = divide(folder.len(), *fraction);
                 if held_out.is_empty() {
                     let problem = format!("{fraction} of {} records is none to hold out", folder.len());
-                    return Err(TrainError::Unfit { problems: vec![problem] });
+                    let help = "hold out a larger fraction, or a folder of other latents";
+                    return Err(TrainError::Unfit { problems: vec![problem], help });
                 }
                 (Some(training), Some(folder.keeping(&held_out)?))
             }
@@ -141,7 +142,8 @@ fn check_alike(path: &Path, training: &LatentFolder, held_out: &LatentFolder) ->
     if here.class_names != there.class_names {
         problems.push(format!("the classes of the held-out latents are not those of {}", path.display()));
     }
-    if problems.is_empty() { Ok(()) } else { Err(TrainError::Unfit { problems }) }
+    let help = "make the held-out latents as the others were, with the same VAE, image size and classes";
+    if problems.is_empty() { Ok(()) } else { Err(TrainError::Unfit { problems, help }) }
 }
 
 #[cfg(test)]

@@ -39,11 +39,26 @@ pub enum TrainError {
         /// Each key that differs, with both values.
         differences: Vec<String>,
     },
+    /// The recipe of a checkpoint, which some other version wrote, cannot be read.
+    #[error(
+        "the recipe in {}, which version {version} of this program wrote (this is {}), cannot be read: {source}\n  help: continue with the version that wrote it",
+        path.display(), env!("CARGO_PKG_VERSION")
+    )]
+    StoredRecipe {
+        /// The file.
+        path: PathBuf,
+        /// Who wrote it.
+        version: String,
+        /// What is wrong.
+        source: dit_recipe::Error,
+    },
     /// The recipe asks for what cannot be done, or not with these data.
-    #[error("the recipe cannot be followed: {}", .problems.join("; "))]
+    #[error("the recipe cannot be followed: {}\n  help: {help}", .problems.join("; "))]
     Unfit {
         /// Each contradiction.
         problems: Vec<String>,
+        /// What can be done about them.
+        help: &'static str,
     },
     /// A checkpoint is not what was written.
     #[error("the checkpoint {} is damaged: {problem}\n  help: remove that folder; the run then continues from the one before", path.display())]
@@ -53,15 +68,27 @@ pub enum TrainError {
         /// What is wrong.
         problem: String,
     },
-    /// A checkpoint of another version of this program.
-    #[error("{} is of format {found}, expected {expected}\n  help: continue with the version of this program that wrote it", path.display())]
+    /// A checkpoint of a later version of this program.
+    #[error(
+        "{} was written by a newer version of this program: it is of format {found}, and this version knows formats up to {newest}\n  help: continue with a version as new as the one that wrote it; the checkpoint is sound",
+        path.display()
+    )]
     Format {
         /// The file.
         path: PathBuf,
         /// Its format.
         found: u32,
-        /// The only one that is read.
-        expected: u32,
+        /// The latest that is read.
+        newest: u32,
+    },
+    /// Where a checkpoint is to be, something else is.
+    #[error(
+        "the checkpoint {} cannot be written: something of that name is there already\n  help: move it away; a run that ended for it continues with --resume",
+        path.display()
+    )]
+    Taken {
+        /// The checkpoint's folder.
+        path: PathBuf,
     },
     /// A value was NaN or infinite, and the policy says to stop, or the remedy did not help.
     #[error("{report}{after}\n  help: {}", help_for_non_finite(report, after))]
@@ -72,7 +99,7 @@ pub enum TrainError {
         after: String,
     },
     /// The system refused something with a file.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}\n  help: {}", path.display(), help_for_file(action))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -124,6 +151,17 @@ pub enum TrainError {
         "the thread that reads the latents ended unexpectedly\n  help: this is a defect; please report it with the log"
     )]
     FeedEnded,
+}
+
+/// What can be done where the system refuses `action` on a file of the run.
+fn help_for_file(action: &str) -> &'static str {
+    match action {
+        "lock" => {
+            "check that you may write into the run's folder, and that its file system knows locks (some network file systems do not); else choose a folder on another one"
+        }
+        "write" => "check that the disk has room and the run's folder can be written to; then continue with --resume",
+        _ => "check that the run's folder and all in it belong to you and can be changed",
+    }
 }
 
 /// What can be done about a value that is not finite, where `after` was tried.

@@ -1,8 +1,9 @@
 use std::{fmt, path::Path, time::Duration};
 
 use dit_model::Dit;
+use serde::{Deserialize, Serialize};
 
-use crate::{BucketLosses, NonFiniteReport, TrainError};
+use crate::{BucketLosses, NonFiniteReport, StopRequest, TrainError};
 
 /// Means of the loss's terms over samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -83,15 +84,30 @@ pub struct EvaluationReport {
     pub time: Duration,
 }
 
+/// What is looked at of a run while it trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Measurement {
+    /// The loss on held-out records.
+    Validation,
+    /// Pictures of the first moving average.
+    Samples,
+    /// FID of a few of them.
+    Evaluation,
+}
+
 /// Measures samples of a run while it trains; what with, and against what, is not this crate's.
 pub trait Evaluator {
     /// Draws and measures samples of the first moving average, `ema`, after `step` steps. An error or a panic costs this
     /// measurement, with a warning, and nothing else; it is called again when the next is due. Must not use libtorch's global
     /// generator.
     ///
+    /// Asks `stop` between its batches, and returns nothing once that is requested: the run that continues asks again.
+    ///
     /// # Errors
     /// Whatever makes the measurement impossible.
-    fn evaluate(&mut self, step: u64, ema: &Dit) -> Result<EvaluationReport, ObserverError>;
+    fn evaluate(&mut self, step: u64, ema: &Dit, stop: &StopRequest)
+    -> Result<Option<EvaluationReport>, ObserverError>;
 }
 
 /// None where the recipe asks for no evaluation.
@@ -109,7 +125,8 @@ impl fmt::Debug for MaybeEvaluator {
 pub enum Remedy {
     /// The update was left out.
     Skipped,
-    /// Weights, averages and moments are those of the checkpoint at this step; data and random numbers are new ones.
+    /// Weights, averages and moments are those of the checkpoint at this step, the newest that was due (one that an interruption
+    /// left is passed over); data and random numbers are new ones.
     RolledBack {
         /// The step that the run continues from.
         to: u64,
@@ -126,6 +143,9 @@ pub enum Event<'a> {
         step: u64,
         /// Steps of the whole run.
         steps: u64,
+        /// What was due after the last of the steps taken and is measured now, as the run was interrupted before. A record that
+        /// has it already, of a process that was killed then, drops it.
+        owed: &'a [Measurement],
     },
     /// A step was taken.
     Step(&'a StepReport),
@@ -141,6 +161,9 @@ pub enum Event<'a> {
         step: u64,
         /// The network with the first moving average's weights, for inference.
         ema: &'a Dit,
+        /// To be asked while they are drawn: once it is requested, what is not finished is left, and drawn by the run that
+        /// continues.
+        stop: &'a StopRequest,
     },
     /// A checkpoint is on disk.
     CheckpointWritten {

@@ -58,7 +58,7 @@ pub use attempt::panics_are_survived;
 pub use buckets::{BUCKETS, BucketLosses, SampleLoss};
 pub use error::TrainError;
 pub use event::{
-    EvaluationReport, Evaluator, Event, Losses, Observer, ObserverError, Remedy, StepReport, Unobserved,
+    EvaluationReport, Evaluator, Event, Losses, Measurement, Observer, ObserverError, Remedy, StepReport, Unobserved,
     ValidationReport, WindowReport,
 };
 pub use guardian::{NonFiniteReport, Stage};

@@ -1,4 +1,5 @@
 mod measuring;
+mod opening;
 mod saving;
 
 use std::{
@@ -9,13 +10,13 @@ use std::{
 
 use dit_data::shard::Position;
 use dit_files::Lock;
-use dit_model::{DitConfig, Initialization};
-use dit_recipe::{Difference, Every, HeldOut, NonFinitePolicy, Precision, Recipe};
-use tch::Device;
+use dit_model::DitConfig;
+use dit_recipe::{Every, NonFinitePolicy, Recipe};
 
 use crate::{
-    BucketLosses, Evaluator, Event, NonFiniteReport, Observer, Remedy, SampleLoss, StepReport, StopRequest, TrainError,
-    checkpoint::{CheckpointFolder, Machine, State},
+    BucketLosses, Evaluator, Event, Measurement, NonFiniteReport, Observer, Remedy, SampleLoss, StepReport,
+    StopRequest, TrainError,
+    checkpoint::CheckpointFolder,
     data::RunData,
     event::MaybeEvaluator,
     feed::{Feed, StepData},
@@ -50,6 +51,8 @@ pub struct Run {
     rollbacks: u32,
     /// None before the first batch.
     position: Option<Position>,
+    /// What is due after this step and has not been measured.
+    owed: Vec<Measurement>,
     /// The step of the newest checkpoint.
     saved: Option<u64>,
     retry_after: Duration,
@@ -70,7 +73,7 @@ pub enum Outcome {
         /// The last checkpoint.
         checkpoint: PathBuf,
     },
-    /// It was asked to stop; it can be continued.
+    /// It was asked to stop, before the last step or before what is due after that was measured; it can be continued.
     Stopped {
         /// Steps taken.
         step: u64,
@@ -80,93 +83,6 @@ pub enum Outcome {
 }
 
 impl Run {
-    /// Begins a run on the latents in `data`. `folder` is made if need be, and may hold anything but checkpoints of a run.
-    ///
-    /// # Errors
-    /// [`TrainError::Exists`], [`TrainError::Locked`]; whatever makes the recipe unfit for the data.
-    pub fn start(recipe: &Recipe, data: &Path, folder: &Path, device: Device) -> Result<Self, TrainError> {
-        let initialization = Initialization::Reference { seed: recipe.train.seed };
-        let run = Self::open(recipe, data, folder, device, initialization)?;
-        match run.checkpoints.steps()?.is_empty() {
-            true => Ok(run),
-            false => Err(TrainError::Exists { path: folder.to_owned() }),
-        }
-    }
-
-    /// Continues the run in `folder` from its newest checkpoint: everything goes on as if it had never been interrupted, bit by
-    /// bit on a CPU with as many threads.
-    ///
-    /// # Errors
-    /// [`TrainError::NoRun`], [`TrainError::Locked`], [`TrainError::Damaged`]; [`TrainError::Recipe`] and
-    /// [`TrainError::Unfit`] where recipe or data are not those that the run began with.
-    pub fn resume(recipe: &Recipe, data: &Path, folder: &Path, device: Device) -> Result<Self, TrainError> {
-        let no_run = |problem: &str| TrainError::NoRun { path: folder.to_owned(), problem: problem.to_owned() };
-        if !folder.is_dir() {
-            return Err(no_run("there is no such folder"));
-        }
-        let checkpoints = CheckpointFolder::of_run(folder);
-        let newest = checkpoints.steps()?.pop().ok_or_else(|| no_run("it has no checkpoint yet"))?;
-        let state = State::read(&checkpoints.at(newest))?;
-        check_recipe(recipe, &state, folder)?;
-        let mut run = Self::open(recipe, data, folder, device, Initialization::Empty)?;
-        if run.data.identity != state.data {
-            let problem = "the latents are not those that the run began with (their manifest has another hash)";
-            return Err(TrainError::Unfit { problems: vec![problem.to_owned()] });
-        }
-        for (what, before, now) in state.machine_differences(&Machine::of(device)) {
-            tracing::warn!(before, now, "another {what}: results will differ in their last bits");
-        }
-        run.restore(&state, newest)?;
-        run.position = Some(state.position);
-        run.rollbacks = state.rollbacks;
-        Ok(run)
-    }
-
-    fn open(
-        recipe: &Recipe,
-        data: &Path,
-        folder: &Path,
-        device: Device,
-        initialization: Initialization,
-    ) -> Result<Self, TrainError> {
-        if recipe.train.precision == Precision::Tf32 && !device.is_cuda() {
-            let problem = "train.precision is tf32, which CUDA devices have; fp32 and bf16 work everywhere";
-            return Err(TrainError::Unfit { problems: vec![problem.to_owned()] });
-        }
-        let mut data = RunData::open(recipe, data)?;
-        // Whether there are enough records, and mirror images, before anything is made.
-        data.batches(recipe, None)?;
-        dit_files::ensure_folder(folder)?;
-        let path = folder.join(".lock");
-        let lock = Lock::try_take(&path).map_err(|source| TrainError::Io { action: "lock", path, source })?;
-        let lock = lock.ok_or_else(|| TrainError::Locked { path: folder.to_owned() })?;
-        let checkpoints = CheckpointFolder::of_run(folder);
-        checkpoints.prepare()?;
-        let trainer = Trainer::new(recipe, &data.config, data.scale, device, initialization)?;
-        let timesteps = trainer.objective.timesteps();
-        let validation = match data.take_held_out() {
-            Some(held_out) => Some(Validation::new(held_out, recipe, data.labels(recipe), timesteps)?),
-            None => None,
-        };
-        Ok(Self {
-            recipe: recipe.clone(),
-            folder: folder.to_owned(),
-            checkpoints,
-            data,
-            validation,
-            evaluator: MaybeEvaluator::default(),
-            trainer,
-            step: 0,
-            rollbacks: 0,
-            position: None,
-            saved: None,
-            retry_after: RETRY_AFTER,
-            room_wait: ROOM_WAIT,
-            retry_at: None,
-            _lock: lock,
-        })
-    }
-
     /// Has `evaluator` called as the recipe's `[eval]` says.
     pub fn evaluate_with(&mut self, evaluator: Box<dyn Evaluator>) {
         self.evaluator = MaybeEvaluator(Some(evaluator));
@@ -198,9 +114,10 @@ impl Run {
         let steps = self.recipe.train.steps;
         if self.recipe.eval.every != Every::Never && self.evaluator.0.is_none() {
             let problem = "eval.every asks for measurements, and this program has nothing that makes them";
-            return Err(TrainError::Unfit { problems: vec![problem.to_owned()] });
+            let help = "--set eval.every=never trains without";
+            return Err(TrainError::Unfit { problems: vec![problem.to_owned()], help });
         }
-        tell(observer, &Event::Started { step: self.step, steps })?;
+        tell(observer, &Event::Started { step: self.step, steps, owed: &self.owed })?;
         self.warn_of_lagging_averages(observer)?;
         if self.recipe.guardian.on_non_finite == NonFinitePolicy::RollBack && self.saved.is_none() {
             // There must be something to go back to.
@@ -223,12 +140,17 @@ impl Run {
             _ => self.save_at_the_end(observer, stop)?,
         };
         let step = self.step;
-        Ok(if step < steps { Outcome::Stopped { step, checkpoint } } else { Outcome::Finished { step, checkpoint } })
+        Ok(match step < steps || !self.owed.is_empty() {
+            true => Outcome::Stopped { step, checkpoint },
+            false => Outcome::Finished { step, checkpoint },
+        })
     }
 
-    /// All steps that are left, or those until `stop` is requested, and what is due after each.
+    /// What is owed after the last step, then all steps that are left, or those until `stop` is requested, and what is due after
+    /// each.
     fn take_steps(&mut self, observer: &mut dyn Observer, stop: &StopRequest) -> Result<(), TrainError> {
         let steps = self.recipe.train.steps;
+        self.measure(observer, stop)?;
         let mut feed = self.feed()?;
         let mut window = Window::new(self.trainer.objective.timesteps());
         let (mut skipped, mut rollbacks_here) = (0, 0);
@@ -273,10 +195,11 @@ impl Run {
             {
                 tell(observer, &Event::Window(&report))?;
             }
-            self.measure(observer)?;
-            if self.step < steps && self.is_checkpoint_due() && self.try_to_save(observer)? {
+            // Before it is measured, which takes memory: a process that is killed for that has lost nothing.
+            if self.is_checkpoint_due() && self.try_to_save(observer)? {
                 rollbacks_here = 0;
             }
+            self.measure(observer, stop)?;
             last = Instant::now();
         }
         // A run that is stopped has a part of one.
@@ -315,6 +238,7 @@ impl Run {
     fn advance(&mut self, data: &StepData) {
         self.step += 1;
         self.position = Some(data.after);
+        self.owed = self.due();
     }
 
     fn report(&self, samples: &[SampleLoss], lr: f64, grad_norm: f64, images: usize, time: Duration) -> StepReport {
@@ -341,25 +265,4 @@ fn tell(observer: &mut dyn Observer, event: &Event<'_>) -> Result<(), TrainError
 
 fn given_up(report: NonFiniteReport, after: String) -> TrainError {
     TrainError::NonFinite { report: Box::new(report), after }
-}
-
-/// Whether `recipe` may continue what `state` is of.
-fn check_recipe(recipe: &Recipe, state: &State, folder: &Path) -> Result<(), TrainError> {
-    let begun = Recipe::from_toml(&state.recipe, &[])?;
-    let differences: Vec<String> = begun
-        .differences(recipe)
-        .into_iter()
-        .filter(|difference| !difference.may_change && !is_moved_folder(difference, &begun, recipe))
-        .map(|difference| format!("{}: {} in the run, {} now", difference.key, difference.before, difference.after))
-        .collect();
-    if differences.is_empty() {
-        return Ok(());
-    }
-    Err(TrainError::Recipe { path: folder.to_owned(), differences })
-}
-
-/// Whether the held-out latents are only said to lie elsewhere: which they are is known by their hash.
-fn is_moved_folder(difference: &Difference, begun: &Recipe, now: &Recipe) -> bool {
-    let folder = |recipe: &Recipe| matches!(recipe.validation.held_out, HeldOut::Folder(_));
-    difference.key == "validation.held_out" && folder(begun) && folder(now)
 }

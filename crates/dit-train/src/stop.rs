@@ -3,7 +3,8 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-/// A wish to stop, that any thread or a signal handler's may state: the run finishes its step, writes a checkpoint and ends.
+/// A wish to stop, that any thread or a signal handler's may state: the run finishes its step, writes a checkpoint and ends. What it
+/// is measuring meanwhile is left after the batch at hand, and measured when the run continues.
 ///
 /// Where that checkpoint cannot be written, the run waits for room; stated again then, the wish is to end without it.
 #[derive(Debug, Clone, Default)]

@@ -5,7 +5,7 @@ use dit_model::Dit;
 use dit_recipe::Recipe;
 
 use crate::{
-    BucketLosses, TrainError, ValidationReport,
+    BucketLosses, StopRequest, TrainError, ValidationReport,
     feed::{Labels, RawBatch},
     random::{self, Moment, Purpose},
     timesteps::Drawn,
@@ -55,19 +55,28 @@ impl Validation {
         Ok(Self { batches })
     }
 
-    /// Both the trained weights and their first average.
-    pub(crate) fn measure(&self, trainer: &Trainer, step: u64) -> Result<ValidationReport, TrainError> {
-        let raw = self.losses(trainer, trainer.network.dit())?;
-        let ema = self.losses(trainer, &trainer.first_average()?)?;
-        Ok(ValidationReport { step, images: raw.samples(), raw, ema })
+    /// Both the trained weights and their first average; nothing where `stop` is requested meanwhile, which is asked for between
+    /// batches.
+    pub(crate) fn measure(
+        &self,
+        trainer: &Trainer,
+        step: u64,
+        stop: &StopRequest,
+    ) -> Result<Option<ValidationReport>, TrainError> {
+        let Some(raw) = self.losses(trainer, trainer.network.dit(), stop)? else { return Ok(None) };
+        let Some(ema) = self.losses(trainer, &trainer.first_average()?, stop)? else { return Ok(None) };
+        Ok(Some(ValidationReport { step, images: raw.samples(), raw, ema }))
     }
 
-    fn losses(&self, trainer: &Trainer, dit: &Dit) -> Result<BucketLosses, TrainError> {
+    fn losses(&self, trainer: &Trainer, dit: &Dit, stop: &StopRequest) -> Result<Option<BucketLosses>, TrainError> {
         let mut losses = BucketLosses::new(trainer.objective.timesteps());
         for (batch, drawn) in &self.batches {
+            if stop.is_requested() {
+                return Ok(None);
+            }
             trainer.losses(dit, batch, drawn)?.iter().for_each(|sample| losses.add(sample));
         }
-        Ok(losses)
+        Ok(Some(losses))
     }
 }
 

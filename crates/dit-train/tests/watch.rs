@@ -7,7 +7,10 @@ use dit_recipe::{DataShape, Recipe};
 use dit_train::{
     BucketLosses, EvaluationReport, Event, Losses, NonFiniteReport, Observer, Remedy, SampleLoss, Stage,
     ValidationReport, WindowReport,
-    watch::{Bearing, FidChart, JsonLog, Line, LossChart, ReferenceLoss, TensorBoard, Together, expected_loss},
+    watch::{
+        Bearing, DataIdentity, FidChart, JsonLog, Line, LossChart, Machine, Program, ReferenceLoss, Session, TensorBoard,
+        Together, expected_loss,
+    },
 };
 
 fn window(step: u64) -> WindowReport {
@@ -24,7 +27,7 @@ fn see(observer: &mut dyn Observer, steps: &[u64]) {
 }
 
 fn start(observer: &mut dyn Observer, step: u64) {
-    observer.observe(&Event::Started { step, steps: 100 }).unwrap();
+    observer.observe(&Event::Started { step, steps: 100, owed: &[] }).unwrap();
 }
 
 fn go_back(observer: &mut dyn Observer, to: u64) {
@@ -61,6 +64,43 @@ fn the_log_drops_what_comes_after_the_step_it_continues_from() {
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.contains("went back to step 30") && text.contains("first in blocks.3"), "{text}");
     assert!(text.lines().all(|line| serde_json::from_str::<Line>(line).is_ok()), "{text}");
+}
+
+#[test]
+fn a_session_whose_line_was_torn_hides_no_later_one() {
+    let run = tempfile::tempdir().unwrap();
+    let session = |from_step| Session {
+        started: Session::now(),
+        from_step,
+        program: Program { version: "1".to_owned(), git_commit: None, libtorch: None },
+        command: vec!["train".to_owned()],
+        working_folder: run.path().to_owned(),
+        machine: Machine { cpu: None, device: "cpu".to_owned(), threads: 3, system: "here".to_owned() },
+        data: DataIdentity {
+            folder: run.path().to_owned(),
+            records: 5,
+            codec: "none".to_owned(),
+            manifest_sha256: "abc".to_owned(),
+        },
+        vae: Some("a codec".to_owned()),
+        ignore_memory: true,
+    };
+    session(0).append(run.path()).unwrap();
+    let path = run.path().join("sessions.jsonl");
+    let whole = fs::read_to_string(&path).unwrap();
+    // The disk was full.
+    fs::write(&path, format!("{whole}{}", &whole[..whole.len() / 2])).unwrap();
+    assert_eq!(Session::last(run.path()).unwrap().from_step, 0);
+    session(7).append(run.path()).unwrap();
+    assert_eq!(Session::last(run.path()), Some(session(7)));
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 2);
+    // What older versions wrote says less.
+    let older = whole
+        .replace(",\"vae\":\"a codec\",\"ignore_memory\":true", "")
+        .replace("\"libtorch\":null", "\"bindings\":\"b\"");
+    assert!(older.len() < whole.len() && older.contains("bindings"), "{older}");
+    fs::write(&path, older).unwrap();
+    assert_eq!(Session::last(run.path()).map(|session| (session.vae, session.ignore_memory)), Some((None, false)));
 }
 
 #[test]

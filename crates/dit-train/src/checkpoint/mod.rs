@@ -4,7 +4,7 @@
 //! model.safetensors       the weights, fp32, with the model's configuration
 //! ema-0.9999.safetensors  one of each average, likewise
 //! optimizer.safetensors   both moments of every parameter; the timestep sampler's history where there is one
-//! state.json              step, position in the data, recipe, and the SHA-256 of the three
+//! state.json              step, position in the data, recipe, the SHA-256 of the three, and its own
 //! ```
 
 mod folder;
@@ -13,10 +13,10 @@ mod machine;
 mod save;
 mod state;
 
-pub(crate) use folder::CheckpointFolder;
+pub(crate) use folder::{CheckpointFolder, Rotation};
 pub(crate) use load::load;
 pub(crate) use machine::Machine;
-pub(crate) use save::save;
+pub(crate) use save::{clear, save, settle};
 pub(crate) use state::{DataIdentity, Progress, State};
 
 /// The weights' file.
@@ -24,7 +24,7 @@ const MODEL: &str = "model.safetensors";
 /// The optimizer's file.
 const OPTIMIZER: &str = "optimizer.safetensors";
 /// What is not a tensor.
-const STATE: &str = "state.json";
+pub(crate) const STATE: &str = "state.json";
 /// Before a parameter's name, in the optimizer's file.
 const MEAN: &str = "exp_avg.";
 const SQUARE: &str = "exp_avg_sq.";

@@ -1,14 +1,23 @@
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, ErrorKind},
+    path::Path,
+};
 
 use dit_files::{AtomicFolder, WriteError};
 use dit_weights::{Error, Metadata, TchSource, WeightsKind, sha256_of, write_safetensors};
 use tch::Tensor;
 
 use super::{HISTORY_COUNTS, HISTORY_LOSSES, MEAN, MODEL, OPTIMIZER, SQUARE, State, ema_file};
-use crate::{TrainError, timesteps::TimestepSampler, trainer::Trainer};
+use crate::{Measurement, TrainError, timesteps::TimestepSampler, trainer::Trainer};
 
 /// Writes a checkpoint to `path`, where there is none yet. `metadata` is that of the weights' files, but for step and kind.
 pub(crate) fn save(trainer: &Trainer, mut state: State, metadata: &Metadata, path: &Path) -> Result<(), TrainError> {
+    // An empty folder may be replaced. What is in the way is told before gigabytes are written.
+    if fs::symlink_metadata(path).is_ok() && !fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none()) {
+        return Err(TrainError::Taken { path: path.to_owned() });
+    }
     let folder = AtomicFolder::create(path)?;
     let step = state.step;
     let describe = |kind| Metadata { weights: Some(kind), step: Some(step), ..metadata.clone() }.to_map();
@@ -29,7 +38,28 @@ pub(crate) fn save(trainer: &Trainer, mut state: State, metadata: &Metadata, pat
         TrainError::Write(error) => TrainError::Write(error.moved(folder.path(), path)),
         other => other,
     })?;
-    Ok(folder.commit().map_err(|source| WriteError::new(path, source))?)
+    folder.commit().map_err(|source| not_placed(source, path))
+}
+
+/// Notes what is still owed after the step of the checkpoint at `path`, where it said more.
+pub(crate) fn settle(path: &Path, owed: &[Measurement]) -> Result<(), TrainError> {
+    let mut state = State::read(path)?;
+    state.owed = owed.to_vec();
+    state.write(path)
+}
+
+/// Removes what a process that was killed in [`settle`] left in the checkpoint at `path`.
+pub(crate) fn clear(path: &Path) -> Result<(), TrainError> {
+    let failed = |source| TrainError::Io { action: "clear", path: path.to_owned(), source };
+    dit_files::remove_unfinished(path).map(drop).map_err(failed)
+}
+
+/// Why a finished checkpoint is not at its place.
+fn not_placed(source: io::Error, path: &Path) -> TrainError {
+    match source.kind() {
+        ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty => TrainError::Taken { path: path.to_owned() },
+        _ => WriteError::new(path, source).into(),
+    }
 }
 
 /// Speaks of the place that the user knows, not of the temporary one.

@@ -6,12 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dit_recipe::{Every, NonFinitePolicy};
 use dit_weights::{Metadata, ModelConfig};
 
 use super::{Run, tell};
 use crate::{
     Event, Observer, Stage, StopRequest, TrainError,
-    checkpoint::{self, Progress, State},
+    checkpoint::{self, Progress, Rotation, State},
     feed::StepData,
 };
 
@@ -45,7 +46,11 @@ impl Run {
         let begun = Instant::now();
         let path = self.write_checkpoint()?;
         let train = &self.recipe.train;
-        if let Err(error) = self.checkpoints.rotate(train.keep_last, train.keep_every) {
+        let newest_of = match self.recipe.guardian.on_non_finite {
+            NonFinitePolicy::RollBack => Every::Steps(train.checkpoint_every),
+            NonFinitePolicy::Stop | NonFinitePolicy::Skip => Every::Never,
+        };
+        for error in self.checkpoints.rotate(&Rotation { last: train.keep_last, every: train.keep_every, newest_of }) {
             tracing::warn!(%error, "an old checkpoint stays");
         }
         tell(observer, &Event::CheckpointWritten { step: self.step, path: &path, time: begun.elapsed() })?;
@@ -62,6 +67,7 @@ impl Run {
             updates: self.trainer.optimizer.steps_taken(),
             rollbacks: self.rollbacks,
             position,
+            owed: self.owed.clone(),
         };
         let state = State::new(progress, self.data.identity.clone(), self.recipe.to_toml(), self.trainer.device());
         let path = self.checkpoints.at(self.step);
@@ -71,7 +77,12 @@ impl Run {
         Ok(path)
     }
 
+    /// Whether a checkpoint is to be written before the run goes on. The one of the last step is written at the end, unless there
+    /// is something to measure before.
     pub(super) fn is_checkpoint_due(&self) -> bool {
+        if self.step >= self.recipe.train.steps {
+            return !self.owed.is_empty();
+        }
         let again = self.retry_at.is_some_and(|at| Instant::now() >= at);
         again || self.step.is_multiple_of(self.recipe.train.checkpoint_every.get())
     }
@@ -170,9 +181,13 @@ impl Run {
         Ok(())
     }
 
-    /// Back to the newest checkpoint, past the data that failed, with other random numbers.
+    /// Back to the newest checkpoint that was due, past the data that failed, with other random numbers. One that an interruption or
+    /// a full disk brought about is passed over: a run that was never interrupted would not have it.
     pub(super) fn roll_back(&mut self, failed: &StepData) -> Result<u64, TrainError> {
-        let to = self.saved.ok_or_else(|| TrainError::NoRun {
+        let every = self.recipe.train.checkpoint_every.get();
+        let steps = self.checkpoints.steps()?;
+        let to = steps.iter().rev().copied().find(|step| step.is_multiple_of(every)).or(self.saved);
+        let to = to.ok_or_else(|| TrainError::NoRun {
             path: self.folder.clone(),
             problem: "it has no checkpoint to go back to".to_owned(),
         })?;
@@ -180,6 +195,14 @@ impl Run {
         self.restore(&state, to)?;
         self.position = Some(failed.after);
         self.rollbacks += 1;
+        self.owed = Vec::new();
+        // They are of a course that the run has left, and it will want their names. Until they are gone, a process that is killed
+        // continues on that course, and comes back here.
+        for step in steps.into_iter().filter(|step| *step > to) {
+            if let Err(error) = self.checkpoints.remove(step) {
+                tracing::warn!(%error, "a checkpoint of before the run went back stays");
+            }
+        }
         Ok(to)
     }
 }

@@ -150,7 +150,7 @@ impl Line {
     /// What the log says of an event; nothing of single steps and pictures.
     pub fn of(event: &Event<'_>) -> Option<Self> {
         Some(match event {
-            Event::Started { step, steps } => Self::Started { step: *step, steps: *steps },
+            Event::Started { step, steps, .. } => Self::Started { step: *step, steps: *steps },
             Event::Step(_) | Event::SamplesDue { .. } => return None,
             Event::Window(window) => Self::Train {
                 step: window.step,
@@ -188,7 +188,7 @@ impl Line {
             }
             Event::NonFinite { report, remedy } => {
                 let (step, remedy) = match remedy {
-                    Remedy::Skipped => (report.step.saturating_sub(1), "the step was left out".to_owned()),
+                    Remedy::Skipped => (report.step, "the step was left out".to_owned()),
                     Remedy::RolledBack { to } => (*to, format!("went back to step {to}")),
                 };
                 Self::NonFinite { step, found: report.to_string(), remedy }

@@ -11,6 +11,7 @@
 //! A run that continues continues its record: what came after the step that it continues from is taken out first. None of
 //! this ends a run: a full disk costs the record, with a warning, and nothing else.
 
+mod append;
 mod chart;
 mod expected;
 mod fid_chart;

@@ -1,7 +1,7 @@
 use std::{ops::ControlFlow, ops::Range, rc::Rc};
 
 use dit_diffusion::{
-    BatchNoise, ClassConditional, ClassifierFree, ClipX0, Denoiser, DenoiserError, DpmPlusPlus, GuidedChannels,
+    BatchNoise, ClassConditional, ClassifierFree, ClipX0, Denoiser, DenoiserError, DpmPlusPlus, Error, GuidedChannels,
     LatentShape, NoiseSchedule, Parameterization, SampleSchedule, Sampler, SeededNoise, Timestep, from_fn,
 };
 use dit_image::Picture;
@@ -10,7 +10,7 @@ use dit_recipe::Recipe;
 use dit_vae::{AutoencoderKl, LatentCodec, Latents};
 use tch::{Kind, Tensor};
 
-use crate::{ObserverError, TrainError};
+use crate::{ObserverError, StopRequest, TrainError};
 
 /// Draws pictures of a network in training by DPM-Solver++ 2M: picture k of a seed has the same noise and class at every step of
 /// the run, whatever it is drawn together with.
@@ -40,26 +40,42 @@ impl AverageSampler {
         Ok(Self { schedule, parameterization: Parameterization::of(&process), cfg_scale, seed, vae })
     }
 
-    /// The pictures `images` of `count`, whose classes are in turn; where there are more than pictures, equally far apart.
+    /// The pictures `images` of `count`, whose classes are in turn; where there are more than pictures, equally far apart. Nothing
+    /// once `stop` is requested, which is asked for between solver steps and between decoded pictures.
     ///
     /// # Errors
     /// What sampling and decoding meet.
-    pub fn draw(&self, dit: &Dit, images: Range<usize>, count: usize) -> Result<Vec<Picture>, ObserverError> {
+    pub fn draw(
+        &self,
+        dit: &Dit,
+        images: Range<usize>,
+        count: usize,
+        stop: &StopRequest,
+    ) -> Result<Option<Vec<Picture>>, ObserverError> {
         let _no_grad = tch::no_grad_guard();
         let classes = dit.config().num_classes;
         let class = |image: usize| if classes > count { image * classes / count } else { image % classes };
         let labels: Vec<i64> = images.clone().map(|image| class(image) as i64).collect();
-        let latents = self.latents(dit, images, &labels)?;
+        let Some(latents) = self.latents(dit, images, &labels, stop)? else { return Ok(None) };
         let mut pictures = Vec::with_capacity(labels.len());
         for latent in latents.split(1, 0) {
+            if stop.is_requested() {
+                return Ok(None);
+            }
             let image = self.vae.decode(&Latents::new(latent))?; // (1, 3, H, W)
             let (height, width) = (image.size()[2] as u32, image.size()[3] as u32);
             pictures.push(Picture::from_chw(&values(&image), width, height)?);
         }
-        Ok(pictures)
+        Ok(Some(pictures))
     }
 
-    fn latents(&self, dit: &Dit, images: Range<usize>, labels: &[i64]) -> Result<Tensor, ObserverError> {
+    fn latents(
+        &self,
+        dit: &Dit,
+        images: Range<usize>,
+        labels: &[i64],
+        stop: &StopRequest,
+    ) -> Result<Option<Tensor>, ObserverError> {
         let config = dit.config();
         let labels = Tensor::from_slice(labels).to_device(dit.device()); // (N,)
         let forward = |x: &Tensor, t: Timestep, labels: &Tensor| {
@@ -90,8 +106,14 @@ impl AverageSampler {
         };
         let start = noise.initial(shape, dit.device())?;
         let sampler = Sampler { schedule: &self.schedule, parameterization: self.parameterization, clip: ClipX0::No };
-        let walk = &mut |_: dit_diffusion::Progress<'_>| ControlFlow::Continue(());
-        Ok(sampler.run(denoiser, &mut DpmPlusPlus::second_order(), noise, &start, walk)?)
+        let walk = &mut |_: dit_diffusion::Progress<'_>| match stop.is_requested() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        match sampler.run(denoiser, &mut DpmPlusPlus::second_order(), noise, &start, walk) {
+            Err(Error::Cancelled { .. }) => Ok(None),
+            latents => Ok(Some(latents?)),
+        }
     }
 }
 

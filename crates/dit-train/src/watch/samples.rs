@@ -10,7 +10,7 @@ use dit_recipe::Recipe;
 use dit_vae::AutoencoderKl;
 
 use super::AverageSampler;
-use crate::{Event, Observer, ObserverError, TrainError, attempt::attempt};
+use crate::{Event, Observer, ObserverError, StopRequest, TrainError, attempt::attempt};
 
 /// Samples that are computed at once.
 const BATCH: usize = 16;
@@ -40,11 +40,15 @@ impl SampleGrids {
         Ok(Self { run: run.to_owned(), count: asked.count, sampler })
     }
 
-    fn draw(&self, step: u64, dit: &Dit) -> Result<(), ObserverError> {
+    /// Draws and writes the grid, unless `stop` is requested before it is finished.
+    fn draw(&self, step: u64, dit: &Dit, stop: &StopRequest) -> Result<(), ObserverError> {
         let count = self.count;
         let mut pictures = Vec::with_capacity(count);
         for first in (0..count).step_by(BATCH) {
-            pictures.extend(self.sampler.draw(dit, first..count.min(first + BATCH), count)?);
+            match self.sampler.draw(dit, first..count.min(first + BATCH), count, stop)? {
+                Some(more) => pictures.extend(more),
+                None => return Ok(()),
+            }
         }
         let classes = dit.config().num_classes;
         let columns = classes.min(count).min(10).max((count as f64).sqrt() as usize);
@@ -58,8 +62,8 @@ impl SampleGrids {
 
 impl Observer for SampleGrids {
     fn observe(&mut self, event: &Event<'_>) -> Result<(), ObserverError> {
-        if let Event::SamplesDue { step, ema } = event
-            && let Err(error) = attempt(|| self.draw(*step, ema))
+        if let Event::SamplesDue { step, ema, stop } = event
+            && let Err(error) = attempt(|| self.draw(*step, ema, stop))
         {
             tracing::warn!(step, %error, "no pictures this time; training goes on");
         }

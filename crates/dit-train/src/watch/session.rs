@@ -1,11 +1,12 @@
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
+
+use super::append::AppendFile;
 
 /// The file's name in the run's folder.
 const NAME: &str = "sessions.jsonl";
@@ -27,6 +28,12 @@ pub struct Session {
     pub machine: Machine,
     /// What it learned from.
     pub data: DataIdentity,
+    /// The codec of its pictures, by the catalogue's name or by a path that holds anywhere; none where nothing was drawn.
+    #[serde(default)]
+    pub vae: Option<String>,
+    /// Whether it was to train even if it did not seem to fit into memory.
+    #[serde(default)]
+    pub ignore_memory: bool,
 }
 
 /// The program.
@@ -36,8 +43,9 @@ pub struct Program {
     pub version: String,
     /// That it was built from, if that is known; `+` follows where sources had been changed.
     pub git_commit: Option<String>,
-    /// libtorch's bindings, and the version of libtorch that they are for.
-    pub bindings: String,
+    /// The libtorch that was loaded, if it says its version; absent from what older versions wrote.
+    #[serde(default)]
+    pub libtorch: Option<String>,
 }
 
 /// The machine.
@@ -78,13 +86,13 @@ impl Session {
         text.lines().rev().find_map(|line| serde_json::from_str(line).ok())
     }
 
-    /// Appends the line to the run's `sessions.jsonl`.
+    /// Appends the line to the run's `sessions.jsonl`, in the place of a last one that was not finished.
     ///
     /// # Errors
     /// What the system says.
     pub fn append(&self, run: &Path) -> io::Result<()> {
         let mut text = serde_json::to_vec(self)?;
         text.push(b'\n');
-        File::options().create(true).append(true).open(run.join(NAME))?.write_all(&text)
+        AppendFile::of_lines(&run.join(NAME))?.append(&text)
     }
 }

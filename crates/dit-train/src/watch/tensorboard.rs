@@ -1,12 +1,12 @@
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use super::{
     BucketLine, Line, LossLine,
+    append::AppendFile,
     samples::grid_path,
     tfrecord::{Message, record},
 };
@@ -19,39 +19,48 @@ use crate::{Event, Observer, ObserverError, Remedy};
 #[derive(Debug)]
 pub struct TensorBoard {
     run: PathBuf,
-    file: Option<File>,
+    /// The step that the run goes on from, until there is a file for what follows.
+    opens: Option<u64>,
+    file: Option<AppendFile>,
     complained: bool,
 }
 
 impl TensorBoard {
     /// Into the folder `tensorboard` of the run.
     pub fn new(run: &Path) -> Self {
-        Self { run: run.to_owned(), file: None, complained: false }
+        Self { run: run.to_owned(), opens: None, file: None, complained: false }
     }
 
-    fn open_at(&mut self, step: u64) -> io::Result<()> {
-        self.file = None;
+    fn open_at(&self, step: u64) -> io::Result<AppendFile> {
         let folder = self.run.join("tensorboard");
         fs::create_dir_all(&folder)?;
         // Names are read in their order, and none may be taken.
         let mut seconds = now().as_secs();
-        let mut file = loop {
-            match File::create_new(folder.join(format!("events.out.tfevents.{seconds:010}.dit"))) {
+        let (path, mut file) = loop {
+            let path = folder.join(format!("events.out.tfevents.{seconds:010}.dit"));
+            match AppendFile::create(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => seconds += 1,
-                other => break other?,
+                file => break (path, file?),
             }
         };
-        file.write_all(&record(event().bytes(3, b"brain.Event:2").as_bytes()))?;
+        let version = record(event().bytes(3, b"brain.Event:2").as_bytes());
         let start = Message::default().integer(1, 1); // SessionLog.status = START
-        file.write_all(&record(event().integer(2, step + 1).message(7, &start).as_bytes()))?;
-        self.file = Some(file);
-        Ok(())
+        let start = record(event().integer(2, step + 1).message(7, &start).as_bytes());
+        match file.append(&[version, start].concat()) {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                // It is tried again, under another name.
+                let _ = fs::remove_file(path);
+                Err(error)
+            }
+        }
     }
 
     fn write(&mut self, seen: &Event<'_>) -> io::Result<()> {
         match seen {
             Event::Started { step, .. } | Event::NonFinite { remedy: Remedy::RolledBack { to: step }, .. } => {
-                self.open_at(*step)?;
+                (self.opens, self.file) = (Some(*step), None);
+                self.open()?;
             }
             Event::SamplesDue { step, .. } => {
                 if let Ok(png) = fs::read(grid_path(&self.run, *step)) {
@@ -70,10 +79,20 @@ impl TensorBoard {
     }
 
     fn append(&mut self, step: u64, summary: &Message) -> io::Result<()> {
+        self.open()?;
         match &mut self.file {
-            Some(file) => file.write_all(&record(event().integer(2, step).message(5, summary).as_bytes())),
+            Some(file) => file.append(&record(event().integer(2, step).message(5, summary).as_bytes())),
             None => Ok(()),
         }
+    }
+
+    /// Opens the file that is to be opened, if it is not.
+    fn open(&mut self) -> io::Result<()> {
+        if let Some(step) = self.opens {
+            self.file = Some(self.open_at(step)?);
+            self.opens = None;
+        }
+        Ok(())
     }
 }
 
@@ -148,4 +167,54 @@ fn event() -> Message {
 
 fn now() -> std::time::Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        EvaluationReport,
+        watch::{append::tests::Disk, tfrecord::read_records},
+    };
+
+    fn evaluation(step: u64) -> EvaluationReport {
+        let (features, time) = ("f".to_owned(), std::time::Duration::ZERO);
+        EvaluationReport { step, samples: 5, features, cfg_scale: 1.0, fid: 2.0, interval: [1.0, 3.0], time }
+    }
+
+    #[test]
+    fn a_disk_that_was_full_for_a_while_costs_the_events_of_then() {
+        let disk = Disk::of(0);
+        let mut board = TensorBoard { file: Some(disk.file()), ..TensorBoard::new(Path::new("no such folder")) };
+        let mut measured = |step: u64| {
+            board.observe(&Event::Evaluation(&evaluation(step))).unwrap();
+            disk.bytes().len()
+        };
+        disk.set(1000, true);
+        let record = measured(1);
+        disk.set(record + record / 2, true);
+        measured(2);
+        disk.set(1000, true);
+        measured(3);
+        // A reader that follows the lengths and checks the sums gets through.
+        let file = disk.bytes();
+        let records = read_records(&file).expect("whole records");
+        assert_eq!(records.len(), 2);
+        assert!(records.iter().all(|record| record.windows(4).any(|bytes| bytes == 2.0_f32.to_le_bytes())));
+    }
+
+    #[test]
+    fn events_that_had_no_file_begin_one_once_there_can_be_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("run");
+        fs::write(&run, "in the way").unwrap();
+        let mut board = TensorBoard::new(&run);
+        board.observe(&Event::Started { step: 5, steps: 9, owed: &[] }).unwrap();
+        fs::remove_file(&run).unwrap();
+        board.observe(&Event::Evaluation(&evaluation(6))).unwrap();
+        let files: Vec<PathBuf> =
+            fs::read_dir(run.join("tensorboard")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let [file] = files.as_slice() else { panic!("{files:?}") };
+        assert_eq!(read_records(&fs::read(file).unwrap()).expect("whole records").len(), 3);
+    }
 }

@@ -13,6 +13,23 @@ pub(crate) fn record(data: &[u8]) -> Vec<u8> {
     record
 }
 
+/// The contents of the records in a file, as a reader finds them; none where a length or a checksum is wrong.
+#[cfg(test)]
+pub(crate) fn read_records(mut file: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut records = Vec::new();
+    while !file.is_empty() {
+        let (length, rest) = file.split_at_checked(8)?;
+        let (sum, rest) = rest.split_at_checked(4)?;
+        let (data, rest) = rest.split_at_checked(u64::from_le_bytes(length.try_into().ok()?) as usize)?;
+        let (data_sum, rest) = rest.split_at_checked(4)?;
+        let right = |data: &[u8], sum: &[u8]| masked_crc(data).to_le_bytes() == sum;
+        (right(length, sum) && right(data, data_sum)).then_some(())?;
+        records.push(data);
+        file = rest;
+    }
+    Some(records)
+}
+
 /// The checksum, rotated and shifted so that a checksum of data with checksums in them is no special number.
 fn masked_crc(data: &[u8]) -> u32 {
     crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)

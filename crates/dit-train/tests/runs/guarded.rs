@@ -1,6 +1,9 @@
 //! Values that are not finite: named, and then as the recipe says.
 
-use dit_train::{Remedy, Stage, StopRequest, TrainError};
+use dit_train::{
+    Event, Observer, ObserverError, Outcome, Remedy, Stage, StopRequest, TrainError,
+    watch::{JsonLog, Line},
+};
 use dit_weights::{SafetensorsFile, find_non_finite};
 
 use crate::support::{Latents, Place, Seen, recipe};
@@ -52,6 +55,77 @@ fn roll_back_goes_back_and_past_the_batch() {
     let expected: Vec<u64> = (1..report.step).chain(to + 1..=12).collect();
     assert_eq!(steps, expected);
     assert_finite(&place, "run", 12);
+}
+
+/// Asks the run to stop at a step.
+struct StopAt<'a>(u64, &'a StopRequest);
+
+impl Observer for StopAt<'_> {
+    fn observe(&mut self, event: &Event<'_>) -> Result<(), ObserverError> {
+        if matches!(event, Event::Step(report) if report.step == self.0) {
+            self.1.request();
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn roll_back_goes_where_a_run_that_was_not_interrupted_goes() {
+    let place = Place::new(Latents::Overflowing(BAD));
+    // Of the checkpoints that are due, only the newest is kept.
+    let keys = [
+        "train.steps=24",
+        "train.seed=3",
+        "train.checkpoint_every=4",
+        "train.keep_last=1",
+        "guardian.on_non_finite=roll-back",
+    ];
+    let recipe = recipe(&keys);
+    let whole = place.train(&recipe, "whole");
+    let (report, _) = &whole.non_finite[0];
+    let due = (report.step - 1) / 4 * 4;
+    assert!(due + 2 < report.step, "step {}: there is no room for an interruption after step {due}", report.step);
+    let mut run = place.start(&recipe, "parts").unwrap();
+    for step in [due + 1, due + 2] {
+        let stop = StopRequest::new();
+        let outcome = run.train(&mut StopAt(step, &stop), &stop).unwrap();
+        assert!(matches!(outcome, Outcome::Stopped { .. }), "{outcome:?}");
+        drop(run);
+        run = place.resume(&recipe, "parts").unwrap();
+        assert_eq!(run.step(), step);
+    }
+    let mut seen = Seen::default();
+    run.train(&mut seen, &StopRequest::new()).unwrap();
+    assert_eq!(seen.non_finite, whole.non_finite);
+    assert_eq!(seen.non_finite[0].1, Remedy::RolledBack { to: due });
+    assert!(place.checkpoint("parts", 24) == place.checkpoint("whole", 24));
+}
+
+/// Keeps the log, and is killed when something was not finite.
+struct KilledAtNonFinite(JsonLog);
+
+impl Observer for KilledAtNonFinite {
+    fn observe(&mut self, event: &Event<'_>) -> Result<(), ObserverError> {
+        self.0.observe(event)?;
+        if matches!(event, Event::NonFinite { .. }) { Err("killed".into()) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn a_skipped_step_is_logged_once_with_its_own_number() {
+    let place = Place::new(Latents::Overflowing(BAD));
+    let recipe = recipe(&["train.seed=3", "train.checkpoint_every=1", "guardian.on_non_finite=skip"]);
+    let folder = place.run_folder("run");
+    let result =
+        place.start(&recipe, "run").unwrap().train(&mut KilledAtNonFinite(JsonLog::new(&folder)), &StopRequest::new());
+    assert!(matches!(result, Err(TrainError::Observer(_))), "{result:?}");
+    let mut run = place.resume(&recipe, "run").unwrap();
+    let before = run.step();
+    run.train(&mut JsonLog::new(&folder), &StopRequest::new()).unwrap();
+    let lines = JsonLog::read(&folder).unwrap();
+    let skipped: Vec<u64> =
+        lines.iter().filter(|line| matches!(line, Line::NonFinite { .. })).map(Line::step).collect();
+    assert_eq!(skipped, [before + 1]);
 }
 
 #[track_caller]

@@ -194,6 +194,28 @@ fn the_last_checkpoint_waits_for_room_until_it_is_told_not_to() {
 }
 
 #[test]
+fn a_place_that_is_taken_is_no_lack_of_room() {
+    let place = Place::new(Latents::Varied);
+    let taken = place.run_folder("run").join("checkpoints/step-00000012");
+    let mut run = place.start(&recipe(&["train.checkpoint_every=4"]), "run").unwrap();
+    fs::create_dir(&taken).unwrap();
+    fs::write(taken.join("notes"), "somebody's").unwrap();
+    // It would wait without end otherwise, or until it is told not to.
+    let stop = StopRequest::new();
+    let mut seen = Seen { stop_waiting: Some(stop.clone()), ..Seen::default() };
+    let error = run.train(&mut seen, &stop).unwrap_err();
+    assert!(matches!(error, TrainError::Taken { .. }), "{error}");
+    assert!(!stop.is_requested(), "it waited for room");
+    assert!(error.to_string().contains("step-00000012") && error.to_string().contains("help: move it away"), "{error}");
+    assert_eq!(seen.written, [4, 8]);
+    drop(run);
+    // As the help says; the folder of somebody's is no checkpoint.
+    fs::rename(&taken, place.run_folder("moved")).unwrap();
+    let recipe = recipe(&["train.checkpoint_every=4"]);
+    assert_eq!(place.resume(&recipe, "run").unwrap().step(), 8);
+}
+
+#[test]
 fn a_run_that_is_stopped_waits_for_room_too() {
     let case = |waiting| OnDisk { refuses_at: 6, accepts_at: None, asked_at: Some(6), waiting };
     check_disk(&case(Waiting::Mended), &[4, 6], &[], &[Some(AT_MOST)]);

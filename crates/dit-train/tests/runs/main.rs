@@ -3,6 +3,7 @@
 mod going_on;
 mod guarded;
 mod kept;
+mod measured;
 mod options;
 mod refused;
 mod support;

@@ -1,12 +1,12 @@
 //! Each option of a recipe does what it says.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{cell::RefCell, rc::Rc};
 
 use dit_model::Dit;
 use dit_train::{BUCKETS, EvaluationReport, Evaluator, ObserverError, StopRequest};
 use dit_weights::{Checkpoint, OpenOptions, SafetensorsFile, TensorSource};
 
-use crate::support::{Latents, Place, SCALE, Seen, recipe};
+use crate::support::{Latents, Place, SCALE, Seen, evaluation, recipe};
 
 /// A run's reports, and its place.
 fn train(latents: Latents, keys: &[&str]) -> (Place, Seen) {
@@ -256,7 +256,7 @@ fn validation_is_the_loss_of_both_weights_on_records_held_out() {
 struct Counter(Rc<RefCell<Vec<u64>>>);
 
 impl Evaluator for Counter {
-    fn evaluate(&mut self, step: u64, ema: &Dit) -> Result<EvaluationReport, ObserverError> {
+    fn evaluate(&mut self, step: u64, ema: &Dit, _: &StopRequest) -> Result<Option<EvaluationReport>, ObserverError> {
         assert!(!ema.pos_embed().requires_grad());
         self.0.borrow_mut().push(step);
         let calls = self.0.borrow().len();
@@ -264,16 +264,7 @@ impl Evaluator for Counter {
             return Err("no memory".into());
         }
         assert!(calls != 3, "as libtorch does without memory");
-        let (samples, time) = (50, Duration::ZERO);
-        Ok(EvaluationReport {
-            step,
-            samples,
-            features: "f".to_owned(),
-            cfg_scale: 1.0,
-            fid: 2.0,
-            interval: [1.0, 3.0],
-            time,
-        })
+        Ok(Some(evaluation(step)))
     }
 }
 

@@ -13,8 +13,15 @@ fn one_process_a_folder() {
     let recipe = recipe(&["train.checkpoint_every=2"]);
     let mut first = place.start(&recipe, "run").unwrap();
     assert!(matches!(place.start(&recipe, "run"), Err(TrainError::Locked { .. })));
-    first.train(&mut Unobserved, &StopRequest::new()).unwrap();
+    // Not "no checkpoint yet, begin again": nothing is looked for in a folder that somebody is about to write to.
     assert!(matches!(place.resume(&recipe, "run"), Err(TrainError::Locked { .. })));
+    first.train(&mut Unobserved, &StopRequest::new()).unwrap();
+    let newest = place.run_folder("run").join("checkpoints/step-00000012");
+    fs::rename(&newest, place.run_folder("aside")).unwrap();
+    fs::create_dir(&newest).unwrap();
+    assert!(matches!(place.resume(&recipe, "run"), Err(TrainError::Locked { .. })), "nor is anything read");
+    fs::remove_dir(&newest).unwrap();
+    fs::rename(place.run_folder("aside"), &newest).unwrap();
     drop(first);
     assert!(place.resume(&recipe, "run").is_ok());
     assert!(matches!(place.start(&recipe, "run"), Err(TrainError::Exists { .. })));
@@ -95,9 +102,87 @@ fn a_state_of_a_later_version_is_said_to_be_one() {
     let place = Place::new(Latents::Varied);
     place.train(&recipe(&[]), "run");
     let path = place.run_folder("run").join("checkpoints/step-00000012/state.json");
-    fs::write(&path, fs::read_to_string(&path).unwrap().replacen("\"format\": 1", "\"format\": 2", 1)).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    let newer = text.replacen("\"format\": 2", "\"format\": 3, \"more\": true", 1);
+    assert_ne!(text, newer);
+    fs::write(&path, newer).unwrap();
     let error = place.resume(&recipe(&[]), "run").unwrap_err();
-    assert!(matches!(error, TrainError::Format { found: 2, expected: 1, .. }), "{error}");
+    assert!(matches!(error, TrainError::Format { found: 3, newest: 2, .. }), "{error}");
+    let said = error.to_string();
+    assert!(said.contains("newer version") && said.contains("sound") && !said.contains("remove"), "{said}");
+}
+
+#[test]
+fn a_state_that_says_another_number_is_seen_to() {
+    let change = |from: &'static str, to: &'static str| {
+        move |folder: &Path| {
+            let path = folder.join("state.json");
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.contains(from), "{text}");
+            fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        }
+    };
+    // 12 batches of 8 are all 96 records.
+    check_damaged(change("\"consumed\": 96", "\"consumed\": 88"), "state.json has changed");
+    check_damaged(change("\"rollbacks\": 0", "\"rollbacks\": 1"), "state.json has changed");
+}
+
+/// The state of a run's newest checkpoint as the first format had it, with `more` in its recipe.
+fn write_first_format(folder: &Path, more: &str) {
+    let path = folder.join("checkpoints/step-00000012/state.json");
+    let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let fields = state.as_object_mut().unwrap();
+    for later in ["owed", "sha256", "machine"] {
+        assert!(fields.remove(later).is_some(), "{later}");
+    }
+    let recipe = format!("{}{more}", fields["recipe"].as_str().unwrap());
+    fields.extend([("format".to_owned(), 1.into()), ("recipe".to_owned(), recipe.into())]);
+    fs::write(&path, state.to_string()).unwrap();
+}
+
+#[test]
+fn the_first_format_is_continued() {
+    let place = Place::new(Latents::Varied);
+    place.train(&recipe(&[]), "run");
+    write_first_format(&place.run_folder("run"), "");
+    let longer = recipe(&["train.steps=14"]);
+    place.resume(&longer, "run").unwrap().train(&mut Unobserved, &StopRequest::new()).unwrap();
+    place.train(&longer, "whole");
+    assert!(place.checkpoint("run", 14) == place.checkpoint("whole", 14));
+}
+
+#[test]
+fn a_recipe_of_another_version_is_told_with_its_place() {
+    let place = Place::new(Latents::Varied);
+    place.train(&recipe(&[]), "run");
+    write_first_format(&place.run_folder("run"), "[dreams]\ncolour = 3\n");
+    let error = place.resume(&recipe(&[]), "run").unwrap_err();
+    assert!(matches!(error, TrainError::StoredRecipe { .. }), "{error}");
+    for said in ["step-00000012/state.json", "version 0.", "dreams", "help: continue with the version"] {
+        assert!(error.to_string().contains(said), "no {said} in {error}");
+    }
+}
+
+#[test]
+fn every_refusal_says_what_helps() {
+    let place = Place::new(Latents::Varied);
+    place.train(&recipe(&[]), "run");
+    let other = Latents::Constant.write(place.folder.path());
+    let helps = |result: Result<Run, TrainError>, help: &str| {
+        let text = result.unwrap_err().to_string();
+        assert!(text.contains("help: ") && text.contains(help), "{text}");
+    };
+    helps(Run::resume(&recipe(&[]), &other, &place.run_folder("run"), Device::Cpu), "pass --data");
+    helps(place.start(&recipe(&["train.precision=tf32"]), "tf32"), "fp32 and bf16");
+    helps(
+        place.start(&recipe(&["validation.held_out={ fraction = 1e-6 }", "validation.every=5"]), "none"),
+        "hold out a larger fraction",
+    );
+    // What cannot be locked: a folder.
+    fs::create_dir_all(place.run_folder("odd").join(".lock")).unwrap();
+    helps(place.start(&recipe(&[]), "odd"), "its file system knows locks");
+    let error = Run::check_new(&place.run_folder("run")).unwrap_err();
+    assert!(matches!(error, TrainError::Exists { .. }), "{error}");
 }
 
 #[test]

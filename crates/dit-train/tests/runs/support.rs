@@ -2,6 +2,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use dit_config::{VaeConfig, VaeSpec};
@@ -14,8 +15,8 @@ use dit_data::{
 };
 use dit_recipe::Recipe;
 use dit_train::{
-    Event, NonFiniteReport, Observer, ObserverError, Outcome, Remedy, Run, StepReport, StopRequest, TrainError,
-    ValidationReport, WindowReport,
+    EvaluationReport, Event, NonFiniteReport, Observer, ObserverError, Outcome, Remedy, Run, StepReport, StopRequest,
+    TrainError, ValidationReport, WindowReport,
 };
 use tch::Device;
 
@@ -188,12 +189,25 @@ impl Observer for Seen {
             Event::NonFinite { report, remedy } => self.non_finite.push(((*report).clone(), *remedy)),
             Event::WaitingForRoom { .. } => self.stop_waiting.iter().for_each(StopRequest::request),
             Event::EmaLags { decay, .. } => self.lagging.push(*decay),
-            Event::SamplesDue { step, ema } => {
+            Event::SamplesDue { step, ema, .. } => {
                 assert!(!ema.pos_embed().requires_grad());
                 self.samples.push(*step);
             }
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// FID of nothing.
+pub fn evaluation(step: u64) -> EvaluationReport {
+    EvaluationReport {
+        step,
+        samples: 50,
+        features: "f".to_owned(),
+        cfg_scale: 1.0,
+        fid: 2.0,
+        interval: [1.0, 3.0],
+        time: Duration::ZERO,
     }
 }
