@@ -16,7 +16,7 @@ use dit_diffusion::{
     from_fn,
 };
 use dit_model::Dit;
-use dit_tests::{Ran, dit_cli, fail_in, read_tensor, relative_error, root, succeed_in};
+use dit_tests::{Ran, dit_cli, fail_in, read_tensor, relative_error, root, slow_tests, succeed_in};
 use dit_weights::{Checkpoint, OpenOptions, SafetensorsFile, TensorSource, TorchFile};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -143,6 +143,9 @@ fn a_run_leaves_a_folder_that_explains_itself() {
     assert!(session["command"].as_array().unwrap().iter().any(|word| word == "samples.count=4"));
     assert_eq!(session["data"]["records"], 32);
     assert_eq!(session["data"]["manifest_sha256"].as_str().unwrap().len(), 64);
+    let libtorch = session["program"]["libtorch"].as_str().unwrap();
+    let state: Value = serde_json::from_slice(&newest(&run)["state.json"]).unwrap();
+    assert_eq!(state["machine"]["libtorch"], libtorch, "what is loaded, not what was built for");
     // The program knows its own commit, where it was built from a repository; `+` says that its sources were changed since.
     if let Some(head) = head() {
         let commit = session["program"]["git_commit"].as_str().unwrap();
@@ -200,16 +203,19 @@ fn wait_for(child: &mut Child, run: &Path, step: u64) -> bool {
     true
 }
 
+/// Grids of four pictures every ten steps.
+const GRIDS: [&str; 6] = ["--set", "samples.every=10", "--set", "samples.count=4", "--set", "samples.steps=2"];
+
 #[test]
 fn killed_and_resumed_it_ends_in_the_same_bytes() {
     let folder = workplace();
-    succeed_in(folder.path(), &begin(&["--out", "whole"]));
+    succeed_in(folder.path(), &begin(&[&["--out", "whole"][..], &GRIDS].concat()));
     let run = folder.path().join("killed");
     let mut random = Random(7);
     let mut kills = 0;
     for step in [5, 10, 20, 30, 35] {
         let resume = ["train", "--out", "killed", "--resume", "--threads", "1", "--device", "cpu"];
-        let first = begin(&["--out", "killed"]);
+        let first = begin(&[&["--out", "killed"][..], &GRIDS].concat());
         let there = !names_or_none(&run.join("checkpoints")).is_empty();
         let mut child = start(folder.path(), if there { &resume } else { &first });
         wait_for(&mut child, &run, step);
@@ -222,14 +228,118 @@ fn killed_and_resumed_it_ends_in_the_same_bytes() {
     succeed_in(folder.path(), &["train", "--out", "killed", "--resume", "--threads", "1", "--device", "cpu"]);
     assert_same(&folder.path().join("whole"), &run);
 
-    // The log has every window once, in its order, as the uninterrupted run has.
+    // So does each grid: its noise is the same however often the process that draws it was begun anew.
     let whole = folder.path().join("whole");
+    let grids = names(&whole.join("samples"));
+    assert_eq!((grids.len(), names(&run.join("samples"))), (4, grids.clone()));
+    for name in grids {
+        let of = |run: &Path| fs::read(run.join("samples").join(&name)).unwrap();
+        assert!(of(&run) == of(&whole), "{name} differs");
+    }
+
+    // The log has every window once, in its order, as the uninterrupted run has.
     assert_eq!(steps_of(&run, "train"), steps_of(&whole, "train"));
     assert_eq!(steps_of(&run, "validation"), steps_of(&whole, "validation"));
     let losses = |run: &Path| -> Vec<Value> {
         lines(run).into_iter().filter(|line| line["event"] == "train").map(|line| line["loss"].clone()).collect()
     };
     assert_eq!(losses(&run), losses(&whole));
+}
+
+/// The steps taken, as the log says.
+fn logged_step(run: &Path) -> u64 {
+    // Its last line may be half there.
+    let text = fs::read_to_string(run.join("log.jsonl")).unwrap_or_default();
+    let lines = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["event"] == "train").find_map(|line| line["step"].as_u64()).unwrap_or(0)
+}
+
+/// Kills at twenty moments without a pattern, which are spread over all steps and what lies between them: a step, a checkpoint
+/// half-way, a measurement, the start of the program.
+#[test]
+fn killed_at_twenty_moments_it_ends_in_the_same_bytes() {
+    const STEPS: u64 = 200;
+    const EVERY: u64 = 7;
+    if !slow_tests() {
+        return;
+    }
+    let folder = workplace();
+    // Steps of some ten milliseconds, each of them in the log.
+    let keys = [
+        format!("train.steps={STEPS}"),
+        format!("train.checkpoint_every={EVERY}"),
+        "train.log_every=1".to_owned(),
+        "model.hidden=64".to_owned(),
+        "model.depth=6".to_owned(),
+        "model.patch=2".to_owned(),
+        "train.batch_size=8".to_owned(),
+        "train.keep_last=1".to_owned(),
+    ];
+    let set: Vec<&str> = keys.iter().flat_map(|key| ["--set", key]).chain(GRIDS).collect();
+    succeed_in(folder.path(), &begin(&[&["--out", "whole"][..], &set].concat()));
+    let run = folder.path().join("killed");
+    let first = begin(&[&["--out", "killed"][..], &set].concat());
+    let resume = ["train", "--out", "killed", "--resume"];
+    let mut random = Random(11);
+    let mut targets: Vec<u64> = (0..20).map(|_| 1 + random.below(STEPS - 2)).collect();
+    targets.sort_unstable();
+    let mut reached = Vec::new();
+    for (index, target) in targets.into_iter().enumerate() {
+        let there = !names_or_none(&run.join("checkpoints")).is_empty();
+        let mut child = start(folder.path(), if there { &resume } else { &first });
+        let started = Instant::now();
+        // Every fifth while it starts, or soon after.
+        let starting = index % 5 == 4;
+        while !starting && logged_step(&run) < target {
+            assert!(child.try_wait().unwrap().is_none(), "ended before step {target}");
+            assert!(started.elapsed() < Duration::from_secs(120), "nothing happens");
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_millis(random.below(if starting { 1500 } else { 30 })));
+        assert!(child.try_wait().unwrap().is_none(), "ended before it was killed at step {target}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        reached.push(logged_step(&run));
+    }
+    let between = reached.iter().filter(|step| **step % EVERY != 0).count();
+    assert!(between >= 12, "most kills come between checkpoints: {reached:?}");
+    let mut seen = reached.clone();
+    seen.dedup();
+    assert!(seen.len() >= 12 && reached[19] - reached[0] > STEPS / 2, "kills are spread: {reached:?}");
+    succeed_in(folder.path(), &resume);
+    eprintln!("killed at steps {reached:?}");
+
+    let whole = folder.path().join("whole");
+    assert_same(&whole, &run);
+    assert_eq!(names(&run.join("checkpoints/step-00000200")), names(&whole.join("checkpoints/step-00000200")));
+    for event in ["train", "validation"] {
+        assert_eq!(steps_of(&run, event), steps_of(&whole, event));
+    }
+    for name in names(&whole.join("samples")) {
+        let of = |run: &Path| fs::read(run.join("samples").join(&name)).unwrap();
+        assert!(of(&run) == of(&whole), "{name} differs");
+    }
+}
+
+#[test]
+fn grids_are_of_the_same_noise_each_time() {
+    let folder = workplace();
+    // Weights that do not move: what differs would be the noise.
+    let still = ["--set", "optim.lr=1e-30", "--set", "train.steps=20", "--set", "samples.cfg_scale=1.5"];
+    succeed_in(folder.path(), &begin(&[&["--out", "run"][..], &GRIDS, &still].concat()));
+    let grid = |step: &str| pixels(&folder.path().join(format!("run/samples/step-000000{step}.png")));
+    assert!(grid("10") == grid("20"), "the noise differs");
+    let values = grid("10");
+    assert!(values.iter().any(|value| *value != values[0]), "there is something to see");
+}
+
+/// The bytes of a PNG's pixels.
+fn pixels(path: &Path) -> Vec<u8> {
+    let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(path).unwrap()));
+    let mut reader = decoder.read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    pixels
 }
 
 /// The tensors' files of the newest checkpoint; `state.json` has the recipe, which may differ.
@@ -337,6 +447,95 @@ fn check_signals(first: i32, second: Option<i32>) {
     );
     assert!(again.stderr.contains(&format!("from step {last}")), "{}", again.stderr);
     assert_eq!(steps_of(&run, "checkpoint").pop(), Some(last + 3));
+}
+
+/// The line of the last start of a run.
+fn last_session(run: &Path) -> Value {
+    let text = fs::read_to_string(run.join("sessions.jsonl")).unwrap();
+    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+}
+
+#[test]
+fn the_printed_next_line_continues_exactly() {
+    let folder = workplace();
+    let at = folder.path();
+    let run = at.join("run");
+    // A number of threads that is not the machine's, so that a default would be another.
+    let cores = thread::available_parallelism().unwrap().get();
+    let threads = (cores + 1).to_string();
+    let plain = ["train", "--config", "recipe.toml", "--data", "latents", "--device", "cpu", "--threads", &threads];
+    let steps = ["--set", "train.steps=800", "--set", "train.checkpoint_every=100"];
+    let steps = [&steps[..], &["--set", "validation.every=never", "--set", "validation.held_out=none"]].concat();
+    let mut child = start(at, &[&plain[..], &steps, &["--out", "run"]].concat());
+    assert!(wait_for(&mut child, &run, 100), "ended before it was interrupted");
+    send(&child, libc::SIGTERM);
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(130), "{}", ran.stderr);
+    let line = ran.stderr.lines().find_map(|line| line.strip_prefix("next: ")).unwrap();
+    let words: Vec<&str> = line.split(' ').skip(1).collect();
+    let ran = succeed_in(at, &words);
+    assert!(ran.stderr.contains(&format!("continues with {threads} threads, as before")), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("results will differ"), "{}", ran.stderr);
+    let session = last_session(&run);
+    assert_eq!(session["machine"]["threads"].to_string(), threads);
+    assert_eq!(session["machine"]["device"], "cpu");
+    succeed_in(at, &[&plain[..], &steps, &["--out", "whole"]].concat());
+    assert_same(&at.join("whole"), &run);
+    // Told otherwise, it does otherwise, and says what that means.
+    let more = ["--threads", "1", "--set", "train.steps=801"];
+    let ran = succeed_in(at, &[&words[..], &more].concat());
+    assert!(ran.stderr.contains("another number of threads: results will differ"), "{}", ran.stderr);
+    assert_eq!(last_session(&run)["machine"]["threads"], 1);
+}
+
+#[test]
+fn a_run_is_continued_from_any_folder() {
+    let folder = workplace();
+    let at = folder.path();
+    std::os::unix::fs::symlink(VAE, at.join("codec")).unwrap();
+    fs::copy(root().join("weights/demo/features-fashion.safetensors"), at.join("features.safetensors")).unwrap();
+    fs::create_dir(at.join("elsewhere")).unwrap();
+    let eval = ["eval.every=10", "eval.count=200", "eval.steps=2", "eval.reference=data"];
+    let keys = [&eval[..], &["eval.features=features.safetensors", "train.steps=10"]].concat();
+    let set: Vec<&str> = keys.into_iter().flat_map(|key| ["--set", key]).collect();
+    succeed_in(at, &begin(&[&["--out", "run", "--vae", "codec"][..], &set, &GRIDS].concat()));
+    let away = at.join("elsewhere");
+    succeed_in(&away, &["train", "--out", "../run", "--resume", "--set", "train.steps=20"]);
+    assert_eq!(steps_of(&at.join("run"), "evaluation"), [10, 20]);
+    let vae = last_session(&at.join("run"))["vae"].as_str().unwrap().to_owned();
+    assert!(Path::new(&vae).is_absolute(), "{vae}");
+}
+
+#[test]
+fn a_signal_ends_a_long_measurement() {
+    let folder = workplace();
+    let at = folder.path();
+    let run = at.join("run");
+    let stats = ["evaluate", "--stats", "data", "--image-size", "32", "--features", "demo", "--out", "stats.npz"];
+    succeed_in(at, &stats);
+    // It would take minutes.
+    let eval = ["eval.every=10", "eval.count=50000", "eval.steps=50", "eval.features=demo"];
+    let set: Vec<&str> = eval.iter().flat_map(|key| ["--set", key]).collect();
+    let mut child = start(at, &begin(&[&["--out", "run", "--set", "eval.reference=stats.npz"][..], &set].concat()));
+    // The checkpoint is there before its step is measured.
+    assert!(wait_for(&mut child, &run, 10), "ended before it was interrupted");
+    send(&child, libc::SIGTERM);
+    let sent = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if sent.elapsed() > Duration::from_secs(300) {
+            child.kill().unwrap();
+            panic!("it measures to the end");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(130), "{}", ran.stderr);
+    assert_eq!(steps_of(&run, "evaluation"), [0; 0]);
+    // Continued, it measures that step first: fewer pictures, so that it ends.
+    let more = ["--set", "eval.count=200", "--set", "train.steps=10"];
+    succeed_in(at, &[&["train", "--out", "run", "--resume"][..], &more].concat());
+    assert_eq!(steps_of(&run, "evaluation"), [10]);
+    assert_eq!(steps_of(&run, "checkpoint"), [5, 10]);
 }
 
 #[test]
@@ -481,7 +680,8 @@ fn what_is_wrong_is_said_and_what_to_do() {
     fs::write(folder.path().join("done/nohup.out"), "").unwrap();
     let ran = succeed_in(folder.path(), &begin(&["--out", "done", "--set", "train.steps=5"]));
     assert!(ran.stderr.contains("warning: done holds nohup.out, which is no run's"), "{}", ran.stderr);
-    check(&begin(&["--out", "done"]), &["done holds a run already", "--resume"]);
+    let ran = fail_in(folder.path(), &begin(&["--out", "done"]), &["done holds a run already", "--resume"]);
+    assert!(!ran.stderr.contains("M parameters"), "it is told first\n{}", ran.stderr);
     let resume = ["train", "--out", "done", "--resume", "--threads", "1", "--set", "optim.lr=1"];
     check(&resume, &["the recipe is not the one", "optim.lr"]);
     succeed_in(folder.path(), &["train", "--out", "done", "--resume", "--threads", "1", "--set", "train.steps=7"]);
@@ -532,13 +732,7 @@ fn a_run_is_sampled_inspected_and_converted() {
     // Alone, a file still knows its codec, though not where it lay, and its classes.
     fs::create_dir(at.join("alone")).unwrap();
     fs::copy(at.join(average), at.join("alone/copied.safetensors")).unwrap();
-    let pixels = |name: &str| {
-        let decoder = png::Decoder::new(std::io::BufReader::new(fs::File::open(at.join(name)).unwrap()));
-        let mut reader = decoder.read_info().unwrap();
-        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
-        reader.next_frame(&mut pixels).unwrap();
-        pixels
-    };
+    let pixels = |name: &str| pixels(&at.join(name));
     let lost = ["sample", "--ckpt", "alone/copied.safetensors", "--class", "0", "--out", "lost.png"];
     fail_in(at, &lost, &["was trained on the latents of vae-small", "help: pass --vae"]);
     let copied = fs::read(at.join("alone/copied.safetensors")).unwrap();

@@ -30,7 +30,8 @@ pub struct TrainArgs {
     /// Change a key of the recipe, such as `optim.lr=2e-4`; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// Continue the run in --out from its newest checkpoint
+    /// Continue the run in --out from its newest checkpoint, with the data, codec, device and threads that it had, unless others are
+    /// given
     #[arg(long)]
     pub resume: bool,
     /// Print the whole recipe, every key with its meaning, and stop

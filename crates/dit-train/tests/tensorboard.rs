@@ -19,7 +19,7 @@ use tch::{Device, nn::VarStore};
 fn masked_crc(data: &[u8]) -> u32 {
     let step = |crc: u32, _| if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
     let crc = !data.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step));
-    ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8)
+    crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 /// What the records of a file hold, their checksums checked.

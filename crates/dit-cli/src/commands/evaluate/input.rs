@@ -61,6 +61,17 @@ pub fn network(name: &str, device: Device) -> Result<Box<dyn FeatureNetwork>> {
     }
 }
 
+/// What `name` is as seen from any folder: a path becomes a whole one, names and what is not there stay.
+pub fn from_anywhere(name: &str) -> String {
+    let (path, _) = meant(name);
+    // Where it stands for a name of the catalogue, it is no path.
+    let Some(form) = name.strip_suffix(path) else { return name.to_owned() };
+    match Library::discover().and_then(|library| library.locate(path, Kind::Features)) {
+        Ok(located) => format!("{form}{}", located.name),
+        Err(_) => name.to_owned(),
+    }
+}
+
 /// What stands before a file of Inception's weights whose pictures are prepared as pytorch-fid does.
 const OTHER_FORM: &str = "inception-pytorch-fid:";
 
@@ -162,6 +173,23 @@ mod tests {
             ("inception-pytorch-fid:folder/weights.pth", ("folder/weights.pth", PytorchFid)),
         ] {
             assert_eq!(meant(name), expected);
+        }
+    }
+
+    #[test]
+    fn paths_become_whole_and_names_stay() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().unwrap();
+        let file = here.join("Cargo.toml").display().to_string();
+        // Tests run in the package's folder.
+        for (name, expected) in [
+            ("./Cargo.toml", file.clone()),
+            ("inception-pytorch-fid:./Cargo.toml", format!("inception-pytorch-fid:{file}")),
+            ("./nothing.safetensors", "./nothing.safetensors".to_owned()),
+        ] {
+            assert_eq!(from_anywhere(name), expected);
+        }
+        for name in ["demo", "inception", "inception-pytorch-fid", "features-fashion-demo"] {
+            assert_eq!(from_anywhere(name), name);
         }
     }
 }

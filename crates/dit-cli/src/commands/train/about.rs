@@ -4,6 +4,7 @@ use std::{env, fs};
 
 use anyhow::Result;
 use dit_data::shard::LatentFolder;
+use dit_ops::libtorch_version;
 use dit_train::watch::{DataIdentity, Machine, Program, Session};
 use dit_weights::sha256_of;
 use tch::Device;
@@ -22,7 +23,7 @@ pub fn session(data: &LatentFolder, device: Device, threads: usize) -> Result<Se
         program: Program {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             git_commit: COMMIT.map(str::to_owned),
-            bindings: "tch 0.24.0 for libtorch 2.11.0".to_owned(),
+            libtorch: libtorch_version(),
         },
         command: env::args().collect(),
         working_folder: env::current_dir()?,
@@ -38,6 +39,8 @@ pub fn session(data: &LatentFolder, device: Device, threads: usize) -> Result<Se
             codec: data.manifest().settings.vae.name.clone(),
             manifest_sha256: sha256_of(&[folder.join("manifest.json")])?,
         },
+        vae: None,
+        ignore_memory: false,
     })
 }
 

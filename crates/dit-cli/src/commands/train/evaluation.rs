@@ -7,7 +7,7 @@ use dit_data::shard::Manifest;
 use dit_eval::{FeatureNetwork, FidStream, Fit, FrechetReference, Gaussian, statistics_of};
 use dit_model::Dit;
 use dit_recipe::{EvalSection, Every, Recipe};
-use dit_train::{EvaluationReport, Evaluator, ObserverError, watch::AverageSampler};
+use dit_train::{EvaluationReport, Evaluator, ObserverError, StopRequest, watch::AverageSampler};
 use dit_vae::AutoencoderKl;
 use tch::{Device, Tensor};
 
@@ -87,12 +87,18 @@ fn reference_of(input: &Input<'_>, network: &dyn FeatureNetwork, cache: &Path) -
 }
 
 impl Evaluator for TrainingFid {
-    fn evaluate(&mut self, step: u64, ema: &Dit) -> Result<EvaluationReport, ObserverError> {
+    fn evaluate(
+        &mut self,
+        step: u64,
+        ema: &Dit,
+        stop: &StopRequest,
+    ) -> Result<Option<EvaluationReport>, ObserverError> {
         let begun = Instant::now();
         let count = self.request.count;
         let mut stream = FidStream::new(&self.reference, count, self.request.seed)?;
         for first in (0..count).step_by(BATCH) {
-            let pictures = self.sampler.draw(ema, first..count.min(first + BATCH), count)?;
+            let images = first..count.min(first + BATCH);
+            let Some(pictures) = self.sampler.draw(ema, images, count, stop)? else { return Ok(None) };
             let Some(shape) = pictures.first().map(|picture| (picture.height(), picture.width())) else { continue };
             let bytes: Vec<u8> = pictures.iter().flat_map(|picture| picture.rgb().iter().copied()).collect();
             let shape = [pictures.len() as i64, i64::from(shape.0), i64::from(shape.1), 3];
@@ -100,7 +106,7 @@ impl Evaluator for TrainingFid {
             stream.push(&self.network.extract(&pictures)?.pooled)?;
         }
         let fid = stream.estimate()?;
-        Ok(EvaluationReport {
+        Ok(Some(EvaluationReport {
             step,
             samples: count,
             features: self.network.name().to_owned(),
@@ -108,6 +114,6 @@ impl Evaluator for TrainingFid {
             fid: fid.value,
             interval: [fid.low, fid.high],
             time: begun.elapsed(),
-        })
+        }))
     }
 }

@@ -4,6 +4,7 @@ mod about;
 mod cost;
 mod evaluation;
 mod screen;
+mod settings;
 
 use std::{fs, path::Path, rc::Rc};
 
@@ -23,8 +24,9 @@ use dit_weights::VaeCheckpoint;
 use serde::Serialize;
 use tch::Device;
 
-use self::{cost::Costs, evaluation::Asked, screen::Screen};
+use self::{cost::Costs, evaluation::Asked, screen::Screen, settings::Settings};
 use crate::{
+    commands::evaluate::input,
     interrupt, machine,
     open::Library,
     panic,
@@ -58,33 +60,42 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     if args.print_config {
         return print_out(format_args!("{}", recipe.to_toml()));
     }
-    let data = data(args)?;
+    let settings = Settings::of(args);
+    let data = data(&settings)?;
     let config = recipe.model_config(shape(&data))?;
-    let device = machine::open_device(args.machine.device.as_deref().unwrap_or("auto"))?;
+    // Before anything that takes time.
+    match (&args.out, args.plan) {
+        (Some(out), false) if args.resume => Run::check_begun(out)?,
+        (Some(out), false) => check_folder(out)?,
+        _ => {}
+    }
+    let device = settings.open_device()?;
     if recipe.train.precision == Precision::Tf32 && !device.is_cuda() {
         wrong_usage!("train.precision is tf32, which only CUDA devices have; fp32 and bf16 work everywhere");
     }
-    let threads = machine::set_threads(args.machine.threads)?;
+    let threads = settings.set_threads()?;
     panic::help_for_memory(MEMORY_HELP);
     let (codec, records) = (&data.manifest().settings.vae.config, data.len());
     let classes = data.manifest().class_names.len();
-    let ignore_memory = args.ignore_memory;
+    let ignore_memory = settings.ignore_memory;
     cost::say_plan(&recipe, &Costs { config: &config, codec, records, classes, device, ignore_memory })?;
     let (Some(out), false) = (&args.out, args.plan) else { return Ok(()) };
-    if !args.resume {
-        check_folder(out)?;
-    }
-    let vae = match (recipe.samples.every, recipe.eval.every) {
-        (Every::Never, Every::Never) => None,
-        _ => Some(Rc::new(vae_of(args, data.manifest(), device)?)),
+    let (vae, vae_name) = match (recipe.samples.every, recipe.eval.every) {
+        (Every::Never, Every::Never) => (None, settings.vae),
+        _ => {
+            let (vae, name) = vae_of(settings.vae.as_deref(), data.manifest(), device)?;
+            (Some(Rc::new(vae)), Some(name))
+        }
     };
     let asked = Asked::open(&recipe, data.manifest(), device)?;
-    let session = about::session(&data, device, threads)?;
+    let session = Session { vae: vae_name, ignore_memory, ..about::session(&data, device, threads)? };
     Job { args, recipe: &recipe, config: &config, data: &data, out, device }.train(session, vae, asked)
 }
 
-/// A run's folder explains itself: one that is something else's is refused, files in it (a log of the shell's, say) are told about.
+/// Whether a run can begin there. A run's folder explains itself: one that is something else's is refused, files in it (a log of the
+/// shell's, say) are told about.
 fn check_folder(out: &Path) -> Result<()> {
+    Run::check_new(out)?;
     // One that is not there is made; a file in its place is an error of making it.
     let Ok(entries) = out.read_dir() else { return Ok(()) };
     let names = |entry: fs::DirEntry| (entry.file_name().to_string_lossy().into_owned(), entry.path().is_dir());
@@ -132,18 +143,22 @@ fn recipe(args: &TrainArgs) -> Result<Recipe> {
     };
     Ok(recipe.with(|sections| {
         // As seen from anywhere: the run may be continued from another folder.
-        if let HeldOut::Folder(folder) = &mut sections.validation.held_out
-            && let Ok(path) = Path::new(folder).canonicalize()
-        {
-            *folder = path.display().to_string();
+        let absolute = |path: &mut String| {
+            if let Ok(found) = Path::new(path).canonicalize() {
+                *path = found.display().to_string();
+            }
+        };
+        if let HeldOut::Folder(folder) = &mut sections.validation.held_out {
+            absolute(folder);
         }
+        sections.eval.reference.iter_mut().for_each(absolute);
+        sections.eval.features = input::from_anywhere(&sections.eval.features);
     })?)
 }
 
 /// The latents: as named, else those of the run that continues.
-fn data(args: &TrainArgs) -> Result<LatentFolder> {
-    let before = || Session::last(args.out.as_deref().filter(|_| args.resume)?).map(|session| session.data.folder);
-    let Some(path) = args.data.clone().or_else(before) else {
+fn data(settings: &Settings) -> Result<LatentFolder> {
+    let Some(path) = &settings.data else {
         wrong_usage!(
             "--data is missing: the folder of latents to train on\n  \
              help: make one with `dit-cli precompute-latents --data PICTURES --out LATENTS`"
@@ -161,10 +176,10 @@ fn shape(data: &LatentFolder) -> DataShape {
     }
 }
 
-/// The codec that decodes pictures: the one that made the latents.
-fn vae_of(args: &TrainArgs, manifest: &Manifest, device: Device) -> Result<AutoencoderKl> {
+/// The codec that decodes pictures, the one that made the latents, and the name by which it is found from anywhere.
+fn vae_of(named: Option<&str>, manifest: &Manifest, device: Device) -> Result<(AutoencoderKl, String)> {
     let made_by = &manifest.settings.vae;
-    let name = args.vae.as_deref().unwrap_or(&made_by.name);
+    let name = named.unwrap_or(&made_by.name);
     let help = "pass --vae, or --set samples.every=never and eval.every=never to train without pictures";
     let located = Library::discover()?
         .locate(name, Kind::Vae)
@@ -173,7 +188,7 @@ fn vae_of(args: &TrainArgs, manifest: &Manifest, device: Device) -> Result<Autoe
     if checkpoint.sha256()? != made_by.sha256 {
         bail!("{name} is not the codec that made these latents (another SHA-256)\n  help: {help}");
     }
-    Ok(AutoencoderKl::load(&checkpoint, device, tch::Kind::Float)?)
+    Ok((AutoencoderKl::load(&checkpoint, device, tch::Kind::Float)?, located.name))
 }
 
 /// What everything below needs.

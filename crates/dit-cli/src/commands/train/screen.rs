@@ -71,7 +71,7 @@ impl Observer for &mut Screen {
     fn observe(&mut self, event: &Event<'_>) -> Result<(), ObserverError> {
         let mix = |old: Option<f64>, new: f64| Some(old.map_or(new, |old| old + NEW_SHARE * (new - old)));
         match event {
-            Event::Started { step, steps } => {
+            Event::Started { step, steps, .. } => {
                 (self.begun_at, self.steps, self.begun) = (*step, *steps, Instant::now());
                 self.bar.set_length(*steps);
                 self.bar.set_position(*step);
@@ -123,9 +123,12 @@ impl Observer for &mut Screen {
                 "step {}: FID of {} samples {:.3} ({:.3} to {:.3}; {} features, not comparable beyond this run)",
                 report.step, report.samples, report.fid, report.interval[0], report.interval[1], report.features
             )),
-            Event::CheckpointFailed { step, error } => self.tell(format_args!(
-                "warning: no checkpoint of step {step}: {error}\n  the one before is intact, and training goes on; make room"
-            )),
+            Event::CheckpointFailed { step, error } => {
+                let room = if error.is_disk_full() { "; make room" } else { "" };
+                self.tell(format_args!(
+                    "warning: no checkpoint of step {step}: {error}\n  the one before is intact, and training goes on{room}"
+                ));
+            }
             Event::WaitingForRoom { step, at_most, error } => {
                 let (until, give_up) = match at_most {
                     Some(time) => (format!("for {}", duration(time.as_secs_f64())), "a second Ctrl-C gives it up"),
