@@ -275,7 +275,7 @@ mod tests {
 
     /// As many pictures of two pixels: random, the same for each seed, then moved by so much.
     fn pictures(count: usize, seed: usize, moved: [[u8; 3]; 2]) -> Vec<u8> {
-        let level = |at: usize| ((at * 7919 + seed * 104_729) * 2_654_435_761 >> 16) as u8 % 100;
+        let level = |at: usize| (((at * 7919 + seed * 104_729) * 2_654_435_761) >> 16) as u8 % 100;
         (0..count * 6).map(|at| level(at) + moved[at / 3 % 2][at % 3]).collect()
     }
 

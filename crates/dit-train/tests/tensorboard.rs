@@ -10,7 +10,7 @@ use dit_config::{BlockDesign, DitConfig, DitSpec, LatentSize, Numerics, Sigma};
 use dit_image::{Caption, Picture, write_png};
 use dit_model::{Dit, Initialization};
 use dit_train::{
-    BucketLosses, EvaluationReport, Event, Losses, NonFiniteReport, Observer, Remedy, SampleLoss, Stage,
+    BucketLosses, EvaluationReport, Event, Losses, NonFiniteReport, Observer, Remedy, SampleLoss, Stage, StopRequest,
     ValidationReport, WindowReport, watch::TensorBoard,
 };
 use tch::{Device, nn::VarStore};
@@ -201,7 +201,7 @@ fn window_scalars() -> What {
 }
 
 fn start(board: &mut TensorBoard, step: u64) {
-    board.observe(&Event::Started { step, steps: 100 }).unwrap();
+    board.observe(&Event::Started { step, steps: 100, owed: &[] }).unwrap();
 }
 
 #[test]
@@ -280,9 +280,10 @@ fn validation_evaluation_and_pictures_are_there() {
     let path = run.path().join("samples/step-00000040.png");
     write_png(&path, &picture, &Caption::default()).unwrap();
     let ema = Dit::new(&VarStore::new(Device::Cpu).root(), &small(), Initialization::Empty);
-    board.observe(&Event::SamplesDue { step: 40, ema: &ema }).unwrap();
+    let stop = StopRequest::new();
+    board.observe(&Event::SamplesDue { step: 40, ema: &ema, stop: &stop }).unwrap();
     // None were drawn.
-    board.observe(&Event::SamplesDue { step: 50, ema: &ema }).unwrap();
+    board.observe(&Event::SamplesDue { step: 50, ema: &ema, stop: &stop }).unwrap();
 
     let validation = scalars(&[
         ("validation/loss", 0.75),

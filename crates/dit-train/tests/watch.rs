@@ -8,8 +8,8 @@ use dit_train::{
     BucketLosses, EvaluationReport, Event, Losses, NonFiniteReport, Observer, Remedy, SampleLoss, Stage,
     ValidationReport, WindowReport,
     watch::{
-        Bearing, DataIdentity, FidChart, JsonLog, Line, LossChart, Machine, Program, ReferenceLoss, Session, TensorBoard,
-        Together, expected_loss,
+        Bearing, DataIdentity, FidChart, JsonLog, Line, LossChart, Machine, Program, ReferenceLoss, Session,
+        TensorBoard, Together, expected_loss,
     },
 };
 
