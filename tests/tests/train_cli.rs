@@ -406,7 +406,7 @@ fn a_run_that_ended_at_its_reference_is_begun_again() {
     let set: Vec<&str> = settings.iter().flat_map(|text| ["--set", text]).collect();
     let args = begin(&[&set[..], &["--out", "run"]].concat());
     fs::write(&bad, &good[..good.len() / 2]).unwrap();
-    fail_in(at, &args, &["eval.reference is data", "00031.png"]);
+    fail_in(at, &args, &["eval.reference is ", "/data: ", "00031.png"]);
     let run = at.join("run");
     assert!(run.join("reference.features").is_dir() && names(&run.join("checkpoints")).is_empty());
     fail_in(at, &["train", "--out", "run", "--resume"], &["it has no checkpoint yet", "begin it without --resume"]);
