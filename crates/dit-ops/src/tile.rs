@@ -58,15 +58,17 @@ tile!(fp32, "avx512f,avx512bw,avx512dq,avx512vl", dot_f32, _mm512_setzero_ps(), 
 tile!(bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", dot_bf16, _mm512_setzero_ps(), _mm512_castps_si512);
 tile!(int8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", _mm512_dpbusd_epi32, _mm512_setzero_si512(), same);
 
+/// sum + activation·weight, sixteen numbers.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn dot_f32(sum: __m512, activation: __m512i, weight: __m512i) -> __m512 {
+pub(crate) fn dot_f32(sum: __m512, activation: __m512i, weight: __m512i) -> __m512 {
     _mm512_fmadd_ps(_mm512_castsi512_ps(activation), _mm512_castsi512_ps(weight), sum)
 }
 
+/// The same of sixteen pairs of bf16, each pair's products added.
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[inline]
-fn dot_bf16(sum: __m512, activation: __m512i, weight: __m512i) -> __m512 {
+pub(crate) fn dot_bf16(sum: __m512, activation: __m512i, weight: __m512i) -> __m512 {
     // SAFETY: both types are 512 bits of anything.
     let pairs = |words: __m512i| unsafe { std::mem::transmute::<__m512i, __m512bh>(words) };
     _mm512_dpbf16_ps(sum, pairs(activation), pairs(weight))

@@ -121,7 +121,8 @@ macro_rules! amx {
             /// rows of 16·[`BLOCK_LANES`] words. One step is six products of seven loads.
             ///
             /// # Safety
-            /// There are [`Tiles`](super::Tiles) of sixteen rows. `depth` words of each row, and of each of the panel's columns, which are no others, can be read; `sums` has room.
+            /// There are [`Tiles`](super::Tiles) of sixteen rows. `depth` words of each row, and of each of the panel's columns, which
+            /// are no others, can be read; `sums` has room.
             pub(crate) unsafe fn block(rows: Rows, panel: *const Line, depth: usize, sums: *mut u32) {
                 let mut rest = MaybeUninit::<Rest<BLOCK_ROWS, BLOCK_LANES>>::uninit();
                 // SAFETY: the caller's promise.
@@ -201,8 +202,8 @@ macro_rules! amx {
             /// Multiplies up to sixteen rows with `LANES` registers of columns; row r's sums go to `sums + r·stride`.
             ///
             /// # Safety
-            /// There are [`Tiles`](super::Tiles) of `rows.count` rows. `depth` words of each row, and of each of the panel's columns, which are no others, can be read; 16·`LANES` words from
-            /// each row's place in `sums` can be written.
+            /// There are [`Tiles`](super::Tiles) of `rows.count` rows. `depth` words of each row, and of each of the panel's columns,
+            /// which are no others, can be read; 16·`LANES` words from each row's place in `sums` can be written.
             pub(crate) unsafe fn strip<const LANES: usize>(
                 rows: Rows,
                 panel: *const Line,
@@ -240,8 +241,8 @@ amx!(int8, "tdpbusd");
 /// products of four loads.
 ///
 /// # Safety
-/// There are [`Tiles`](super::Tiles) of sixteen rows. `depth` words of each row, and of each of the panel's columns, which are no others, can be read; 32 words from each row's
-/// place in `sums` can be written.
+/// There are [`Tiles`](super::Tiles) of sixteen rows. `depth` words of each row, and of each of the panel's columns, which are no
+/// others, can be read; 32 words from each row's place in `sums` can be written.
 pub(crate) unsafe fn square_bf16(rows: Rows, panel: *const Line, depth: usize, sums: *mut u32, stride: usize) {
     let mut rest = MaybeUninit::<Rest<BLOCK_ROWS, 2>>::uninit();
     // SAFETY: the caller's promise.

@@ -3,7 +3,10 @@
 use std::arch::x86_64::*;
 
 use super::super::packed::WIDTH;
-use crate::gemm::Line;
+use crate::{
+    gemm::Line,
+    tile::{dot_bf16, dot_f32},
+};
 
 /// One module for each kind of word in AVX-512.
 macro_rules! products {
@@ -84,7 +87,7 @@ macro_rules! products {
     };
 }
 
-products!(fp32, "avx512f,avx512bw,avx512dq,avx512vl", dot_fp32);
+products!(fp32, "avx512f,avx512bw,avx512dq,avx512vl", dot_f32);
 products!(bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", dot_bf16);
 
 /// bf16 with AMX.
@@ -126,18 +129,4 @@ pub(super) mod amx {
             row += count;
         }
     }
-}
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn dot_fp32(sum: __m512, pixel: __m512i, weight: __m512i) -> __m512 {
-    _mm512_fmadd_ps(_mm512_castsi512_ps(pixel), _mm512_castsi512_ps(weight), sum)
-}
-
-#[target_feature(enable = "avx512f,avx512bf16")]
-#[inline]
-fn dot_bf16(sum: __m512, pixel: __m512i, weight: __m512i) -> __m512 {
-    // SAFETY: both are 512 bits; pairs of bf16 are what the words are.
-    let [pixel, weight] = unsafe { std::mem::transmute::<[__m512i; 2], [__m512bh; 2]>([pixel, weight]) };
-    _mm512_dpbf16_ps(sum, pixel, weight)
 }
