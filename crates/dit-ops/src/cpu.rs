@@ -3,7 +3,7 @@ use std::sync::OnceLock;
 /// Vector instructions of the running CPU that this crate has kernels for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cpu {
-    /// AVX2.
+    /// AVX2 and FMA.
     pub avx2: bool,
     /// AVX-512 F, BW, DQ and VL.
     pub avx512: bool,
@@ -20,7 +20,8 @@ pub struct Cpu {
 impl Cpu {
     /// Looks once; the answer is the same for the whole run. Looking also asks the system for AMX's registers.
     ///
-    /// With `DIT_NO_AMX` in the environment, not empty and not 0, there is no AMX: to compare, or should it ever compute wrongly.
+    /// With `DIT_NO_AMX` in the environment, not empty and not 0, there is no AMX, and with `DIT_NO_AVX512` neither that nor any of
+    /// AVX-512: to compare, or should they ever compute wrongly.
     pub fn detect() -> Self {
         static CPU: OnceLock<Cpu> = OnceLock::new();
         *CPU.get_or_init(Self::look)
@@ -28,14 +29,15 @@ impl Cpu {
 
     #[cfg(target_arch = "x86_64")]
     fn look() -> Self {
-        let avx512 = is_x86_feature_detected!("avx512f")
+        let avx512 = !refused("DIT_NO_AVX512")
+            && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
         let avx512_bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
-        let amx = amx();
+        let amx = avx512 && amx();
         Self {
-            avx2: is_x86_feature_detected!("avx2"),
+            avx2: is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             avx512,
             avx512_bf16,
             avx512_vnni: avx512 && is_x86_feature_detected!("avx512vnni"),
@@ -63,10 +65,10 @@ fn amx() -> bool {
     if std::arch::x86_64::__cpuid(0).eax < 7 {
         return false;
     }
-    std::arch::x86_64::__cpuid_count(7, 0).edx & BITS == BITS && !refused() && crate::amx::request()
+    std::arch::x86_64::__cpuid_count(7, 0).edx & BITS == BITS && !refused("DIT_NO_AMX") && crate::amx::request()
 }
 
 #[cfg(target_arch = "x86_64")]
-fn refused() -> bool {
-    std::env::var_os("DIT_NO_AMX").is_some_and(|value| !value.is_empty() && value != "0")
+fn refused(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty() && value != "0")
 }

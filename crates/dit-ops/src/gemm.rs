@@ -6,7 +6,8 @@
 //! panels of [`WIDTH`] columns: word by word, the panel's columns beside each other.
 //!
 //! A tile is 8 rows × 48 columns: 24 accumulators, 3 registers of weights, and one broadcast activation, of 32 registers. A
-//! panel stays in the second-level cache while all rows pass. AMX multiplies 32 rows by the same 48 columns of the same panels.
+//! panel stays in the second-level cache while all rows pass. AMX multiplies 32 rows by the same 48 columns of the same panels,
+//! AVX2 4 or 6 rows by 16 of the columns at a time.
 
 use std::mem::MaybeUninit;
 
@@ -18,12 +19,14 @@ use crate::{
 
 /// Columns of a panel.
 pub(crate) const WIDTH: usize = 48;
-/// Rows of a tile.
-const ROWS: usize = 8;
+/// Rows of a tile with AVX-512.
+const AVX512_ROWS: usize = 8;
 /// Rows that pass a panel before the next panel's turn: their activations should stay in the last-level cache.
 const ROWS_AT_ONCE: usize = 512;
 /// With AMX, whose products take less time than reading that far away does, bytes of such rows: half of a second-level cache.
 const BYTES_AT_ONCE: usize = 1 << 20;
+/// Rows that pass together with AVX2: a multiple of its tiles'.
+const AVX2_ROWS: usize = 48;
 /// Rows of a tile with AMX.
 const AMX_ROWS: usize = 32;
 /// Rows up to which AVX-512 keeps up with the weights' way through memory; with more, AMX does what it can.
@@ -50,6 +53,16 @@ impl Words {
 
     /// Whether this CPU has the instructions.
     pub(crate) fn supported(self, cpu: Cpu) -> bool {
+        match self {
+            Self::F32 => cpu.avx512 || cpu.avx2,
+            // With AVX-512 alone, oneDNN has wider registers to turn bf16 into fp32 in.
+            Self::Bf16 => cpu.avx512_bf16 || cpu.avx2 && !cpu.avx512,
+            Self::Int8 => cpu.avx512_vnni || cpu.avx2,
+        }
+    }
+
+    /// Whether it has them in AVX-512.
+    pub(crate) fn in_avx512(self, cpu: Cpu) -> bool {
         match self {
             Self::F32 => cpu.avx512,
             Self::Bf16 => cpu.avx512_bf16,
@@ -173,9 +186,8 @@ pub(crate) fn multiply(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>
 /// Which inner loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kernel {
-    F32,
-    Bf16,
-    Int8,
+    Avx2(Words),
+    Avx512(Words),
     AmxBf16,
     AmxInt8,
 }
@@ -184,18 +196,18 @@ impl Kernel {
     /// The fastest that this CPU has.
     fn of(words: Words, rows: usize) -> Self {
         match words {
-            Words::F32 => Self::F32,
             Words::Bf16 if use_amx(rows) => Self::AmxBf16,
-            Words::Bf16 => Self::Bf16,
             Words::Int8 if use_amx(rows) => Self::AmxInt8,
-            Words::Int8 => Self::Int8,
+            words if words.in_avx512(Cpu::detect()) => Self::Avx512(words),
+            words => Self::Avx2(words),
         }
     }
 
-    /// Rows of a tile.
+    /// Rows that pass together.
     fn rows(self) -> usize {
         match self {
-            Self::F32 | Self::Bf16 | Self::Int8 => ROWS,
+            Self::Avx2(_) => AVX2_ROWS,
+            Self::Avx512(_) => AVX512_ROWS,
             Self::AmxBf16 | Self::AmxInt8 => AMX_ROWS,
         }
     }
@@ -203,7 +215,7 @@ impl Kernel {
     /// Most rows, of so many words, that pass a panel at once: a multiple of a tile's.
     fn rows_at_once(self, depth: usize) -> usize {
         match self {
-            Self::F32 | Self::Bf16 | Self::Int8 => ROWS_AT_ONCE,
+            Self::Avx2(_) | Self::Avx512(_) => ROWS_AT_ONCE.next_multiple_of(self.rows()),
             Self::AmxBf16 | Self::AmxInt8 => {
                 (BYTES_AT_ONCE / (4 * depth)).next_multiple_of(AMX_ROWS).clamp(AMX_ROWS, ROWS_AT_ONCE)
             }

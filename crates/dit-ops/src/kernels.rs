@@ -1,8 +1,8 @@
 use tch::Tensor;
 
 use crate::{
-    add_gated, layer_norm_modulate, merge_heads, plain_add_gated, plain_attention, plain_layer_norm_modulate,
-    self_attention, split_heads,
+    Cpu, add_gated, gemm::Words, layer_norm_modulate, merge_heads, plain_add_gated, plain_attention,
+    plain_layer_norm_modulate, self_attention, split_heads,
 };
 
 /// How a network's Linears and what lies between them are computed.
@@ -19,6 +19,15 @@ pub enum Kernels {
 }
 
 impl Kernels {
+    /// Whether this CPU has them. What is fused falls back to libtorch's operators where there is nothing faster, but int8 takes
+    /// AVX-512 VNNI or AVX2.
+    pub fn is_supported(self) -> bool {
+        match self {
+            Self::Plain | Self::Fused => true,
+            Self::Int8 => Words::Int8.supported(Cpu::detect()),
+        }
+    }
+
     /// The kernels for Linears that 8 bits would harm: embeddings, modulations, the last one.
     pub fn sensitive(self) -> Self {
         match self {

@@ -1,7 +1,7 @@
 //! libtorch operators that tch does not bind, and fused kernels.
 //!
 //! - [`AdamW`]: an optimizer whose state can be saved, through libtorch's fused operator where it can be called by name.
-//! - [`Linear`]: a Linear that packs its weights for AVX-512 and AMX kernels of this crate (fp32, bf16, int8), or hands them to oneDNN.
+//! - [`Linear`]: a Linear that packs its weights for AVX2, AVX-512 and AMX kernels of this crate (fp32, bf16, int8), or hands them to oneDNN.
 //! - [`layer_norm_modulate`], [`add_gated`], [`self_attention`]: what lies between a transformer's Linears, in one pass each.
 //! - [`keep_freed_memory`]: no page is cleared twice. [`allow_tf32`], [`Tf32Scope`]: how CUDA multiplies fp32.
 //! - [`conv`]: convolutions of inference, with normalisation, doubling and skip connection on the way.
@@ -30,6 +30,10 @@ mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub mod conv;
 mod cpu;
 mod dispatcher;
@@ -48,8 +52,6 @@ mod simd;
 mod stored;
 mod symbols;
 mod tf32;
-#[cfg(target_arch = "x86_64")]
-mod tile;
 mod transpose;
 mod version;
 

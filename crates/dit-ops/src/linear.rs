@@ -61,7 +61,7 @@ impl Linear {
     /// has none, for its kind or device say, stays as it is. With [`Kernels::Int8`] they are rounded.
     ///
     /// A packed form replaces the tensors: memory grows only while one Linear is packed. Which form it is:
-    /// - this crate's kernels where the CPU has AVX-512 (for bf16: AVX-512 BF16; for int8: VNNI), with AMX if it has that;
+    /// - this crate's kernels where the CPU has AVX2 or AVX-512 (for bf16, AVX-512 only with BF16), with AMX if it has that;
     /// - else oneDNN's, where libtorch has them; it knows Arm;
     /// - else, on a Mac say, libtorch's plain Linear.
     pub fn optimize(&mut self, kernels: Kernels) {

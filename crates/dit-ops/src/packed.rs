@@ -14,7 +14,7 @@ use crate::{
 /// The longest sum of int8 products that is sure to fit into 32 bits: 2³¹ / (255 · 127).
 const LONGEST_INT8_SUM: usize = 66_000;
 
-/// A Linear's weights in the order in which the AVX-512 and AMX kernels of this crate read them.
+/// A Linear's weights in the order in which the AVX2, AVX-512 and AMX kernels of this crate read them.
 ///
 /// It holds the only copy: what was given to [`pack`](Self::pack) can be dropped.
 pub struct PackedLinear {
@@ -50,7 +50,7 @@ impl PackedLinear {
 
     /// Rounds `weight` to int8, with a step for each output, for activations of its kind, fp32 or bf16, that are rounded to
     /// unsigned 8 bits on the way, with a step and a zero point for each row. `None` where there is no kernel for it: another
-    /// kind, another device, a CPU without VNNI, or inputs that are no multiple of 4.
+    /// kind, another device, a CPU that has none of [`Kernels::Int8`](crate::Kernels::is_supported), or inputs that are no multiple of 4.
     ///
     /// # Shapes
     /// As [`pack`](Self::pack).

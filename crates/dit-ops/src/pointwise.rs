@@ -8,7 +8,7 @@ use std::{
 
 use tch::{Device, Kind, Tensor};
 
-use crate::{OpsError, gemm::Activation, symbols::lookup};
+use crate::{OpsError, cpu::Cpu, gemm::Activation, symbols::lookup};
 
 /// `AOTITorchError aoti_torch_cpu__linear_pointwise(X, W, B, attr, scalars, scalars_len, algorithm, result)`; tensors are
 /// `at::Tensor*`, as tch holds them, and are borrowed.
@@ -38,9 +38,15 @@ impl Pointwise {
         })
     }
 
-    /// Whether it computes with tensors of this kind and place.
+    /// Whether it computes with tensors of this kind and place: on an x86-64 CPU, with bf16 from AVX-512 on.
     pub(crate) fn accepts(x: &Tensor) -> bool {
-        x.device() == Device::Cpu && matches!(x.kind(), Kind::Float | Kind::BFloat16) && x.numel() > 0
+        let cpu = Cpu::detect();
+        let kind = match x.kind() {
+            Kind::Float => true,
+            Kind::BFloat16 => cpu.bf16 || cpu.avx512,
+            _ => false,
+        };
+        x.device() == Device::Cpu && kind && x.numel() > 0
     }
 
     /// activation(x·Wᵀ + b). Nothing is recorded for a gradient.

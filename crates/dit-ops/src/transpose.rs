@@ -33,11 +33,23 @@ pub(crate) fn transpose(grid: Grid<'_>, lines: &mut [MaybeUninit<Line>]) {
         let rows = columns.saturating_sub(first).min(16);
         let mut done = 0;
         #[cfg(target_arch = "x86_64")]
-        if rows == 16 && crate::cpu::Cpu::detect().avx512 {
-            done = depth / 16 * 16;
+        if rows == 16 {
             // SAFETY: the CPU has the instructions. The rows first..first + 16 have `depth` words each, as asserted; `lines` has
             // `LANES` lines for each of them.
-            unsafe { x86::transpose(words.as_ptr().add(first * stride), stride, done, lines.as_mut_ptr().add(lane)) };
+            unsafe {
+                let (rows, lines) = (words.as_ptr().add(first * stride), lines.as_mut_ptr().add(lane));
+                match crate::cpu::Cpu::detect() {
+                    cpu if cpu.avx512 => {
+                        done = depth / 16 * 16;
+                        x86::transpose(rows, stride, done, lines);
+                    }
+                    cpu if cpu.avx2 => {
+                        done = depth / 8 * 8;
+                        x86::transpose_avx2(rows, stride, done, lines);
+                    }
+                    _ => {}
+                }
+            }
         }
         for word in done..depth {
             let mut line = Line([0; 16]);
@@ -99,6 +111,47 @@ mod x86 {
             }
         }
         // Others may read the lines once this thread says that it is done.
+        _mm_sfence();
+    }
+
+    /// The same with AVX2, a multiple of 8 words.
+    ///
+    /// # Safety
+    /// As [`transpose`], but the CPU has AVX2.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn transpose_avx2(rows: *const u32, stride: usize, depth: usize, lines: *mut MaybeUninit<Line>) {
+        for block in (0..depth).step_by(8) {
+            // SAFETY: eight words of each row; the caller's promise.
+            let row = |row: usize| unsafe { _mm256_loadu_si256(rows.add(row * stride + block).cast()) };
+            // Word j of four rows in the lower half of `four[j]`, word 4 + j in the upper one.
+            let four = |first: usize| {
+                let (a, b, c, d) = (row(first), row(first + 1), row(first + 2), row(first + 3));
+                let (ab_low, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+                let (cd_low, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+                [
+                    _mm256_unpacklo_epi64(ab_low, cd_low),
+                    _mm256_unpackhi_epi64(ab_low, cd_low),
+                    _mm256_unpacklo_epi64(ab_high, cd_high),
+                    _mm256_unpackhi_epi64(ab_high, cd_high),
+                ]
+            };
+            let (a, b, c, d) = (four(0), four(4), four(8), four(12));
+            for j in 0..4 {
+                let halves = |a: __m256i, b: __m256i| {
+                    [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)]
+                };
+                let (ab, cd) = (halves(a[j], b[j]), halves(c[j], d[j]));
+                for (half, (ab, cd)) in ab.into_iter().zip(cd).enumerate() {
+                    // SAFETY: the caller's promise; a `Line` is aligned to 64 bytes.
+                    unsafe {
+                        let line = lines.add((block + 4 * half + j) * LANES).cast::<__m256i>();
+                        _mm256_stream_si256(line, ab);
+                        _mm256_stream_si256(line.add(1), cd);
+                    }
+                }
+            }
+        }
+        // As above.
         _mm_sfence();
     }
 }

@@ -1,6 +1,6 @@
 //! The fused kernels against libtorch's plain operators in float64, over odd sizes.
 //!
-//! On a CPU without AVX-512 the same tests hold for what the kernels fall back to.
+//! On a CPU without AVX2 the same tests hold for what the kernels fall back to.
 
 use std::process::Command;
 
@@ -380,14 +380,17 @@ fn attention_survives_large_scores_and_carries_gradients() {
     assert!(self_attention(&qkv.set_requires_grad(true), 2).requires_grad());
 }
 
-/// The kernels that AMX takes the place of, by running all of these tests again without it.
+/// The kernels that wider ones take the place of, by running all of these tests again without those.
 #[test]
-fn without_amx_too() {
-    if !Cpu::detect().amx {
-        eprintln!("SKIPPED: no AMX, or this is the run without");
-        return;
+fn without_wider_instructions_too() {
+    let cpu = Cpu::detect();
+    for (variable, there) in [("DIT_NO_AMX", cpu.amx), ("DIT_NO_AVX512", cpu.avx512)] {
+        if !there {
+            eprintln!("SKIPPED: nothing for {variable} to do without, or this is the run without");
+            continue;
+        }
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        let output = again.args(["--skip", "without_wider_instructions_too"]).env(variable, "1").output().unwrap();
+        assert!(output.status.success(), "{variable}: {}", String::from_utf8_lossy(&output.stdout));
     }
-    let mut again = Command::new(std::env::current_exe().unwrap());
-    let output = again.args(["--skip", "without_amx_too"]).env("DIT_NO_AMX", "1").output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

@@ -117,7 +117,7 @@ impl Precision {
     }
 
     /// The fastest that `device` computes faithfully: bf16 on a GPU, and on a CPU that multiplies it in hardware (AVX-512 BF16,
-    /// AMX, Arm's bf16 instructions); else fp32, as bf16 without such instructions is slower than fp32. Never int8, whose
+    /// AMX, Arm's bf16 instructions); else fp32, as bf16 without such instructions is no faster than fp32. Never int8, whose
     /// pictures differ a little from fp32's.
     pub fn auto(device: Device) -> Self {
         if device.is_cuda() || Cpu::detect().bf16 { Self::Bf16 } else { Self::Fp32 }
@@ -128,7 +128,7 @@ impl Precision {
         match self {
             Self::Fp32 | Self::Bf16 => true,
             Self::Tf32 => device.is_cuda(),
-            Self::Int8 => device == Device::Cpu && Cpu::detect().avx512_vnni,
+            Self::Int8 => device == Device::Cpu && Kernels::Int8.is_supported(),
         }
     }
 

@@ -102,8 +102,8 @@ impl AutoencoderKl {
     /// An autoencoder of these weights, named as in diffusers' present state dicts ([`VaeConfig::tensors`] lists them),
     /// moved to `device` and converted to `kind`.
     ///
-    /// [`Kernels::Fused`] packs the weights for a CPU with AVX-512, where `kind` is fp32 or (AVX-512 BF16) bf16; on every other
-    /// machine, device and kind it means libtorch's operators, as [`Kernels::Plain`] does. There is no int8 autoencoder:
+    /// [`Kernels::Fused`] packs the weights for a CPU with AVX2 or AVX-512, where `kind` is fp32 or bf16 (with AVX-512, only if it has
+    /// that of BF16); on every other machine, device and kind it means libtorch's operators, as [`Kernels::Plain`] does. There is no int8 autoencoder:
     /// [`Kernels::Int8`] is as fused. With packed weights, bf16 is what is multiplied; sums and activations are fp32.
     ///
     /// # Errors

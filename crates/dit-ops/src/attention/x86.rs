@@ -1,4 +1,4 @@
-//! Attention with AVX-512 or AMX: a head's keys and values are packed once into panels, then a few queries at a time go through
+//! Attention with AVX2, AVX-512 or AMX: a head's keys and values are packed once into panels, then a few queries at a time go through
 //! scores, softmax and weighted sum without leaving the caches.
 
 use std::{cell::RefCell, mem::MaybeUninit};
@@ -9,11 +9,11 @@ use super::softmax;
 use crate::{
     aligned::Aligned,
     amx::{self, Tiles},
+    avx2, avx512,
     cpu::Cpu,
     element::{Bf16, Element, allocate, values},
-    gemm::Line,
+    gemm::{Line, Words},
     parallel::{self, Destination},
-    tile::{bf16, fp32},
 };
 
 /// Registers of a tile of scores.
@@ -37,6 +37,7 @@ struct Blocking {
     words: usize,
 }
 
+const AVX2: Blocking = Blocking { queries: 24, rows: 24, wide_rows: 24, words: 1 };
 const AVX512: Blocking = Blocking { queries: 24, rows: 6, wide_rows: 4, words: 1 };
 const AMX: Blocking = Blocking { queries: 32, rows: 16, wide_rows: 16, words: 16 };
 
@@ -138,8 +139,10 @@ impl Attend for f32 {
     }
 
     unsafe fn attend(job: &Job<'_, Self>, scratch: &mut Scratch) {
-        // SAFETY: the caller's promise.
-        unsafe { attend_f32(job, scratch) }
+        // SAFETY: the caller's promise: it has AVX2 where it does not have AVX-512.
+        unsafe {
+            if Words::F32.in_avx512(Cpu::detect()) { attend_f32(job, scratch) } else { attend_avx2_f32(job, scratch) }
+        }
     }
 }
 
@@ -153,13 +156,20 @@ impl Attend for Bf16 {
     }
 
     unsafe fn attend(job: &Job<'_, Self>, scratch: &mut Scratch) {
-        // SAFETY: the caller's promise; AMX is there only beside the others.
-        unsafe { if Cpu::detect().amx { attend_amx(job, scratch) } else { attend_bf16(job, scratch) } }
+        let cpu = Cpu::detect();
+        // SAFETY: the caller's promise; AMX is there only beside the others, and AVX2 where they are not.
+        unsafe {
+            match Words::Bf16.in_avx512(cpu) {
+                _ if cpu.amx => attend_amx(job, scratch),
+                true => attend_bf16(job, scratch),
+                false => attend_avx2_bf16(job, scratch),
+            }
+        }
     }
 }
 
 macro_rules! attend {
-    ($name:ident, $features:literal, $element:ty, $softmax:ident, $module:ident, $blocking:ident) => {
+    ($name:ident, $features:literal, $element:ty, $softmax:path, $module:ident, $blocking:ident) => {
         /// # Safety
         /// As [`Attend::attend`]; with [`AMX`], there are [`Tiles`] of sixteen rows.
         #[target_feature(enable = $features)]
@@ -209,7 +219,7 @@ macro_rules! attend {
                 let mut totals = [0.0; QUERIES];
                 for (row, total) in totals.iter_mut().enumerate().take(rows) {
                     let scores = &scores[row * padded..][..padded];
-                    *total = softmax::$softmax(scores, tokens, scale, &mut weights[row * words..][..words]);
+                    *total = $softmax(scores, tokens, scale, &mut weights[row * words..][..words]);
                 }
                 for panel in 0..value_panels {
                     let first_lane = panel * MOST_LANES;
@@ -252,9 +262,11 @@ macro_rules! attend {
     };
 }
 
-attend!(attend_f32, "avx512f,avx512bw,avx512dq,avx512vl", f32, fp32, tile_f32, AVX512);
-attend!(attend_bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Bf16, bf16, tile_bf16, AVX512);
-attend!(attend_on_tiles, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Bf16, bf16, tile_amx, AMX);
+attend!(attend_avx2_f32, "avx2,fma", f32, softmax::avx2::fp32, tile_avx2_f32, AVX2);
+attend!(attend_avx2_bf16, "avx2,fma", Bf16, softmax::avx2::bf16, tile_avx2_bf16, AVX2);
+attend!(attend_f32, "avx512f,avx512bw,avx512dq,avx512vl", f32, softmax::avx512::fp32, tile_f32, AVX512);
+attend!(attend_bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Bf16, softmax::avx512::bf16, tile_bf16, AVX512);
+attend!(attend_on_tiles, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Bf16, softmax::avx512::bf16, tile_amx, AMX);
 
 /// With the registers of AMX for as long as it takes.
 ///
@@ -269,8 +281,8 @@ unsafe fn attend_amx(job: &Job<'_, Bf16>, scratch: &mut Scratch) {
 }
 
 macro_rules! tile {
-    ($name:ident, $features:literal, $module:ident) => {
-        /// [`crate::tile`]'s, of rows of `depth` words that follow one another.
+    ($name:ident, $features:literal, $words:ident) => {
+        /// A tile of rows of `depth` words that follow one another.
         ///
         /// # Safety
         /// As there.
@@ -284,14 +296,39 @@ macro_rules! tile {
             stride: usize,
         ) {
             let starts = std::array::from_fn(|row| rows.wrapping_add(row * depth));
+            use avx512::tile::$words::tile;
             // SAFETY: the caller's promise.
-            unsafe { $module::tile::<ROWS, LANES>(starts, panel, depth, sums, stride) }
+            unsafe { tile::<ROWS, LANES>(starts, panel, depth, sums, stride) }
         }
     };
 }
 
 tile!(tile_f32, "avx512f,avx512bw,avx512dq,avx512vl", fp32);
 tile!(tile_bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", bf16);
+
+macro_rules! tile_avx2 {
+    ($name:ident, $words:ident) => {
+        /// The same with AVX2.
+        ///
+        /// # Safety
+        /// As there.
+        #[target_feature(enable = "avx2,fma")]
+        #[inline]
+        unsafe fn $name<const ROWS: usize, const LANES: usize>(
+            rows: *const u32,
+            panel: *const Line,
+            depth: usize,
+            sums: *mut u32,
+            stride: usize,
+        ) {
+            // SAFETY: the caller's promise.
+            unsafe { avx2::tile::$words::multiply::<LANES>(rows, depth, ROWS, panel, depth, sums, stride) }
+        }
+    };
+}
+
+tile_avx2!(tile_avx2_f32, fp32);
+tile_avx2!(tile_avx2_bf16, bf16);
 
 /// The same with AMX.
 ///

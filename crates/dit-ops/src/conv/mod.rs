@@ -147,12 +147,12 @@ struct Call<'a> {
 }
 
 impl Convolution {
-    /// Whether this CPU has kernels for `products`: AVX-512, for bf16 AVX-512 BF16 too.
+    /// Whether this CPU has kernels for `products`: AVX2 or AVX-512; for bf16, AVX-512 BF16 if it has AVX-512.
     pub fn is_supported(products: Products) -> bool {
         let cpu = Cpu::detect();
         match products {
-            Products::Fp32 => cpu.avx512,
-            Products::Bf16 => cpu.avx512_bf16,
+            Products::Fp32 => cpu.avx512 || cpu.avx2,
+            Products::Bf16 => cpu.avx512_bf16 || cpu.avx2 && !cpu.avx512,
         }
     }
 

@@ -5,6 +5,7 @@ use crate::{
     element::values,
     error::OpsError,
     parallel::{self, Destination},
+    simd::multiversion,
 };
 
 /// Pixels whose statistics are summed in fp32 before they are combined in fp64: a fixed number, so that threads do not show.
@@ -128,86 +129,56 @@ impl Statistics {
     }
 }
 
-fn combine(sums: &[f32], channels: usize, counts: &[u32], at: usize, totals: &mut [Total]) {
-    #[cfg(target_arch = "x86_64")]
-    if crate::cpu::Cpu::detect().avx512 {
-        // SAFETY: the CPU has the instructions.
-        unsafe { combine_avx512(sums, channels, counts, at, totals) };
-        return;
-    }
-    combine_portable(sums, channels, counts, at, totals);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn combine_avx512(sums: &[f32], channels: usize, counts: &[u32], at: usize, totals: &mut [Total]) {
-    combine_portable(sums, channels, counts, at, totals);
-}
-
-/// Totals of some channels from `at` on. Sums about each part's first value become sums about the very first one: no digits
-/// are lost, as values of a channel are near each other.
-#[inline(always)]
-fn combine_portable(sums: &[f32], channels: usize, counts: &[u32], at: usize, totals: &mut [Total]) {
-    let count: f64 = counts.iter().map(|&count| f64::from(count)).sum();
-    let width = totals.len();
-    let (mut about, mut sum, mut squares) = ([0.0f64; LANES], [0.0f64; LANES], [0.0f64; LANES]);
-    about[..width].iter_mut().zip(&sums[at..]).for_each(|(about, &first)| *about = f64::from(first));
-    for (part, &count) in sums.chunks_exact(3 * channels).zip(counts) {
-        let count = f64::from(count);
-        let mut rows = [[0.0f32; LANES]; 3];
-        for (row, lanes) in rows.iter_mut().enumerate() {
-            lanes[..width].copy_from_slice(&part[row * channels + at..][..width]);
-        }
-        for lane in 0..LANES {
-            let shift = f64::from(rows[0][lane]) - about[lane];
-            let (part_sum, part_squares) = (f64::from(rows[1][lane]), f64::from(rows[2][lane]));
-            sum[lane] += part_sum + count * shift;
-            squares[lane] += part_squares + shift * (2.0 * part_sum + count * shift);
-        }
-    }
-    for (lane, total) in totals.iter_mut().enumerate() {
-        let squares = (squares[lane] - sum[lane] * sum[lane] / count).max(0.0);
-        *total = Total { count, mean: about[lane] + sum[lane] / count, squares };
-    }
-}
-
-fn add_up(x: &[f32], sums: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if crate::cpu::Cpu::detect().avx512 {
-        // SAFETY: the CPU has the instructions.
-        unsafe { add_up_avx512(x, sums) };
-        return;
-    }
-    add_up_portable(x, sums);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn add_up_avx512(x: &[f32], sums: &mut [f32]) {
-    add_up_portable(x, sums);
-}
-
-/// A part's three rows of sums.
-#[inline(always)]
-fn add_up_portable(x: &[f32], sums: &mut [f32]) {
-    let channels = sums.len() / 3;
-    for at in (0..channels).step_by(LANES) {
-        let width = LANES.min(channels - at);
-        let (mut first, mut sum, mut squares) = ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
-        first[..width].copy_from_slice(&x[at..at + width]);
-        let mut add = |lane: usize, value: f32| {
-            let value = value - first[lane];
-            sum[lane] += value;
-            squares[lane] += value * value;
-        };
-        for pixel in x.chunks_exact(channels) {
-            match width {
-                LANES => (0..LANES).for_each(|lane| add(lane, pixel[at + lane])),
-                _ => (0..width).for_each(|lane| add(lane, pixel[at + lane])),
+multiversion! {
+    /// Totals of some channels from `at` on. Sums about each part's first value become sums about the very first one: no digits
+    /// are lost, as values of a channel are near each other.
+    fn combine(sums: &[f32], channels: usize, counts: &[u32], at: usize, totals: &mut [Total]) {
+        let count: f64 = counts.iter().map(|&count| f64::from(count)).sum();
+        let width = totals.len();
+        let (mut about, mut sum, mut squares) = ([0.0f64; LANES], [0.0f64; LANES], [0.0f64; LANES]);
+        about[..width].iter_mut().zip(&sums[at..]).for_each(|(about, &first)| *about = f64::from(first));
+        for (part, &count) in sums.chunks_exact(3 * channels).zip(counts) {
+            let count = f64::from(count);
+            let mut rows = [[0.0f32; LANES]; 3];
+            for (row, lanes) in rows.iter_mut().enumerate() {
+                lanes[..width].copy_from_slice(&part[row * channels + at..][..width]);
+            }
+            for lane in 0..LANES {
+                let shift = f64::from(rows[0][lane]) - about[lane];
+                let (part_sum, part_squares) = (f64::from(rows[1][lane]), f64::from(rows[2][lane]));
+                sum[lane] += part_sum + count * shift;
+                squares[lane] += part_squares + shift * (2.0 * part_sum + count * shift);
             }
         }
-        for (row, lanes) in [first, sum, squares].into_iter().enumerate() {
-            sums[row * channels + at..][..width].copy_from_slice(&lanes[..width]);
+        for (lane, total) in totals.iter_mut().enumerate() {
+            let squares = (squares[lane] - sum[lane] * sum[lane] / count).max(0.0);
+            *total = Total { count, mean: about[lane] + sum[lane] / count, squares };
+        }
+    }
+}
+
+multiversion! {
+    /// A part's three rows of sums.
+    fn add_up(x: &[f32], sums: &mut [f32]) {
+        let channels = sums.len() / 3;
+        for at in (0..channels).step_by(LANES) {
+            let width = LANES.min(channels - at);
+            let (mut first, mut sum, mut squares) = ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
+            first[..width].copy_from_slice(&x[at..at + width]);
+            let mut add = |lane: usize, value: f32| {
+                let value = value - first[lane];
+                sum[lane] += value;
+                squares[lane] += value * value;
+            };
+            for pixel in x.chunks_exact(channels) {
+                match width {
+                    LANES => (0..LANES).for_each(|lane| add(lane, pixel[at + lane])),
+                    _ => (0..width).for_each(|lane| add(lane, pixel[at + lane])),
+                }
+            }
+            for (row, lanes) in [first, sum, squares].into_iter().enumerate() {
+                sums[row * channels + at..][..width].copy_from_slice(&lanes[..width]);
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
-//! One panel of a product, with AVX-512 or AMX.
+//! One panel of a product, with AVX2, AVX-512 or AMX.
 
-use super::{AMX_ROWS, Epilogue, Kernel, Left, Output, Panels, Place, ROWS, WIDTH, epilogue::finish};
+use super::{AMX_ROWS, AVX2_ROWS, AVX512_ROWS, Epilogue, Kernel, Left, Output, Panels, Place, WIDTH, Words, epilogue};
 use crate::{
     amx::{self, Tiles},
-    tile::{bf16, fp32, int8},
+    avx2, avx512,
 };
 
 /// Registers of a panel's row.
@@ -27,50 +27,67 @@ pub(super) unsafe fn multiply_panel(
     // SAFETY: the caller's promises, handed on.
     unsafe {
         match kernel {
-            Kernel::F32 => multiply_panel_f32(left, right, epilogue, output, place),
-            Kernel::Bf16 => multiply_panel_bf16(left, right, epilogue, output, place),
-            Kernel::Int8 => multiply_panel_int8(left, right, epilogue, output, place),
-            Kernel::AmxBf16 => multiply_panel_amx_bf16(left, right, epilogue, output, place),
-            Kernel::AmxInt8 => multiply_panel_amx_int8(left, right, epilogue, output, place),
+            Kernel::Avx512(Words::F32) => avx512_f32(left, right, epilogue, output, place),
+            Kernel::Avx512(Words::Bf16) => avx512_bf16(left, right, epilogue, output, place),
+            Kernel::Avx512(Words::Int8) => avx512_int8(left, right, epilogue, output, place),
+            Kernel::Avx2(Words::F32) => avx2_f32(left, right, epilogue, output, place),
+            Kernel::Avx2(Words::Bf16) => avx2_bf16(left, right, epilogue, output, place),
+            Kernel::Avx2(Words::Int8) => avx2_int8(left, right, epilogue, output, place),
+            Kernel::AmxBf16 => amx_bf16(left, right, epilogue, output, place),
+            Kernel::AmxInt8 => amx_int8(left, right, epilogue, output, place),
         }
     }
 }
 
-/// The results of rows from `first` on, from their sums.
-///
-/// # Safety
-/// The CPU has AVX-512 F, BW, DQ and VL; the rows are the product's, `column` is a panel's first, and nobody else touches these
-/// results.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
-unsafe fn finish_rows(
-    sums: &[[u32; WIDTH]],
-    first: usize,
-    column: usize,
-    columns: usize,
-    epilogue: &Epilogue<'_>,
-    output: Output,
-) {
-    let width = WIDTH.min(columns - column);
-    for (row, sums) in sums.iter().enumerate() {
-        let row = first + row;
-        let start = row * columns + column;
-        // SAFETY: the caller's promises.
-        unsafe {
-            match output {
-                Output::F32(destination) => finish(epilogue, sums, row, column, destination.slice(start, width)),
-                Output::Bf16(destination) => finish(epilogue, sums, row, column, destination.slice(start, width)),
+macro_rules! finish_rows {
+    ($name:ident, $features:literal, $set:ident) => {
+        /// The results of rows from `first` on, from their sums.
+        ///
+        /// # Safety
+        /// The CPU has the features; the rows are the product's, `column` is a panel's first, and nobody else touches these
+        /// results.
+        #[target_feature(enable = $features)]
+        #[inline]
+        unsafe fn $name(
+            sums: &[[u32; WIDTH]],
+            first: usize,
+            column: usize,
+            columns: usize,
+            epilogue: &Epilogue<'_>,
+            output: Output,
+        ) {
+            use epilogue::$set::finish;
+            let width = WIDTH.min(columns - column);
+            for (row, sums) in sums.iter().enumerate() {
+                let row = first + row;
+                let start = row * columns + column;
+                // SAFETY: the caller's promises.
+                unsafe {
+                    match output {
+                        Output::F32(destination) => {
+                            finish(epilogue, sums, row, column, destination.slice(start, width))
+                        }
+                        Output::Bf16(destination) => {
+                            finish(epilogue, sums, row, column, destination.slice(start, width))
+                        }
+                    }
+                }
             }
         }
-    }
+    };
 }
 
+finish_rows!(finish_rows_avx512, "avx512f,avx512bw,avx512dq,avx512vl", avx512);
+finish_rows!(finish_rows_avx2, "avx2,fma", avx2);
+
 macro_rules! multiply_panel {
-    ($name:ident, $features:literal, $module:ident) => {
+    ($name:ident, $features:literal, $words:ident) => {
         /// # Safety
         /// As [`multiply_panel`].
         #[target_feature(enable = $features)]
         unsafe fn $name(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output, place: Place) {
+            use avx512::tile::$words::tile;
+            const ROWS: usize = AVX512_ROWS;
             let depth = right.depth;
             let panel = right.lines[place.panel * depth * LANES..][..depth * LANES].as_ptr();
             let column = place.panel * WIDTH;
@@ -86,33 +103,54 @@ macro_rules! multiply_panel {
                 // for each.
                 unsafe {
                     match rows {
-                        1 | 2 => $module::tile::<2, LANES>(
-                            [one, two],
-                            panel,
-                            depth,
-                            sums.as_flattened_mut().as_mut_ptr(),
-                            WIDTH,
-                        ),
-                        _ => $module::tile::<ROWS, LANES>(
-                            starts,
-                            panel,
-                            depth,
-                            sums.as_flattened_mut().as_mut_ptr(),
-                            WIDTH,
-                        ),
+                        1 | 2 => {
+                            tile::<2, LANES>([one, two], panel, depth, sums.as_flattened_mut().as_mut_ptr(), WIDTH)
+                        }
+                        _ => tile::<ROWS, LANES>(starts, panel, depth, sums.as_flattened_mut().as_mut_ptr(), WIDTH),
                     }
                 }
                 // SAFETY: these results are this task's own, and lie within the output's rows; `column` is a panel's first.
-                unsafe { finish_rows(&sums[..rows], first, column, right.columns, &epilogue, output) };
+                unsafe { finish_rows_avx512(&sums[..rows], first, column, right.columns, &epilogue, output) };
                 first += rows;
             }
         }
     };
 }
 
-multiply_panel!(multiply_panel_f32, "avx512f,avx512bw,avx512dq,avx512vl", fp32);
-multiply_panel!(multiply_panel_bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", bf16);
-multiply_panel!(multiply_panel_int8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", int8);
+multiply_panel!(avx512_f32, "avx512f,avx512bw,avx512dq,avx512vl", fp32);
+multiply_panel!(avx512_bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", bf16);
+multiply_panel!(avx512_int8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", int8);
+
+macro_rules! multiply_panel_avx2 {
+    ($name:ident, $words:ident) => {
+        /// # Safety
+        /// As [`multiply_panel`].
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn $name(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output, place: Place) {
+            let depth = right.depth;
+            let panel = right.lines[place.panel * depth * LANES..][..depth * LANES].as_ptr();
+            let column = place.panel * WIDTH;
+            let mut sums = [[0; WIDTH]; AVX2_ROWS];
+            let mut first = place.first;
+            while first < place.end {
+                let rows = AVX2_ROWS.min(place.end - first);
+                let start = left.words[first * left.stride..].as_ptr();
+                let place = sums.as_flattened_mut().as_mut_ptr();
+                // SAFETY: each row has `depth` words, the panel `depth` times `LANES` lines, `sums` a row for each. Results are this
+                // task's own, and lie within the output's rows; `column` is a panel's first.
+                unsafe {
+                    avx2::tile::$words::multiply::<LANES>(start, left.stride, rows, panel, depth, place, WIDTH);
+                    finish_rows_avx2(&sums[..rows], first, column, right.columns, &epilogue, output);
+                }
+                first += rows;
+            }
+        }
+    };
+}
+
+multiply_panel_avx2!(avx2_f32, fp32);
+multiply_panel_avx2!(avx2_bf16, bf16);
+multiply_panel_avx2!(avx2_int8, int8);
 
 macro_rules! multiply_panel_amx {
     ($name:ident, $module:ident) => {
@@ -143,7 +181,7 @@ macro_rules! multiply_panel_amx {
                         amx::$module::strip::<LANES>(rows, panel, depth, place, WIDTH);
                     }
                     // Results are this task's own, and lie within the output's rows; `column` is a panel's first.
-                    finish_rows(&sums[..count], first, column, right.columns, &epilogue, output);
+                    finish_rows_avx512(&sums[..count], first, column, right.columns, &epilogue, output);
                 }
                 first += count;
             }
@@ -151,8 +189,8 @@ macro_rules! multiply_panel_amx {
     };
 }
 
-multiply_panel_amx!(multiply_panel_amx_bf16, bf16);
-multiply_panel_amx!(multiply_panel_amx_int8, int8);
+multiply_panel_amx!(amx_bf16, bf16);
+multiply_panel_amx!(amx_int8, int8);
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {

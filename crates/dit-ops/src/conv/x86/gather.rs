@@ -1,6 +1,6 @@
 //! Pixels of an input on their way to the factors: normalised, doubled, padded.
 
-use std::arch::x86_64::*;
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 use super::{
     super::{
@@ -72,117 +72,117 @@ impl<'a> Image<'a> {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line)) };
         }
     }
-
-    /// Sixteen channels from `channel` on of a pixel, mapped; those past the last are 0.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    #[inline]
-    pub(super) fn load(&self, row: usize, column: usize, channel: usize) -> __m512 {
-        let mask = lanes(self.channels - channel);
-        let start = (row * self.width + column) * self.channels;
-        // SAFETY: the mask keeps the loads within the pixel, and within the maps, which are as long.
-        unsafe {
-            let x = match self.x {
-                Pixels::Fp32(x) => _mm512_maskz_loadu_ps(mask, x[start..][..self.channels].as_ptr().add(channel)),
-                Pixels::Bf16(x) => load_bf16(mask, x[start..][..self.channels].as_ptr().add(channel).cast()),
-            };
-            let Some(map) = &self.map else { return x };
-            let scale = _mm512_maskz_loadu_ps(mask, map.scale.as_ptr().add(channel));
-            let shift = _mm512_maskz_loadu_ps(mask, map.shift.as_ptr().add(channel));
-            let x = _mm512_fmadd_ps(x, scale, shift);
-            match map.then {
-                Then::Nothing => x,
-                Then::Silu => silu(x),
-                Then::RoughSilu => rough_silu(x),
-            }
-        }
-    }
 }
 
 /// Pixels that are asked for before they are needed.
 const AHEAD: usize = 6;
 
-/// Sixteen bf16 numbers as fp32; those not in the mask are 0.
-///
-/// # Safety
-/// The masked ones can be read.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-#[inline]
-pub(super) unsafe fn load_bf16(mask: __mmask16, start: *const i16) -> __m512 {
-    // SAFETY: the caller's promise.
-    let halves = unsafe { _mm256_maskz_loadu_epi16(mask, start) };
-    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
-}
+/// One module for each set of instructions.
+macro_rules! gather {
+    ($set:ident, $features:literal) => {
+        pub(super) mod $set {
+            use super::*;
+            use crate::$set::vector as v;
 
-/// The first `count` lanes, sixteen at most.
-#[inline]
-pub(super) fn lanes(count: usize) -> __mmask16 {
-    if count >= 16 { !0 } else { (1 << count) - 1 }
-}
-
-/// x·σ(x) = x / (1 + e⁻ˣ).
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn silu(x: __m512) -> __m512 {
-    // e⁻ˣ = 2ⁿ·eʳ, |r| ≤ ln 2 / 2, with Taylor's series of eʳ to the seventh power. Beyond ±87 the result no longer changes.
-    let y = _mm512_min_ps(
-        _mm512_max_ps(_mm512_sub_ps(_mm512_setzero_ps(), x), _mm512_set1_ps(-87.0)),
-        _mm512_set1_ps(87.0),
-    );
-    let n = _mm512_roundscale_ps::<0>(_mm512_mul_ps(y, _mm512_set1_ps(std::f32::consts::LOG2_E)));
-    let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693_359_4), y);
-    let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.121_944_4e-4), r);
-    let mut p = _mm512_set1_ps(1.0 / 5040.0);
-    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(coefficient));
-    }
-    _mm512_div_ps(x, _mm512_add_ps(_mm512_scalef_ps(p, n), _mm512_set1_ps(1.0)))
-}
-
-/// The same with a relative error below 2⁻¹²: a shorter series, and an estimate of the quotient.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn rough_silu(x: __m512) -> __m512 {
-    let y = _mm512_mul_ps(x, _mm512_set1_ps(-std::f32::consts::LOG2_E));
-    let y = _mm512_min_ps(_mm512_max_ps(y, _mm512_set1_ps(-126.0)), _mm512_set1_ps(126.0));
-    // e⁻ˣ = 2ⁿ·2ʳ, |r| ≤ ½, with Taylor's series of 2ʳ to the fourth power, whose coefficients are (ln 2)ᵏ / k!.
-    let n = _mm512_roundscale_ps::<0>(y);
-    let r = _mm512_sub_ps(y, n);
-    let mut p = _mm512_set1_ps(0.009_618_129);
-    for coefficient in [0.055_504_11, 0.240_226_5, std::f32::consts::LN_2, 1.0] {
-        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(coefficient));
-    }
-    _mm512_mul_ps(x, _mm512_rcp14_ps(_mm512_add_ps(_mm512_scalef_ps(p, n), _mm512_set1_ps(1.0))))
-}
-
-/// Gathers the pixels under a block, [`GATHERED`] channels from `channel` on: (2·rows + 2, 2·columns + 2, GATHERED).
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) fn gather<const DOUBLED: bool>(image: &Image<'_>, block: &Block, channel: usize, pixels: &mut [f32]) {
-    let count = (padded(image.channels) - channel).min(GATHERED);
-    let times = if DOUBLED { 2 } else { 1 };
-    let (rows, columns) = (2 * block.rows + 2, 2 * block.columns + 2);
-    let mut places = pixels.chunks_exact_mut(GATHERED);
-    for row in 0..rows {
-        // In pixels of the padded input, whose first row is one of zeros.
-        let y = (2 * block.top + row).wrapping_sub(1);
-        for column in 0..columns {
-            // A few pixels ahead, in the next row where this one ends: pieces of pixels are no run that the CPU foresees.
-            let (down, ahead) =
-                if column + AHEAD < columns { (0, column + AHEAD) } else { (1, column + AHEAD - columns) };
-            let (ahead_y, ahead_x) = (y.wrapping_add(down) / times, (2 * block.left + ahead).wrapping_sub(1) / times);
-            if ahead_y < image.height && ahead_x < image.width {
-                image.prefetch(ahead_y, ahead_x, channel, count);
+            /// Sixteen channels from `channel` on of a pixel, mapped; those past the last are 0.
+            #[target_feature(enable = $features)]
+            #[inline]
+            pub(in super::super) fn load(image: &Image<'_>, row: usize, column: usize, channel: usize) -> v::Floats {
+                let mask = v::first(image.channels - channel);
+                let start = (row * image.width + column) * image.channels;
+                // SAFETY: the mask keeps the loads within the pixel, and within the maps, which are as long.
+                unsafe {
+                    let x = match image.x {
+                        Pixels::Fp32(x) => v::load_within(mask, x[start..][..image.channels].as_ptr().add(channel)),
+                        Pixels::Bf16(x) => {
+                            v::load_bf16_within(mask, x[start..][..image.channels].as_ptr().add(channel).cast())
+                        }
+                    };
+                    let Some(map) = &image.map else { return x };
+                    let scale = v::load_within(mask, map.scale.as_ptr().add(channel));
+                    let shift = v::load_within(mask, map.shift.as_ptr().add(channel));
+                    let x = v::mul_add(x, scale, shift);
+                    match map.then {
+                        Then::Nothing => x,
+                        Then::Silu => silu(x),
+                        Then::RoughSilu => rough_silu(x),
+                    }
+                }
             }
-            let x = (2 * block.left + column).wrapping_sub(1);
-            let Some(place) = places.next() else { return };
-            if y >= times * image.height || x >= times * image.width {
-                place[..count].fill(0.0);
-                continue;
+
+            /// x·σ(x) = x / (1 + e⁻ˣ).
+            #[target_feature(enable = $features)]
+            #[inline]
+            fn silu(x: v::Floats) -> v::Floats {
+                // e⁻ˣ = 2ⁿ·eʳ, |r| ≤ ln 2 / 2, with Taylor's series of eʳ to the seventh power. Beyond ±87 the result no longer changes.
+                let y = v::min(v::max(v::sub(v::zero(), x), v::splat(-87.0)), v::splat(87.0));
+                let n = v::round(v::mul(y, v::splat(std::f32::consts::LOG2_E)));
+                let r = v::sub_product(n, v::splat(0.693_359_4), y);
+                let r = v::sub_product(n, v::splat(-2.121_944_4e-4), r);
+                let mut p = v::splat(1.0 / 5040.0);
+                for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+                    p = v::mul_add(p, r, v::splat(coefficient));
+                }
+                v::div(x, v::add(v::scale_by_power(p, n), v::splat(1.0)))
             }
-            for at in (0..count).step_by(16) {
-                let values = image.load(y / times, x / times, channel + at);
-                // SAFETY: `count` is a multiple of 16, and no more than the place has.
-                unsafe { _mm512_storeu_ps(place.as_mut_ptr().add(at), values) };
+
+            /// The same with a relative error below 2⁻¹²: a shorter series, and an estimate of the quotient.
+            #[target_feature(enable = $features)]
+            #[inline]
+            fn rough_silu(x: v::Floats) -> v::Floats {
+                let y = v::mul(x, v::splat(-std::f32::consts::LOG2_E));
+                let y = v::min(v::max(y, v::splat(-126.0)), v::splat(126.0));
+                // e⁻ˣ = 2ⁿ·2ʳ, |r| ≤ ½, with Taylor's series of 2ʳ to the fourth power, whose coefficients are (ln 2)ᵏ / k!.
+                let n = v::round(y);
+                let r = v::sub(y, n);
+                let mut p = v::splat(0.009_618_129);
+                for coefficient in [0.055_504_11, 0.240_226_5, std::f32::consts::LN_2, 1.0] {
+                    p = v::mul_add(p, r, v::splat(coefficient));
+                }
+                v::divide_roughly(x, v::add(v::scale_by_power(p, n), v::splat(1.0)))
+            }
+
+            /// Gathers the pixels under a block, [`GATHERED`] channels from `channel` on: (2·rows + 2, 2·columns + 2, GATHERED).
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn gather<const DOUBLED: bool>(
+                image: &Image<'_>,
+                block: &Block,
+                channel: usize,
+                pixels: &mut [f32],
+            ) {
+                let count = (padded(image.channels) - channel).min(GATHERED);
+                let times = if DOUBLED { 2 } else { 1 };
+                let (rows, columns) = (2 * block.rows + 2, 2 * block.columns + 2);
+                let mut places = pixels.chunks_exact_mut(GATHERED);
+                for row in 0..rows {
+                    // In pixels of the padded input, whose first row is one of zeros.
+                    let y = (2 * block.top + row).wrapping_sub(1);
+                    for column in 0..columns {
+                        // A few pixels ahead, in the next row where this one ends: pieces of pixels are no run that the CPU foresees.
+                        let (down, ahead) =
+                            if column + AHEAD < columns { (0, column + AHEAD) } else { (1, column + AHEAD - columns) };
+                        let (ahead_y, ahead_x) =
+                            (y.wrapping_add(down) / times, (2 * block.left + ahead).wrapping_sub(1) / times);
+                        if ahead_y < image.height && ahead_x < image.width {
+                            image.prefetch(ahead_y, ahead_x, channel, count);
+                        }
+                        let x = (2 * block.left + column).wrapping_sub(1);
+                        let Some(place) = places.next() else { return };
+                        if y >= times * image.height || x >= times * image.width {
+                            place[..count].fill(0.0);
+                            continue;
+                        }
+                        for at in (0..count).step_by(16) {
+                            let values = load(image, y / times, x / times, channel + at);
+                            // SAFETY: `count` is a multiple of 16, and no more than the place has.
+                            unsafe { v::store(place.as_mut_ptr().add(at), values) };
+                        }
+                    }
+                }
             }
         }
-    }
+    };
 }
+
+gather!(avx512, "avx512f,avx512bw,avx512dq,avx512vl");
+gather!(avx2, "avx2,fma");

@@ -1,6 +1,6 @@
 //! Convolutions by way of products of factors, in fp32 and in bf16.
 
-use std::{arch::x86_64::*, ops::Range};
+use std::ops::Range;
 
 use super::{
     super::{
@@ -10,16 +10,21 @@ use super::{
         winograd::{Block, POINTS, padded},
     },
     GAP, GATHERED, PANELS, Scratch,
-    gather::{Image, gather, lanes},
-    output::{Running, prefetch_skip, put, store_bf16, store_fp32},
+    gather::{self, Image},
+    output::{self, prefetch_skip},
     products, vanishes,
 };
 
 /// One module for each kind of word.
 macro_rules! kernel {
-    ($module:ident, $features:literal, $products:ident, $store:ident) => {
+    ($module:ident, $set:ident, $features:literal, $products:ident, $store:ident) => {
         pub(super) mod $module {
-            use super::*;
+            use super::{
+                gather::$set::{gather, load},
+                output::$set::{Running, put, $store},
+                *,
+            };
+            use crate::$set::vector as v;
 
             /// # Safety
             /// As [`super::super::winograd`]; with AMX, there are [`Tiles`](crate::amx::Tiles) of sixteen rows.
@@ -99,7 +104,7 @@ macro_rules! kernel {
                 let registers = (panels * WIDTH).min(channels - first_channel).div_ceil(16);
                 for tile_row in 0..block.rows {
                     let row = 2 * (block.top + tile_row);
-                    let mut running = [Running::from(_mm512_setzero_ps()); PARTS];
+                    let mut running = [Running::from(v::zero()); PARTS];
                     for tile_column in 0..block.columns {
                         let (tile, column) = (tile_row * block.columns + tile_column, 2 * (block.left + tile_column));
                         for pixel in [0, 1, width, width + 1] {
@@ -110,32 +115,32 @@ macro_rules! kernel {
                         }
                         for (register, running) in running.iter_mut().enumerate().take(registers) {
                             let channel = first_channel + 16 * register;
-                            let mask = lanes(channels - channel);
+                            let mask = v::first(channels - channel);
                             // SAFETY: tile and channel lie within a plane; masked accesses within a pixel of the result.
                             unsafe {
-                                let mut m = [[_mm512_setzero_ps(); 4]; 4];
+                                let mut m = [[v::zero(); 4]; 4];
                                 for (point, m) in m.as_flattened_mut().iter_mut().enumerate() {
                                     if !vanishes(DOUBLED, point) {
                                         let at = point * plane + tile * (PANELS * WIDTH) + 16 * register;
-                                        *m = _mm512_loadu_ps(sums.as_ptr().add(at));
+                                        *m = v::load(sums.as_ptr().add(at));
                                     }
                                 }
-                                let mut halves = [[_mm512_setzero_ps(); 4]; 2];
+                                let mut halves = [[v::zero(); 4]; 2];
                                 for i in 0..4 {
-                                    halves[0][i] = _mm512_add_ps(_mm512_add_ps(m[0][i], m[1][i]), m[2][i]);
-                                    halves[1][i] = _mm512_sub_ps(_mm512_sub_ps(m[1][i], m[2][i]), m[3][i]);
+                                    halves[0][i] = v::add(v::add(m[0][i], m[1][i]), m[2][i]);
+                                    halves[1][i] = v::sub(v::sub(m[1][i], m[2][i]), m[3][i]);
                                 }
-                                let bias = _mm512_maskz_loadu_ps(mask, convolution.bias.as_ptr().add(channel));
+                                let bias = v::load_within(mask, convolution.bias.as_ptr().add(channel));
                                 for (i, half) in halves.into_iter().enumerate() {
                                     let results = [
-                                        _mm512_add_ps(_mm512_add_ps(half[0], half[1]), half[2]),
-                                        _mm512_sub_ps(_mm512_sub_ps(half[1], half[2]), half[3]),
+                                        v::add(v::add(half[0], half[1]), half[2]),
+                                        v::sub(v::sub(half[1], half[2]), half[3]),
                                     ];
                                     for (j, result) in results.into_iter().enumerate() {
                                         if row + i < height && column + j < width {
                                             let pixel = (block.image * height + row + i) * width + column + j;
                                             let start = pixel * channels + channel;
-                                            let result = put(call, start, mask, _mm512_add_ps(result, bias));
+                                            let result = put(call, start, mask, v::add(result, bias));
                                             if tile_column == 0 && i == 0 && j == 0 {
                                                 *running = Running::from(result);
                                             }
@@ -152,7 +157,7 @@ macro_rules! kernel {
                             // SAFETY: a row of tiles is a part of the statistics; the block's panels are ours.
                             unsafe {
                                 let rows = parts.rows(block.image, block.part + tile_row * block.part_stride, channel);
-                                running.write(rows, lanes(channels - channel));
+                                running.write(rows, v::first(channels - channel));
                             }
                         }
                     }
@@ -181,9 +186,9 @@ macro_rules! kernel {
                         // SAFETY: the caller's promise.
                         unsafe {
                             let d = |row: usize, column: usize| {
-                                _mm512_loadu_ps(pixels.as_ptr().add((corner + row * columns + column) * GATHERED + at))
+                                v::load(pixels.as_ptr().add((corner + row * columns + column) * GATHERED + at))
                             };
-                            let mut rows = [[_mm512_setzero_ps(); 4]; 4];
+                            let mut rows = [[v::zero(); 4]; 4];
                             for i in 0..4 {
                                 let d = [d(0, i), d(1, i), d(2, i), d(3, i)];
                                 for (row, value) in input_transform_1d(d).into_iter().enumerate() {
@@ -194,13 +199,20 @@ macro_rules! kernel {
                                 for (column, value) in input_transform_1d(values).into_iter().enumerate() {
                                     let point = 4 * row + column;
                                     if !vanishes(DOUBLED, point) {
-                                        $store(left.add(point * plane + tile * stride), channel + at, !0, value);
+                                        $store(left.add(point * plane + tile * stride), channel + at, v::ALL, value);
                                     }
                                 }
                             }
                         }
                     }
                 }
+            }
+
+            /// Bᵀ·d: the input transform (Lavin & Gray 2015, section 4.1) of one column, or of one row of what it made of the columns.
+            #[target_feature(enable = $features)]
+            #[inline]
+            fn input_transform_1d(d: [v::Floats; 4]) -> [v::Floats; 4] {
+                [v::sub(d[0], d[2]), v::add(d[1], d[2]), v::sub(d[2], d[1]), v::sub(d[1], d[3])]
             }
 
             /// # Safety
@@ -229,8 +241,8 @@ macro_rules! kernel {
                         let x = (x + place % kernel).wrapping_sub(geometry.before);
                         let inside = y < source.height && x < source.width;
                         for channel in (0..source.channels).step_by(16) {
-                            let values = if inside { source.load(y, x, channel) } else { _mm512_setzero_ps() };
-                            let mask = lanes(source.channels - channel);
+                            let values = if inside { load(&source, y, x, channel) } else { v::zero() };
+                            let mask = v::first(source.channels - channel);
                             // SAFETY: the window's elements fit in a row of the factor.
                             unsafe { $store(words.as_mut_ptr(), place * source.channels + channel, mask, values) };
                         }
@@ -248,15 +260,15 @@ macro_rules! kernel {
                         products::$products::multiply(left, stride, rows, panel, weights.depth, sums, WIDTH);
                     }
                     for channel in (panel * WIDTH..channels.min((panel + 1) * WIDTH)).step_by(16) {
-                        let mask = lanes(channels - channel);
-                        let mut running = Running::from(_mm512_setzero_ps());
+                        let mask = v::first(channels - channel);
+                        let mut running = Running::from(v::zero());
                         for row in 0..pixels.len() {
                             // SAFETY: masked accesses lie within the bias and within a pixel of the result.
                             unsafe {
-                                let bias = _mm512_maskz_loadu_ps(mask, convolution.bias.as_ptr().add(channel));
-                                let sum = _mm512_loadu_ps(sums.as_ptr().add(row * WIDTH + channel % WIDTH));
+                                let bias = v::load_within(mask, convolution.bias.as_ptr().add(channel));
+                                let sum = v::load(sums.as_ptr().add(row * WIDTH + channel % WIDTH));
                                 let start = (first + row) * channels + channel;
-                                let result = put(call, start, mask, _mm512_add_ps(sum, bias));
+                                let result = put(call, start, mask, v::add(sum, bias));
                                 if row == 0 {
                                     running = Running::from(result);
                                 }
@@ -274,16 +286,11 @@ macro_rules! kernel {
     };
 }
 
-/// Bᵀ·d: the input transform (Lavin & Gray 2015, section 4.1) of one column, or of one row of what it made of the columns.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn input_transform_1d(d: [__m512; 4]) -> [__m512; 4] {
-    [_mm512_sub_ps(d[0], d[2]), _mm512_add_ps(d[1], d[2]), _mm512_sub_ps(d[2], d[1]), _mm512_sub_ps(d[1], d[3])]
-}
-
 /// Tiles whose skip connection is asked for before it is needed.
 const AHEAD: usize = 2;
 
-kernel!(fp32, "avx512f,avx512bw,avx512dq,avx512vl", fp32, store_fp32);
-kernel!(bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", bf16, store_bf16);
-kernel!(amx, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", amx, store_bf16);
+kernel!(fp32_avx2, avx2, "avx2,fma", fp32_avx2, store_fp32);
+kernel!(bf16_avx2, avx2, "avx2,fma", bf16_avx2, store_bf16);
+kernel!(fp32, avx512, "avx512f,avx512bw,avx512dq,avx512vl", fp32, store_fp32);
+kernel!(bf16, avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", bf16, store_bf16);
+kernel!(amx, avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", amx, store_bf16);

@@ -1,4 +1,4 @@
-//! The kernels, for AVX-512 and AMX.
+//! The kernels, for AVX2, AVX-512 and AMX.
 
 use std::{cell::RefCell, ops::Range};
 
@@ -14,7 +14,7 @@ mod kernel;
 mod output;
 mod products;
 
-use kernel::{amx, bf16, fp32};
+use kernel::{amx, bf16, bf16_avx2, fp32, fp32_avx2};
 
 /// Channels that are gathered and transformed at a time: a block's pixels of so many stay in the second-level cache.
 const GATHERED: usize = 64;
@@ -40,16 +40,19 @@ thread_local! {
 /// # Safety
 /// The CPU has the instructions of the convolution's products; the block lies within the result, and nobody else writes to it.
 pub(super) unsafe fn winograd<const DOUBLED: bool>(convolution: &Convolution, call: &Call<'_>, block: Block) {
+    let cpu = Cpu::detect();
     SCRATCH.with_borrow_mut(|scratch| {
         // SAFETY: the caller's promises.
         unsafe {
             match convolution.products {
-                Products::Fp32 => fp32::winograd::<DOUBLED>(convolution, call, block, scratch),
-                Products::Bf16 if Cpu::detect().amx => {
+                Products::Fp32 if cpu.avx512 => fp32::winograd::<DOUBLED>(convolution, call, block, scratch),
+                Products::Fp32 => fp32_avx2::winograd::<DOUBLED>(convolution, call, block, scratch),
+                Products::Bf16 if cpu.amx => {
                     let _tiles = Tiles::of_rows(ROWS);
                     amx::winograd::<DOUBLED>(convolution, call, block, scratch)
                 }
-                Products::Bf16 => bf16::winograd::<DOUBLED>(convolution, call, block, scratch),
+                Products::Bf16 if cpu.avx512_bf16 => bf16::winograd::<DOUBLED>(convolution, call, block, scratch),
+                Products::Bf16 => bf16_avx2::winograd::<DOUBLED>(convolution, call, block, scratch),
             }
         }
     });
@@ -60,16 +63,19 @@ pub(super) unsafe fn winograd<const DOUBLED: bool>(convolution: &Convolution, ca
 /// # Safety
 /// As [`winograd`].
 pub(super) unsafe fn direct(convolution: &Convolution, call: &Call<'_>, image: usize, pixels: Range<usize>) {
+    let cpu = Cpu::detect();
     SCRATCH.with_borrow_mut(|scratch| {
         // SAFETY: the caller's promises.
         unsafe {
             match convolution.products {
-                Products::Fp32 => fp32::direct(convolution, call, image, pixels, scratch),
-                Products::Bf16 if Cpu::detect().amx => {
+                Products::Fp32 if cpu.avx512 => fp32::direct(convolution, call, image, pixels, scratch),
+                Products::Fp32 => fp32_avx2::direct(convolution, call, image, pixels, scratch),
+                Products::Bf16 if cpu.amx => {
                     let _tiles = Tiles::of_rows(ROWS);
                     amx::direct(convolution, call, image, pixels, scratch)
                 }
-                Products::Bf16 => bf16::direct(convolution, call, image, pixels, scratch),
+                Products::Bf16 if cpu.avx512_bf16 => bf16::direct(convolution, call, image, pixels, scratch),
+                Products::Bf16 => bf16_avx2::direct(convolution, call, image, pixels, scratch),
             }
         }
     });

@@ -4,8 +4,8 @@ use std::arch::x86_64::*;
 
 use super::super::packed::WIDTH;
 use crate::{
+    avx512::tile::{dot_bf16, dot_f32},
     gemm::Line,
-    tile::{dot_bf16, dot_f32},
 };
 
 /// One module for each kind of word in AVX-512.
@@ -89,6 +89,51 @@ macro_rules! products {
 
 products!(fp32, "avx512f,avx512bw,avx512dq,avx512vl", dot_f32);
 products!(bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", dot_bf16);
+
+/// One module for each kind of word in AVX2.
+macro_rules! products_avx2 {
+    ($module:ident, $words:ident) => {
+        pub(super) mod $module {
+            use super::{Line, WIDTH};
+            use crate::avx2::tile;
+
+            /// What rows come in multiples of.
+            pub(in super::super) const ROWS: usize = 1;
+
+            /// Sums of `rows` rows by one panel.
+            ///
+            /// # Safety
+            /// As of the other kernels.
+            #[target_feature(enable = "avx2,fma")]
+            pub(in super::super) unsafe fn multiply(
+                left: *const u32,
+                stride: usize,
+                rows: usize,
+                panel: &[Line],
+                depth: usize,
+                sums: *mut f32,
+                sums_stride: usize,
+            ) {
+                const LANES: usize = WIDTH / 16;
+                // SAFETY: the caller's promises.
+                unsafe {
+                    tile::$words::multiply::<LANES>(
+                        left,
+                        stride,
+                        rows,
+                        panel.as_ptr(),
+                        depth,
+                        sums.cast(),
+                        sums_stride,
+                    );
+                }
+            }
+        }
+    };
+}
+
+products_avx2!(fp32_avx2, fp32);
+products_avx2!(bf16_avx2, bf16);
 
 /// bf16 with AMX.
 pub(super) mod amx {

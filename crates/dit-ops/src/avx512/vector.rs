@@ -1,0 +1,138 @@
+//! Sixteen numbers in a register. Kernels are written once, with these functions or with those of the same names for AVX2.
+use std::arch::x86_64::*;
+
+/// Sixteen fp32 numbers.
+pub(crate) type Floats = __m512;
+/// Sixteen int32 numbers.
+pub(crate) type Integers = __m512i;
+/// Some first lanes.
+pub(crate) type Mask = __mmask16;
+
+/// All lanes.
+pub(crate) const ALL: Mask = !0;
+
+/// The first `count` lanes, sixteen at most.
+#[inline(always)]
+pub(crate) fn first(count: usize) -> Mask {
+    if count >= 16 { ALL } else { (1 << count) - 1 }
+}
+
+/// Declares functions of registers alone, an intrinsic each.
+macro_rules! functions {
+    ($($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty $body:block)+) => {
+        $(
+            $(#[$doc])*
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+            #[inline]
+            pub(crate) fn $name($($argument: $type),*) -> $result $body
+        )+
+    };
+}
+
+functions! {
+    fn zero() -> Floats { _mm512_setzero_ps() }
+    fn splat(value: f32) -> Floats { _mm512_set1_ps(value) }
+    fn add(a: Floats, b: Floats) -> Floats { _mm512_add_ps(a, b) }
+    fn sub(a: Floats, b: Floats) -> Floats { _mm512_sub_ps(a, b) }
+    fn mul(a: Floats, b: Floats) -> Floats { _mm512_mul_ps(a, b) }
+    fn div(a: Floats, b: Floats) -> Floats { _mm512_div_ps(a, b) }
+    /// a·b + c, rounded once.
+    fn mul_add(a: Floats, b: Floats, c: Floats) -> Floats { _mm512_fmadd_ps(a, b, c) }
+    /// c − a·b, rounded once.
+    fn sub_product(a: Floats, b: Floats, c: Floats) -> Floats { _mm512_fnmadd_ps(a, b, c) }
+    /// The lesser; `b` if one is NaN.
+    fn min(a: Floats, b: Floats) -> Floats { _mm512_min_ps(a, b) }
+    /// The greater; `b` if one is NaN.
+    fn max(a: Floats, b: Floats) -> Floats { _mm512_max_ps(a, b) }
+    /// To the nearest whole number, ties to even.
+    fn round(a: Floats) -> Floats { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    /// a·2ⁿ, n a whole number.
+    fn scale_by_power(a: Floats, n: Floats) -> Floats { _mm512_scalef_ps(a, n) }
+    /// a / b with a relative error below 2⁻¹⁴.
+    fn divide_roughly(a: Floats, b: Floats) -> Floats { _mm512_mul_ps(a, _mm512_rcp14_ps(b)) }
+    /// The lanes of the mask, zeros in the others.
+    fn keep(mask: Mask, a: Floats) -> Floats { _mm512_maskz_mov_ps(mask, a) }
+    /// [`max`] in the lanes of the mask, `a` in the others.
+    fn max_within(mask: Mask, a: Floats, b: Floats) -> Floats { _mm512_mask_max_ps(a, mask, a, b) }
+    /// The sum of all lanes.
+    fn sum(a: Floats) -> f32 { _mm512_reduce_add_ps(a) }
+    /// The greatest of all lanes.
+    fn greatest(a: Floats) -> f32 { _mm512_reduce_max_ps(a) }
+    fn splat_integer(value: i32) -> Integers { _mm512_set1_epi32(value) }
+    fn sub_integers(a: Integers, b: Integers) -> Integers { _mm512_sub_epi32(a, b) }
+    /// The low halves of the products.
+    fn mul_integers(a: Integers, b: Integers) -> Integers { _mm512_mullo_epi32(a, b) }
+    fn to_floats(a: Integers) -> Floats { _mm512_cvtepi32_ps(a) }
+    /// The same bits.
+    fn as_floats(a: Integers) -> Floats { _mm512_castsi512_ps(a) }
+    /// Sixteen bf16: to the nearest, ties to even, as `Bf16::from_f32`.
+    fn round_to_bf16(a: Floats) -> __m256i {
+        let bits = _mm512_castps_si512(a);
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
+        let upper = _mm512_mask_mov_epi32(_mm512_srli_epi32::<16>(rounded), nan, _mm512_set1_epi32(0x7fc0));
+        _mm512_cvtepi32_epi16(upper)
+    }
+}
+
+/// The same by AVX-512 BF16's instruction, which takes subnormal numbers for zero.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+pub(crate) fn convert_to_bf16(a: Floats) -> __m256i {
+    // SAFETY: both types are 256 bits of anything.
+    unsafe { std::mem::transmute(_mm512_cvtneps_pbh(a)) }
+}
+
+/// `low` and `high`, rounded to bf16, one after the other.
+///
+/// # Safety
+/// Sixteen words can be written.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+pub(crate) unsafe fn store_two_as_bf16(place: *mut u32, [low, high]: [Floats; 2]) {
+    let rounded = _mm512_cvtne2ps_pbh(high, low);
+    // SAFETY: the caller's promise; both types are 512 bits of anything.
+    unsafe { _mm512_storeu_si512(place.cast(), std::mem::transmute::<__m512bh, __m512i>(rounded)) };
+}
+
+/// Declares functions that read or write where a pointer says.
+macro_rules! accesses {
+    ($($(#[$doc:meta])* unsafe fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? $body:block)+) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// # Safety
+            /// What it reads or writes can be.
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+            #[inline]
+            pub(crate) unsafe fn $name($($argument: $type),*) $(-> $result)? {
+                // SAFETY: the caller's promise.
+                unsafe { $body }
+            }
+        )+
+    };
+}
+
+accesses! {
+    /// Sixteen numbers.
+    unsafe fn load(start: *const f32) -> Floats { _mm512_loadu_ps(start) }
+    /// Sixteen numbers.
+    unsafe fn store(start: *mut f32, a: Floats) { _mm512_storeu_ps(start, a) }
+    /// Sixteen numbers.
+    unsafe fn load_integers(start: *const i32) -> Integers { _mm512_loadu_si512(start.cast()) }
+    /// The lanes of the mask, zeros in the others.
+    unsafe fn load_within(mask: Mask, start: *const f32) -> Floats { _mm512_maskz_loadu_ps(mask, start) }
+    /// The lanes of the mask.
+    unsafe fn store_within(mask: Mask, start: *mut f32, a: Floats) { _mm512_mask_storeu_ps(start, mask, a) }
+    /// bf16 numbers in the lanes of the mask, zeros in the others.
+    unsafe fn load_bf16_within(mask: Mask, start: *const u16) -> Floats {
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, start.cast()))))
+    }
+    /// Sixteen bf16.
+    unsafe fn store_bf16(start: *mut u16, a: __m256i) { _mm256_storeu_si256(start.cast(), a) }
+    /// The lanes of the mask.
+    unsafe fn store_bf16_within(mask: Mask, start: *mut u16, a: __m256i) {
+        _mm256_mask_storeu_epi16(start.cast(), mask, a)
+    }
+}
