@@ -1,6 +1,6 @@
 use std::sync::OnceLock;
 
-/// Vector instructions of the running CPU that this crate has kernels for.
+/// Vector instructions of the running CPU that this crate has kernels for, and may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cpu {
     /// AVX2 and FMA.
@@ -20,8 +20,8 @@ pub struct Cpu {
 impl Cpu {
     /// Looks once; the answer is the same for the whole run. Looking also asks the system for AMX's registers.
     ///
-    /// With `DIT_NO_AMX` in the environment, not empty and not 0, there is no AMX, and with `DIT_NO_AVX512` neither that nor any of
-    /// AVX-512: to compare, or should they ever compute wrongly.
+    /// With `DIT_NO_AMX` in the environment, not empty and not 0, AMX is left alone, and with `DIT_NO_AVX512` both that and AVX-512: to
+    /// compare, or should they ever compute wrongly. libtorch's own kernels know nothing of it, and [`bf16`](Self::bf16) is of them.
     pub fn detect() -> Self {
         static CPU: OnceLock<Cpu> = OnceLock::new();
         *CPU.get_or_init(Self::look)
@@ -29,20 +29,19 @@ impl Cpu {
 
     #[cfg(target_arch = "x86_64")]
     fn look() -> Self {
-        let avx512 = !refused("DIT_NO_AVX512")
-            && is_x86_feature_detected!("avx512f")
+        let avx512 = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
-        let avx512_bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
-        let amx = avx512 && amx();
+        let (amx, bf16) = (avx512 && amx(), avx512 && is_x86_feature_detected!("avx512bf16"));
+        let use_avx512 = avx512 && !refused("DIT_NO_AVX512");
         Self {
             avx2: is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-            avx512,
-            avx512_bf16,
-            avx512_vnni: avx512 && is_x86_feature_detected!("avx512vnni"),
-            amx,
-            bf16: avx512_bf16 || amx,
+            avx512: use_avx512,
+            avx512_bf16: use_avx512 && bf16,
+            avx512_vnni: use_avx512 && is_x86_feature_detected!("avx512vnni"),
+            amx: use_avx512 && amx && !refused("DIT_NO_AMX"),
+            bf16: bf16 || amx,
         }
     }
 
@@ -65,10 +64,44 @@ fn amx() -> bool {
     if std::arch::x86_64::__cpuid(0).eax < 7 {
         return false;
     }
-    std::arch::x86_64::__cpuid_count(7, 0).edx & BITS == BITS && !refused("DIT_NO_AMX") && crate::amx::request()
+    std::arch::x86_64::__cpuid_count(7, 0).edx & BITS == BITS && crate::amx::request()
 }
 
 #[cfg(target_arch = "x86_64")]
 fn refused(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_left_alone_is_not_there() {
+        let cpu = Cpu::detect();
+        assert!(!(refused("DIT_NO_AMX") && cpu.amx), "{cpu:?}");
+        assert!(
+            !(refused("DIT_NO_AVX512") && (cpu.avx512 || cpu.avx512_bf16 || cpu.avx512_vnni || cpu.amx)),
+            "{cpu:?}"
+        );
+    }
+
+    /// The kernels that wider ones take the place of, by running all of this crate's unit tests again without those.
+    #[test]
+    fn without_wider_instructions_too() {
+        let cpu = Cpu::detect();
+        for (variable, there) in [("DIT_NO_AMX", cpu.amx), ("DIT_NO_AVX512", cpu.avx512)] {
+            if !there {
+                eprintln!("SKIPPED: nothing for {variable} to do without, or this is the run without");
+                continue;
+            }
+            let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+            let output = again.args(["--skip", "without_wider_instructions_too"]).env(variable, "1").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                output.status.success() && said.contains("what_is_to_be_left_alone_is_not_there ... ok"),
+                "{variable}: {said}"
+            );
+        }
+    }
 }

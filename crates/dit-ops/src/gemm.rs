@@ -25,8 +25,10 @@ const AVX512_ROWS: usize = 8;
 const ROWS_AT_ONCE: usize = 512;
 /// With AMX, whose products take less time than reading that far away does, bytes of such rows: half of a second-level cache.
 const BYTES_AT_ONCE: usize = 1 << 20;
-/// Rows that pass together with AVX2: a multiple of its tiles'.
-const AVX2_ROWS: usize = 48;
+/// Rows that rows come in multiples of with AVX2: a multiple of its tiles'.
+const AVX2_ROWS: usize = 12;
+/// Rows whose sums are held at once there, while a stretch of a panel stays in the first-level cache.
+const AVX2_ROWS_AT_ONCE: usize = 48;
 /// Rows of a tile with AMX.
 const AMX_ROWS: usize = 32;
 /// Rows up to which AVX-512 keeps up with the weights' way through memory; with more, AMX does what it can.
@@ -51,11 +53,11 @@ impl Words {
         }
     }
 
-    /// Whether this CPU has the instructions.
+    /// Whether this crate's kernels are to be used on this CPU: it has the instructions, and libtorch has no wider ones.
     pub(crate) fn supported(self, cpu: Cpu) -> bool {
         match self {
             Self::F32 => cpu.avx512 || cpu.avx2,
-            // With AVX-512 alone, oneDNN has wider registers to turn bf16 into fp32 in.
+            // With AVX-512 but without its bf16, oneDNN widens to fp32 in registers twice as wide.
             Self::Bf16 => cpu.avx512_bf16 || cpu.avx2 && !cpu.avx512,
             Self::Int8 => cpu.avx512_vnni || cpu.avx2,
         }
@@ -166,7 +168,7 @@ pub(crate) fn multiply(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>
     }
 
     let panels = right.columns.div_ceil(WIDTH);
-    let kernel = Kernel::of(right.kind, rows);
+    let kernel = Kernel::of(right.kind, rows, Cpu::detect());
     let chunk = rows_of_a_task(kernel, rows, panels, right.depth);
     parallel::for_each(rows.div_ceil(chunk) * panels, &|task| {
         let (part, panel) = (task / panels, task % panels);
@@ -193,17 +195,18 @@ enum Kernel {
 }
 
 impl Kernel {
-    /// The fastest that this CPU has.
-    fn of(words: Words, rows: usize) -> Self {
+    /// The fastest of those that a CPU has that [supports](Words::supported) such words.
+    fn of(words: Words, rows: usize, cpu: Cpu) -> Self {
+        let amx = cpu.amx && rows > FEW_ROWS;
         match words {
-            Words::Bf16 if use_amx(rows) => Self::AmxBf16,
-            Words::Int8 if use_amx(rows) => Self::AmxInt8,
-            words if words.in_avx512(Cpu::detect()) => Self::Avx512(words),
+            Words::Bf16 if amx => Self::AmxBf16,
+            Words::Int8 if amx => Self::AmxInt8,
+            words if words.in_avx512(cpu) => Self::Avx512(words),
             words => Self::Avx2(words),
         }
     }
 
-    /// Rows that pass together.
+    /// Rows of a tile, or what they are multiples of.
     fn rows(self) -> usize {
         match self {
             Self::Avx2(_) => AVX2_ROWS,
@@ -212,7 +215,7 @@ impl Kernel {
         }
     }
 
-    /// Most rows, of so many words, that pass a panel at once: a multiple of a tile's.
+    /// Most rows, of so many words, that pass a panel at once: a multiple of [`rows`](Self::rows).
     fn rows_at_once(self, depth: usize) -> usize {
         match self {
             Self::Avx2(_) | Self::Avx512(_) => ROWS_AT_ONCE.next_multiple_of(self.rows()),
@@ -221,10 +224,6 @@ impl Kernel {
             }
         }
     }
-}
-
-fn use_amx(rows: usize) -> bool {
-    rows > FEW_ROWS && Cpu::detect().amx
 }
 
 /// Small enough that every thread has a few tasks.
@@ -246,3 +245,37 @@ struct Place {
 mod epilogue;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever a CPU has, the kernel that is chosen is one that it has.
+    #[test]
+    fn a_supported_kernel_has_its_instructions() {
+        for bits in 0..64_u32 {
+            let has = |bit: u32| bits >> bit & 1 == 1;
+            let avx512 = has(1);
+            let cpu = Cpu {
+                avx2: has(0),
+                avx512,
+                avx512_bf16: avx512 && has(2),
+                avx512_vnni: avx512 && has(3),
+                amx: avx512 && has(2) && has(4),
+                bf16: has(5),
+            };
+            for words in [Words::F32, Words::Bf16, Words::Int8] {
+                for rows in [1, FEW_ROWS, FEW_ROWS + 1, 1000] {
+                    let there = match Kernel::of(words, rows, cpu) {
+                        Kernel::Avx2(_) => cpu.avx2,
+                        Kernel::Avx512(Words::F32) => cpu.avx512,
+                        Kernel::Avx512(Words::Bf16) => cpu.avx512_bf16,
+                        Kernel::Avx512(Words::Int8) => cpu.avx512_vnni,
+                        Kernel::AmxBf16 | Kernel::AmxInt8 => cpu.amx,
+                    };
+                    assert!(there || !words.supported(cpu), "{words:?}, {rows} rows, {cpu:?}");
+                }
+            }
+        }
+    }
+}

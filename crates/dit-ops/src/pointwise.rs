@@ -38,7 +38,7 @@ impl Pointwise {
         })
     }
 
-    /// Whether it computes with tensors of this kind and place: on an x86-64 CPU, with bf16 from AVX-512 on.
+    /// Whether it computes with tensors of this kind and place: with bf16, on CPUs that have instructions for that, or AVX-512.
     pub(crate) fn accepts(x: &Tensor) -> bool {
         let cpu = Cpu::detect();
         let kind = match x.kind() {

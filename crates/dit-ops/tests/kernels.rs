@@ -5,8 +5,9 @@
 use std::process::Command;
 
 use dit_ops::{
-    Cpu, Kernels, Linear, PackedLinear, StoredWeight, add_gated, layer_norm_modulate, plain_attention, self_attention,
-    split_heads,
+    Cpu, Kernels, Linear, PackedLinear, StoredWeight, add_gated,
+    conv::{Convolution, Products},
+    layer_norm_modulate, plain_attention, self_attention, split_heads,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -131,6 +132,27 @@ fn views_and_empty_batches() {
             assert!(error(&linear.forward(&x), &exact) < tolerance(kind));
         }
         assert_eq!(linear.forward(&Tensor::zeros([0, 24], (kind, Device::Cpu))).size(), [0, 50]);
+    }
+}
+
+/// That what the other tests compare with libtorch is our kernels, and not what they fall back to.
+#[test]
+fn kernels_are_used_where_the_cpu_has_them() {
+    let cpu = Cpu::detect();
+    let weight = normal(&[8, 8], 1).to_kind(Kind::Float);
+    let bf16 = cpu.avx512_bf16 || cpu.avx2 && !cpu.avx512;
+    assert_eq!(PackedLinear::pack(&weight, None).is_some(), cpu.avx2 || cpu.avx512);
+    assert_eq!(PackedLinear::pack(&weight.to_kind(Kind::BFloat16), None).is_some(), bf16);
+    assert_eq!(PackedLinear::quantize(&weight, None).is_some(), cpu.avx2 || cpu.avx512_vnni);
+    assert_eq!(Kernels::Int8.is_supported(), cpu.avx2 || cpu.avx512_vnni);
+    assert_eq!(Convolution::is_supported(Products::Fp32), cpu.avx2 || cpu.avx512);
+    assert_eq!(Convolution::is_supported(Products::Bf16), bf16);
+    // Sums in another order: other bits than libtorch's, where the kernel is ours.
+    for (kind, ours) in [(Kind::Float, cpu.avx2 || cpu.avx512), (Kind::BFloat16, bf16)] {
+        let qkv = normal(&[1, 200, 3 * 64], 1).to_kind(kind);
+        let [q, k, v] = split_heads(&qkv, 1);
+        let plain = plain_attention(&q, &k, &v).transpose(1, 2).flatten(2, 3);
+        assert_eq!(self_attention(&qkv, 1) != plain, ours, "{kind:?}");
     }
 }
 
@@ -391,6 +413,10 @@ fn without_wider_instructions_too() {
         }
         let mut again = Command::new(std::env::current_exe().unwrap());
         let output = again.args(["--skip", "without_wider_instructions_too"]).env(variable, "1").output().unwrap();
-        assert!(output.status.success(), "{variable}: {}", String::from_utf8_lossy(&output.stdout));
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("kernels_are_used_where_the_cpu_has_them ... ok"),
+            "{variable}: {said}"
+        );
     }
 }

@@ -123,7 +123,7 @@ impl Precision {
         if device.is_cuda() || Cpu::detect().bf16 { Self::Bf16 } else { Self::Fp32 }
     }
 
-    /// Whether `device` has instructions for it. (bf16 is computed everywhere, on old CPUs slowly.)
+    /// Whether `device` has instructions for it. (bf16 is computed everywhere; without AVX2 or instructions for it, slowly.)
     pub fn is_supported(self, device: Device) -> bool {
         match self {
             Self::Fp32 | Self::Bf16 => true,

@@ -13,7 +13,7 @@ use crate::{Error, LatentCodec, LatentScale, Moments, RawLatents};
 
 /// The KL-regularised autoencoder of latent diffusion (Rombach et al. 2022, appendix G), in any width and depth.
 ///
-/// It computes in the kind it was made with: fp32, or bf16 at half the time or less on CPUs that have it.
+/// It computes in the kind it was made with: fp32, or bf16, at half the time or less on CPUs that have instructions for it.
 #[derive(Debug)]
 pub struct AutoencoderKl {
     config: VaeConfig,

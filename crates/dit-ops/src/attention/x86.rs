@@ -29,7 +29,7 @@ const DEALT_QUERIES: usize = 96;
 struct Blocking {
     /// Queries that pass together: a multiple of both tiles' rows.
     queries: usize,
-    /// Rows of a tile of scores, and of results.
+    /// Rows of a tile of scores, and of results; with AVX2, those that take turns at one.
     rows: usize,
     /// Rows of a tile of results with [`MOST_LANES`] registers.
     wide_rows: usize,
@@ -204,6 +204,7 @@ macro_rules! attend {
                 let rows = QUERIES.min(job.end - first);
                 copy_queries(job, first, rows, queries, depth);
                 for tile in 0..rows.div_ceil(ROWS) {
+                    let count = ROWS.min(rows - tile * ROWS);
                     let queries = queries[tile * ROWS * depth..].as_ptr();
                     for panel in 0..panels {
                         let keys = keys[panel * depth * SCORE_LANES..][..depth * SCORE_LANES].as_ptr();
@@ -212,7 +213,7 @@ macro_rules! attend {
                         // panel `panel`.
                         unsafe {
                             let scores = scores.as_mut_ptr().add(panel * KEYS).cast::<u32>();
-                            $module::<ROWS, SCORE_LANES>(queries, keys, depth, scores, padded);
+                            $module::<ROWS, SCORE_LANES>(queries, count, keys, depth, scores, padded);
                         }
                     }
                 }
@@ -229,17 +230,18 @@ macro_rules! attend {
                     let tile_rows = if panel_lanes == MOST_LANES { WIDE_ROWS } else { ROWS };
                     for tile in 0..rows.div_ceil(tile_rows) {
                         let first_row = tile * tile_rows;
+                        let count = tile_rows.min(rows - first_row);
                         let weights = weights[first_row * words..].as_ptr();
                         let width = panel_lanes * 16;
                         let place = sums.as_mut_ptr();
                         // SAFETY: every row of weights has `words` words, the panel its lines, `sums` room for the tile.
                         unsafe {
                             match panel_lanes {
-                                1 => $module::<ROWS, 1>(weights, values, words, place, width),
-                                2 => $module::<ROWS, 2>(weights, values, words, place, width),
-                                3 => $module::<ROWS, 3>(weights, values, words, place, width),
-                                4 => $module::<ROWS, 4>(weights, values, words, place, width),
-                                _ => $module::<WIDE_ROWS, MOST_LANES>(weights, values, words, place, width),
+                                1 => $module::<ROWS, 1>(weights, count, values, words, place, width),
+                                2 => $module::<ROWS, 2>(weights, count, values, words, place, width),
+                                3 => $module::<ROWS, 3>(weights, count, values, words, place, width),
+                                4 => $module::<ROWS, 4>(weights, count, values, words, place, width),
+                                _ => $module::<WIDE_ROWS, MOST_LANES>(weights, count, values, words, place, width),
                             }
                         }
                         for row in first_row..rows.min(first_row + tile_rows) {
@@ -282,14 +284,15 @@ unsafe fn attend_amx(job: &Job<'_, Bf16>, scratch: &mut Scratch) {
 
 macro_rules! tile {
     ($name:ident, $features:literal, $words:ident) => {
-        /// A tile of rows of `depth` words that follow one another.
+        /// Sums of `ROWS` rows, of which `count` matter, by one panel; rows of `depth` words follow one another.
         ///
         /// # Safety
-        /// As there.
+        /// As of [`avx512::tile`]'s.
         #[target_feature(enable = $features)]
         #[inline]
         unsafe fn $name<const ROWS: usize, const LANES: usize>(
             rows: *const u32,
+            _count: usize,
             panel: *const Line,
             depth: usize,
             sums: *mut u32,
@@ -308,21 +311,22 @@ tile!(tile_bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", bf16);
 
 macro_rules! tile_avx2 {
     ($name:ident, $words:ident) => {
-        /// The same with AVX2.
+        /// The same with AVX2, which leaves out the others.
         ///
         /// # Safety
-        /// As there.
+        /// As of [`avx2::tile`]'s.
         #[target_feature(enable = "avx2,fma")]
         #[inline]
         unsafe fn $name<const ROWS: usize, const LANES: usize>(
             rows: *const u32,
+            count: usize,
             panel: *const Line,
             depth: usize,
             sums: *mut u32,
             stride: usize,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { avx2::tile::$words::multiply::<LANES>(rows, depth, ROWS, panel, depth, sums, stride) }
+            unsafe { avx2::tile::$words::multiply::<LANES>(rows, depth, count, panel, depth, sums, stride) }
         }
     };
 }
@@ -337,6 +341,7 @@ tile_avx2!(tile_avx2_bf16, bf16);
 #[inline]
 unsafe fn tile_amx<const ROWS: usize, const LANES: usize>(
     rows: *const u32,
+    _count: usize,
     panel: *const Line,
     depth: usize,
     sums: *mut u32,

@@ -19,7 +19,7 @@ macro_rules! tile {
             use super::*;
 
             /// Most rows of a tile: their sums, the weights and one activation fill the registers.
-            const ROWS: usize = $rows;
+            pub(crate) const ROWS: usize = $rows;
 
             /// Multiplies `rows` rows, `stride` words apart, with a panel of 16·`LANES` columns; row r's sums (bits of fp32, or int32)
             /// go to `sums + r·sums_stride`.
@@ -51,7 +51,7 @@ macro_rules! tile {
                                 let place = sums.add(row * sums_stride + lane * 16);
                                 let (goes_on, rest) = (done > 0, rows - row);
                                 row += match rest {
-                                    ROWS.. => {
+                                    _ if rest >= ROWS => {
                                         tile::<ROWS, LANES>(left, stride, lines, words, place, sums_stride, goes_on)
                                     }
                                     4.. => tile::<4, LANES>(left, stride, lines, words, place, sums_stride, goes_on),

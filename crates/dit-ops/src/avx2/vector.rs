@@ -25,7 +25,7 @@ impl Mask {
     #[target_feature(enable = "avx2,fma")]
     #[inline]
     fn bits(self) -> Integers {
-        const EDGE: [i32; 32] = {
+        static EDGE: [i32; 32] = {
             let mut edge = [0; 32];
             let mut lane = 0;
             while lane < 16 {
@@ -78,13 +78,13 @@ functions! {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         [_mm256_round_ps::<NEAREST>(a[0]), _mm256_round_ps::<NEAREST>(a[1])]
     }
-    /// a·2ⁿ, n a whole number of at most 252 either way.
+    /// a·2ⁿ, n a whole number from −252 to 254; a larger one is taken for 254.
     fn scale_by_power(a: Floats, n: Floats) -> Floats {
         [scale_eight_by_power(a[0], n[0]), scale_eight_by_power(a[1], n[1])]
     }
     /// By two powers of two, as one would not reach subnormal results.
     fn scale_eight_by_power(a: __m256, n: __m256) -> __m256 {
-        let n = _mm256_cvtps_epi32(n);
+        let n = _mm256_cvtps_epi32(_mm256_min_ps(n, _mm256_set1_ps(254.0)));
         let half = _mm256_srai_epi32::<1>(n);
         let power = |n: __m256i| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127))));
         _mm256_mul_ps(_mm256_mul_ps(a, power(half)), power(_mm256_sub_epi32(n, half)))

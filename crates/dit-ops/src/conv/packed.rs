@@ -1,5 +1,5 @@
 use crate::{
-    gemm::Line,
+    gemm::{Line, Words},
     parallel::{self, Destination},
 };
 
@@ -19,12 +19,17 @@ pub(super) struct Packed {
 }
 
 impl Products {
+    /// What a word of a factor holds.
+    pub(super) fn words(self) -> Words {
+        match self {
+            Self::Fp32 => Words::F32,
+            Self::Bf16 => Words::Bf16,
+        }
+    }
+
     /// Elements of the inner dimension in a word.
     pub(super) fn elements(self) -> usize {
-        match self {
-            Self::Fp32 => 1,
-            Self::Bf16 => 2,
-        }
+        self.words().elements()
     }
 }
 

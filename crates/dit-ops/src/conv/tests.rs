@@ -296,20 +296,3 @@ fn what_does_not_fit_is_refused() {
     assert!(point.forward(&x, Input::Doubled, Skip::Nothing).is_err());
     assert!(GroupNorm::new(3, &bias, &bias, 1e-6).is_err());
 }
-
-/// The kernels that wider ones take the place of, by running these tests again without those.
-#[test]
-fn without_wider_instructions_too() {
-    let cpu = Cpu::detect();
-    for (variable, there) in [("DIT_NO_AMX", cpu.amx), ("DIT_NO_AVX512", cpu.avx512)] {
-        if !there {
-            eprintln!("SKIPPED: nothing for {variable} to do without, or this is the run without");
-            continue;
-        }
-        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
-        let output =
-            again.args(["conv::tests", "--skip", "without_wider_instructions_too"]).env(variable, "1").output();
-        let output = output.unwrap();
-        assert!(output.status.success(), "{variable}: {}", String::from_utf8_lossy(&output.stdout));
-    }
-}

@@ -1,6 +1,9 @@
 //! One panel of a product, with AVX2, AVX-512 or AMX.
 
-use super::{AMX_ROWS, AVX2_ROWS, AVX512_ROWS, Epilogue, Kernel, Left, Output, Panels, Place, WIDTH, Words, epilogue};
+use super::{
+    AMX_ROWS, AVX2_ROWS, AVX2_ROWS_AT_ONCE, AVX512_ROWS, Epilogue, Kernel, Left, Output, Panels, Place, WIDTH, Words,
+    epilogue,
+};
 use crate::{
     amx::{self, Tiles},
     avx2, avx512,
@@ -127,13 +130,18 @@ macro_rules! multiply_panel_avx2 {
         /// As [`multiply_panel`].
         #[target_feature(enable = "avx2,fma")]
         unsafe fn $name(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output, place: Place) {
+            const {
+                assert!(
+                    AVX2_ROWS.is_multiple_of(avx2::tile::$words::ROWS) && AVX2_ROWS_AT_ONCE.is_multiple_of(AVX2_ROWS)
+                )
+            };
             let depth = right.depth;
             let panel = right.lines[place.panel * depth * LANES..][..depth * LANES].as_ptr();
             let column = place.panel * WIDTH;
-            let mut sums = [[0; WIDTH]; AVX2_ROWS];
+            let mut sums = [[0; WIDTH]; AVX2_ROWS_AT_ONCE];
             let mut first = place.first;
             while first < place.end {
-                let rows = AVX2_ROWS.min(place.end - first);
+                let rows = AVX2_ROWS_AT_ONCE.min(place.end - first);
                 let start = left.words[first * left.stride..].as_ptr();
                 let place = sums.as_flattened_mut().as_mut_ptr();
                 // SAFETY: each row has `depth` words, the panel `depth` times `LANES` lines, `sums` a row for each. Results are this
@@ -196,6 +204,7 @@ multiply_panel_amx!(amx_int8, int8);
 mod tests {
     use std::{mem::MaybeUninit, ptr};
 
+    use super::{LANES, WIDTH};
     use crate::{
         cpu::Cpu,
         gemm::{Activation, Dequantize, Epilogue, Left, Line, Output, Panels, RowScale, Words, multiply},
@@ -244,7 +253,7 @@ mod tests {
                 eprintln!("SKIPPED: no kernel for {kind:?}");
                 continue;
             }
-            for (rows, depth) in [(1, 16), (2, 9), (5, 16), (17, 23), (33, 32), (50, 7)] {
+            for (rows, depth) in [(1, 16), (2, 9), (5, 16), (17, 23), (33, 32), (50, 7), (49, 300)] {
                 let memory = Guarded::new(4 * rows * depth);
                 let left = Left { words: memory.words(rows * depth), rows, stride: depth };
                 let lines = vec![Line([0x0101_0101; 16]); Panels::lines_of(50, depth)];
@@ -257,6 +266,51 @@ mod tests {
                 multiply(left, right, epilogue, Output::F32(Destination::new(results.as_mut_ptr())));
                 // SAFETY: all were set.
                 assert!(results.iter().all(|result| unsafe { result.assume_init() } == 0.0), "{kind:?} {rows} {depth}");
+            }
+        }
+    }
+
+    /// Sums of the largest codes: exact, and nothing saturates on the way.
+    #[test]
+    fn int8_sums_are_exact() {
+        if !Words::Int8.supported(Cpu::detect()) {
+            eprintln!("SKIPPED: no kernel for int8");
+            return;
+        }
+        for (rows, depth) in [(1, 1), (3, 255), (6, 256), (13, 257), (40, 513)] {
+            let columns = 50;
+            // Each column has weights of one sign, or alternating ones.
+            let weight = |column: usize, place: usize| match column % 3 {
+                0 => 127_i8,
+                1 => -127,
+                _ => [127, -127, 126, -3][place % 4],
+            };
+            let code =
+                |row: usize, place: usize| if row.is_multiple_of(2) { 255 } else { [255_u8, 0, 254, 1][place % 4] };
+            let left: Vec<u32> = (0..rows * depth)
+                .map(|at| u32::from_le_bytes(std::array::from_fn(|i| code(at / depth, 4 * (at % depth) + i))))
+                .collect();
+            let mut lines = vec![Line([0; 16]); Panels::lines_of(columns, depth)];
+            for column in 0..columns {
+                for word in 0..depth {
+                    let line = &mut lines[(column / WIDTH * depth + word) * LANES + column % WIDTH / 16];
+                    line.0[column % 16] =
+                        u32::from_le_bytes(std::array::from_fn(|i| weight(column, 4 * word + i).cast_unsigned()));
+                }
+            }
+            let (scales, steps, totals) = (vec![RowScale { step: 1.0, zero: 0 }; rows], vec![1.0; 96], vec![0; 96]);
+            let dequantize = Some(Dequantize { rows: &scales, columns: &steps, sums: &totals });
+            let epilogue = Epilogue { dequantize, bias: &[], activation: Activation::Identity };
+            let mut results = vec![MaybeUninit::new(f32::NAN); rows * columns];
+            let left = Left { words: &left, rows, stride: depth };
+            let right = Panels { kind: Words::Int8, lines: &lines, columns, depth };
+            multiply(left, right, epilogue, Output::F32(Destination::new(results.as_mut_ptr())));
+            for (at, found) in results.iter().enumerate() {
+                let (row, column) = (at / columns, at % columns);
+                let expected: i32 =
+                    (0..4 * depth).map(|place| i32::from(code(row, place)) * i32::from(weight(column, place))).sum();
+                // SAFETY: all were set.
+                assert_eq!(unsafe { found.assume_init() }, expected as f32, "{rows} {depth}: {row}, {column}");
             }
         }
     }

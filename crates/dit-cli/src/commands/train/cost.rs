@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use dit_config::{DitConfig, VaeConfig};
-use dit_ops::Tf32Scope;
+use dit_ops::{Cpu, Tf32Scope};
 use dit_recipe::{Plan, Precision, Recipe};
 use dit_train::watch::{Bearing, TOLERANCE, expected_loss};
 use tch::{Device, Kind, Tensor};
@@ -70,6 +70,11 @@ pub fn say_plan(recipe: &Recipe, costs: &Costs<'_>) -> Result<()> {
             Err(error) if ignore_memory => say(format_args!("warning: {error}")),
             fits => fits?,
         }
+    }
+    if recipe.train.precision == Precision::Bf16 && device == Device::Cpu && !Cpu::detect().bf16 {
+        say(format_args!(
+            "warning: this CPU has no instructions for bf16, in which training is slower than in fp32\n  help: --set train.precision=fp32"
+        ));
     }
     let speed = plan.images_per_second(linear_speed(recipe, config, device)?);
     let epochs = plan.images as f64 / records.max(1) as f64;

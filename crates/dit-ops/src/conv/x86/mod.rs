@@ -41,17 +41,18 @@ thread_local! {
 /// The CPU has the instructions of the convolution's products; the block lies within the result, and nobody else writes to it.
 pub(super) unsafe fn winograd<const DOUBLED: bool>(convolution: &Convolution, call: &Call<'_>, block: Block) {
     let cpu = Cpu::detect();
+    let wide = convolution.products.words().in_avx512(cpu);
     SCRATCH.with_borrow_mut(|scratch| {
         // SAFETY: the caller's promises.
         unsafe {
             match convolution.products {
-                Products::Fp32 if cpu.avx512 => fp32::winograd::<DOUBLED>(convolution, call, block, scratch),
+                Products::Fp32 if wide => fp32::winograd::<DOUBLED>(convolution, call, block, scratch),
                 Products::Fp32 => fp32_avx2::winograd::<DOUBLED>(convolution, call, block, scratch),
                 Products::Bf16 if cpu.amx => {
                     let _tiles = Tiles::of_rows(ROWS);
                     amx::winograd::<DOUBLED>(convolution, call, block, scratch)
                 }
-                Products::Bf16 if cpu.avx512_bf16 => bf16::winograd::<DOUBLED>(convolution, call, block, scratch),
+                Products::Bf16 if wide => bf16::winograd::<DOUBLED>(convolution, call, block, scratch),
                 Products::Bf16 => bf16_avx2::winograd::<DOUBLED>(convolution, call, block, scratch),
             }
         }
@@ -64,17 +65,18 @@ pub(super) unsafe fn winograd<const DOUBLED: bool>(convolution: &Convolution, ca
 /// As [`winograd`].
 pub(super) unsafe fn direct(convolution: &Convolution, call: &Call<'_>, image: usize, pixels: Range<usize>) {
     let cpu = Cpu::detect();
+    let wide = convolution.products.words().in_avx512(cpu);
     SCRATCH.with_borrow_mut(|scratch| {
         // SAFETY: the caller's promises.
         unsafe {
             match convolution.products {
-                Products::Fp32 if cpu.avx512 => fp32::direct(convolution, call, image, pixels, scratch),
+                Products::Fp32 if wide => fp32::direct(convolution, call, image, pixels, scratch),
                 Products::Fp32 => fp32_avx2::direct(convolution, call, image, pixels, scratch),
                 Products::Bf16 if cpu.amx => {
                     let _tiles = Tiles::of_rows(ROWS);
                     amx::direct(convolution, call, image, pixels, scratch)
                 }
-                Products::Bf16 if cpu.avx512_bf16 => bf16::direct(convolution, call, image, pixels, scratch),
+                Products::Bf16 if wide => bf16::direct(convolution, call, image, pixels, scratch),
                 Products::Bf16 => bf16_avx2::direct(convolution, call, image, pixels, scratch),
             }
         }
