@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn nan_among_the_scores_is_not_lost() {
         for kernel in kernels().into_iter().flatten() {
-            for at in [0, 5, 20] {
+            for at in [0, 5, 13, 20] {
                 let mut scores = scores(21, 64);
                 scores[at] = f32::NAN;
                 let mut words = vec![0; 64];
