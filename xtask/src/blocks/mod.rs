@@ -26,8 +26,8 @@ use crate::{
 ///
 /// Same size, data, steps and seeds; the recipes in configs/blocks differ in the block alone. Then 10,000 samples of each run
 /// without guidance and with guidance 2, and 2,000 of each kept checkpoint, are measured against the training pictures. About two
-/// hours of one CPU core. Interrupt it at any time: the same command continues; after recipes or latents have changed, it asks for
-/// another --out.
+/// hours of one CPU core with AVX-512, three with AVX2. Interrupt it at any time: the same command continues; after recipes or
+/// latents have changed, it asks for another --out.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  cargo xtask blocks --data target/train-demo/latents")]
 pub struct Args {
