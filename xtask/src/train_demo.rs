@@ -84,7 +84,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         None => ("run".to_owned(), Vec::new()),
     };
     let run = out.join(run);
-    let wanted = Wanted { recipe: &recipe, overrides, data: &latents, run: &run, threads: args.threads };
+    let wanted = Wanted { recipe: &recipe, overrides, data: &latents, run: &run, threads: args.threads, log: None };
     let checkpoint = stages.run("train", || train(&binary, &wanted))?;
     let average = average_in(&checkpoint)?;
     ui::say(format_args!("trained: {}", average.display()));

@@ -53,13 +53,15 @@ pub struct Wanted<'a> {
     pub run: &'a Path,
     /// CPU threads; all cores where there is none.
     pub threads: Option<usize>,
+    /// File that what the run says is added to; the terminal where there is none.
+    pub log: Option<PathBuf>,
 }
 
 /// Trains until the run has all its steps: begins, continues, or finds it done. The last checkpoint's folder.
 ///
 /// A run that was begun by another recipe, or on other latents, is refused.
 pub fn train(binary: &Path, wanted: &Wanted<'_>) -> Result<PathBuf> {
-    let Wanted { recipe, overrides, data, run, threads } = wanted;
+    let Wanted { recipe, overrides, data, run, threads, log } = wanted;
     let steps = wanted.read_recipe()?.train.steps;
     let newest = checkpoints(run)?.pop();
     if let Some((_, checkpoint)) = &newest {
@@ -71,7 +73,15 @@ pub fn train(binary: &Path, wanted: &Wanted<'_>) -> Result<PathBuf> {
         command.args(overrides.iter().map(|value| format!("--set={value}")));
         command.args(threads.iter().map(|threads| format!("--threads={threads}")));
         command.args(newest.iter().map(|_| "--resume"));
-        succeed("dit-cli train", &mut command)?;
+        if let Some(log) = log {
+            let file = fs::OpenOptions::new().create(true).append(true).open(log);
+            command.stderr(file.with_context(|| format!("cannot write {}", log.display()))?);
+        }
+        let trained = succeed("dit-cli train", &mut command);
+        match log {
+            Some(log) => trained.with_context(|| format!("{} says how far it got", log.display()))?,
+            None => trained?,
+        }
     }
     match checkpoints(run)?.pop() {
         Some((step, path)) if step >= steps => Ok(path),
@@ -164,7 +174,7 @@ mod tests {
         fs::write(data.join("manifest.json"), manifest).unwrap();
         fs::write(&recipe, now).unwrap();
         let overrides = overrides.iter().map(|&text| text.to_owned()).collect();
-        let wanted = Wanted { recipe: &recipe, overrides, data: &data, run: &run, threads: None };
+        let wanted = Wanted { recipe: &recipe, overrides, data: &data, run: &run, threads: None, log: None };
         match (train(Path::new("/nothing/is/started"), &wanted), expected) {
             (Ok(found), Ok(())) => assert_eq!(found, checkpoint),
             (Err(error), Err(expected)) => {
