@@ -298,8 +298,8 @@ macro_rules! tile {
             sums: *mut u32,
             stride: usize,
         ) {
-            let starts = std::array::from_fn(|row| rows.wrapping_add(row * depth));
             use avx512::tile::$words::tile;
+            let starts = std::array::from_fn(|row| rows.wrapping_add(row * depth));
             // SAFETY: the caller's promise.
             unsafe { tile::<ROWS, LANES>(starts, panel, depth, sums, stride) }
         }

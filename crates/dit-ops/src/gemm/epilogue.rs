@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::{Activation, Dequantize, Epilogue, RowScale, WIDTH};
+use super::{Activation, Dequantize, Epilogue, Output, RowScale, WIDTH};
 use crate::element::{Bf16, Element};
 
 /// One module for each set of instructions.
@@ -13,7 +13,7 @@ macro_rules! epilogue {
             use crate::$set::vector as v;
 
             /// An element that results are stored as.
-            pub(in super::super) trait Stored: Element {
+            pub(super) trait Stored: Element {
                 /// Stores the first `places.len()`, at most 16, of sixteen results.
                 ///
                 /// # Safety
@@ -50,6 +50,35 @@ macro_rules! epilogue {
                 }
             }
 
+            /// The results of rows from `first` on, from their sums.
+            ///
+            /// # Safety
+            /// The CPU has the features; the rows are the product's, `column` is a panel's first, and nobody else touches these
+            /// results.
+            #[target_feature(enable = $features)]
+            #[inline]
+            pub(in super::super) unsafe fn finish_rows(
+                sums: &[[u32; WIDTH]],
+                first: usize,
+                column: usize,
+                columns: usize,
+                epilogue: &Epilogue<'_>,
+                output: Output,
+            ) {
+                let width = WIDTH.min(columns - column);
+                for (row, sums) in sums.iter().enumerate() {
+                    let row = first + row;
+                    let start = row * columns + column;
+                    // SAFETY: the caller's promises.
+                    unsafe {
+                        match output {
+                            Output::F32(place) => finish(epilogue, sums, row, column, place.slice(start, width)),
+                            Output::Bf16(place) => finish(epilogue, sums, row, column, place.slice(start, width)),
+                        }
+                    }
+                }
+            }
+
             /// The results of one row of a tile whose first column is `column`, into their places: one panel's, or what there is of
             /// it.
             ///
@@ -57,7 +86,7 @@ macro_rules! epilogue {
             /// The CPU has the features; `row` is one of the product's, `column` a panel's first; `epilogue` fits the product.
             #[target_feature(enable = $features)]
             #[inline]
-            pub(in super::super) unsafe fn finish<E: Stored>(
+            pub(super) unsafe fn finish<E: Stored>(
                 epilogue: &Epilogue<'_>,
                 sums: &[u32; WIDTH],
                 row: usize,

@@ -42,47 +42,6 @@ pub(super) unsafe fn multiply_panel(
     }
 }
 
-macro_rules! finish_rows {
-    ($name:ident, $features:literal, $set:ident) => {
-        /// The results of rows from `first` on, from their sums.
-        ///
-        /// # Safety
-        /// The CPU has the features; the rows are the product's, `column` is a panel's first, and nobody else touches these
-        /// results.
-        #[target_feature(enable = $features)]
-        #[inline]
-        unsafe fn $name(
-            sums: &[[u32; WIDTH]],
-            first: usize,
-            column: usize,
-            columns: usize,
-            epilogue: &Epilogue<'_>,
-            output: Output,
-        ) {
-            use epilogue::$set::finish;
-            let width = WIDTH.min(columns - column);
-            for (row, sums) in sums.iter().enumerate() {
-                let row = first + row;
-                let start = row * columns + column;
-                // SAFETY: the caller's promises.
-                unsafe {
-                    match output {
-                        Output::F32(destination) => {
-                            finish(epilogue, sums, row, column, destination.slice(start, width))
-                        }
-                        Output::Bf16(destination) => {
-                            finish(epilogue, sums, row, column, destination.slice(start, width))
-                        }
-                    }
-                }
-            }
-        }
-    };
-}
-
-finish_rows!(finish_rows_avx512, "avx512f,avx512bw,avx512dq,avx512vl", avx512);
-finish_rows!(finish_rows_avx2, "avx2,fma", avx2);
-
 macro_rules! multiply_panel {
     ($name:ident, $features:literal, $words:ident) => {
         /// # Safety
@@ -113,7 +72,9 @@ macro_rules! multiply_panel {
                     }
                 }
                 // SAFETY: these results are this task's own, and lie within the output's rows; `column` is a panel's first.
-                unsafe { finish_rows_avx512(&sums[..rows], first, column, right.columns, &epilogue, output) };
+                unsafe {
+                    epilogue::avx512::finish_rows(&sums[..rows], first, column, right.columns, &epilogue, output)
+                };
                 first += rows;
             }
         }
@@ -148,7 +109,7 @@ macro_rules! multiply_panel_avx2 {
                 // task's own, and lie within the output's rows; `column` is a panel's first.
                 unsafe {
                     avx2::tile::$words::multiply::<LANES>(start, left.stride, rows, panel, depth, place, WIDTH);
-                    finish_rows_avx2(&sums[..rows], first, column, right.columns, &epilogue, output);
+                    epilogue::avx2::finish_rows(&sums[..rows], first, column, right.columns, &epilogue, output);
                 }
                 first += rows;
             }
@@ -189,7 +150,7 @@ macro_rules! multiply_panel_amx {
                         amx::$module::strip::<LANES>(rows, panel, depth, place, WIDTH);
                     }
                     // Results are this task's own, and lie within the output's rows; `column` is a panel's first.
-                    finish_rows_avx512(&sums[..count], first, column, right.columns, &epilogue, output);
+                    epilogue::avx512::finish_rows(&sums[..count], first, column, right.columns, &epilogue, output);
                 }
                 first += count;
             }
