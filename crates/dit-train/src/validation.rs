@@ -5,7 +5,7 @@ use dit_model::Dit;
 use dit_recipe::Recipe;
 
 use crate::{
-    BucketLosses, StopRequest, TrainError, ValidationReport,
+    BucketLosses, TrainError, ValidationReport,
     feed::{Labels, RawBatch},
     random::{self, Moment, Purpose},
     timesteps::Drawn,
@@ -55,23 +55,27 @@ impl Validation {
         Ok(Self { batches })
     }
 
-    /// Both the trained weights and their first average; nothing where `stop` is requested meanwhile, which is asked for between
-    /// batches.
+    /// Both the trained weights and their first average; nothing where it `is_to_stop`, which is asked before every batch.
     pub(crate) fn measure(
         &self,
         trainer: &Trainer,
         step: u64,
-        stop: &StopRequest,
+        is_to_stop: &dyn Fn() -> bool,
     ) -> Result<Option<ValidationReport>, TrainError> {
-        let Some(raw) = self.losses(trainer, trainer.network.dit(), stop)? else { return Ok(None) };
-        let Some(ema) = self.losses(trainer, &trainer.first_average()?, stop)? else { return Ok(None) };
+        let Some(raw) = self.losses(trainer, trainer.network.dit(), is_to_stop)? else { return Ok(None) };
+        let Some(ema) = self.losses(trainer, &trainer.first_average()?, is_to_stop)? else { return Ok(None) };
         Ok(Some(ValidationReport { step, images: raw.samples(), raw, ema }))
     }
 
-    fn losses(&self, trainer: &Trainer, dit: &Dit, stop: &StopRequest) -> Result<Option<BucketLosses>, TrainError> {
+    fn losses(
+        &self,
+        trainer: &Trainer,
+        dit: &Dit,
+        is_to_stop: &dyn Fn() -> bool,
+    ) -> Result<Option<BucketLosses>, TrainError> {
         let mut losses = BucketLosses::new(trainer.objective.timesteps());
         for (batch, drawn) in &self.batches {
-            if stop.is_requested() {
+            if is_to_stop() {
                 return Ok(None);
             }
             trainer.losses(dit, batch, drawn)?.iter().for_each(|sample| losses.add(sample));
@@ -88,7 +92,39 @@ fn even_timestep(sample: usize, timesteps: usize) -> Drawn {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use dit_config::BlockDesign;
+    use dit_recipe::Sections;
+
     use super::*;
+    use crate::tests::support::{batch, config, trainer, visible_weight};
+
+    #[test]
+    fn a_stop_is_seen_before_every_batch_and_leaves_no_half_measure() {
+        let config = config(BlockDesign::AdaLnZero, 1);
+        let trainer = trainer(&config, Sections::default(), visible_weight);
+        let timesteps = trainer.objective.timesteps();
+        let drawn: Vec<Drawn> = (0..2).map(|sample| even_timestep(sample, timesteps)).collect();
+        let batches = (0..3).map(|index| (batch(&config, 2, index).batch, drawn.clone())).collect();
+        let validation = Validation { batches };
+        // Three batches through the trained weights, three through their average.
+        let measured_after = |asked: usize| {
+            let times = Cell::new(0);
+            let is_to_stop = || times.replace(times.get() + 1) == asked;
+            let report = validation.measure(&trainer, 6, &is_to_stop).unwrap();
+            (report, times.get())
+        };
+        for asked in 0..6 {
+            let (report, times) = measured_after(asked);
+            assert!(report.is_none() && times == asked + 1, "asked {times} times, to stop after {asked}");
+        }
+        let (report, times) = measured_after(6);
+        let report = report.unwrap();
+        assert_eq!((times, report.step, report.images), (6, 6, 6));
+        assert!(report.raw.mean().is_some_and(|losses| losses.total > 0.0));
+        assert_eq!(report.raw, report.ema, "an average of one step's weights");
+    }
 
     #[test]
     fn timesteps_are_spread_evenly() {

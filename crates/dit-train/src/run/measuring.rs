@@ -44,7 +44,7 @@ impl Run {
         match measurement {
             Measurement::Validation => {
                 let Some(validation) = &self.validation else { return Ok(true) };
-                match attempt(|| Ok(validation.measure(&self.trainer, step, stop)?)) {
+                match attempt(|| Ok(validation.measure(&self.trainer, step, &|| stop.is_requested())?)) {
                     Ok(Some(report)) => tell(observer, &Event::Validation(&report))?,
                     Ok(None) => return Ok(!stop.is_requested()),
                     Err(error) => tracing::warn!(step, %error, "no held-out loss this time; training goes on"),

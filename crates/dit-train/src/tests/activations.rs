@@ -1,32 +1,14 @@
 //! Gradients do not depend on how memory is saved: activations computed again, batches in parts.
 
-use dit_config::{BlockDesign, DitConfig, DitSpec, LatentSize, Numerics, Sigma};
+use dit_config::{BlockDesign, DitConfig};
 use dit_recipe::{Precision, Sections};
 use tch::{Kind, Tensor};
 
-use super::support::{batch, trainer, visible_weight};
+use super::support::{batch, config, trainer, visible_weight};
 use crate::{
     feed::{RawBatch, StepData},
     trainer::{Stepped, Trainer},
 };
-
-fn config(block: BlockDesign, depth: usize) -> DitConfig {
-    DitConfig::new(DitSpec {
-        block,
-        hidden: 24,
-        depth,
-        heads: 3,
-        patch: 2,
-        mlp_ratio: 4.0,
-        in_channels: 4,
-        latent: LatentSize { height: 4, width: 6 },
-        num_classes: 3,
-        label_dropout: 0.1,
-        sigma: Sigma::Learned,
-        numerics: Numerics::Original,
-    })
-    .unwrap()
-}
 
 /// The gradients of one batch.
 fn gradients(config: &DitConfig, precision: Precision, recompute: bool, accumulate: usize) -> Vec<(String, Tensor)> {

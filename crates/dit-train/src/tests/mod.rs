@@ -3,4 +3,4 @@
 mod activations;
 mod guardian;
 mod reference_steps;
-mod support;
+pub(crate) mod support;

@@ -1,6 +1,6 @@
 //! A network and batches small enough for tests. Gates are not zero: that would hide every mistake behind them.
 
-use dit_config::{DitConfig, VaeConfig, VaeSpec};
+use dit_config::{BlockDesign, DitConfig, DitSpec, LatentSize, Numerics, Sigma, VaeConfig, VaeSpec};
 use dit_data::shard::Position;
 use dit_model::Initialization;
 use dit_recipe::{Recipe, Sections};
@@ -14,13 +14,32 @@ use crate::{
     trainer::Trainer,
 };
 
+/// A network of width 24 on latents of 4 × 4 × 6 and three classes.
+pub(crate) fn config(block: BlockDesign, depth: usize) -> DitConfig {
+    DitConfig::new(DitSpec {
+        block,
+        hidden: 24,
+        depth,
+        heads: 3,
+        patch: 2,
+        mlp_ratio: 4.0,
+        in_channels: 4,
+        latent: LatentSize { height: 4, width: 6 },
+        num_classes: 3,
+        label_dropout: 0.1,
+        sigma: Sigma::Learned,
+        numerics: Numerics::Original,
+    })
+    .unwrap()
+}
+
 /// Latents as they are.
-pub(super) fn unit_scale() -> LatentScale {
+pub(crate) fn unit_scale() -> LatentScale {
     LatentScale::of(&VaeConfig::new(VaeSpec { scaling_factor: 1.0, ..VaeSpec::default() }).unwrap())
 }
 
 /// A trainer whose weights, and averages, are those that `weight` gives for a name and a shape.
-pub(super) fn trainer(config: &DitConfig, sections: Sections, weight: impl Fn(&str, &[i64]) -> Tensor) -> Trainer {
+pub(crate) fn trainer(config: &DitConfig, sections: Sections, weight: impl Fn(&str, &[i64]) -> Tensor) -> Trainer {
     let recipe = Recipe::new(sections).unwrap();
     let mut trainer = Trainer::new(&recipe, config, unit_scale(), Device::Cpu, Initialization::Empty).unwrap();
     let _no_grad = tch::no_grad_guard();
@@ -37,7 +56,7 @@ pub(super) fn trainer(config: &DitConfig, sections: Sections, weight: impl Fn(&s
 }
 
 /// Normal values of deviation `std`, the same for the same name.
-pub(super) fn random_weight(name: &str, shape: &[i64], std: f64) -> Tensor {
+pub(crate) fn random_weight(name: &str, shape: &[i64], std: f64) -> Tensor {
     let seed = name.bytes().fold(7_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let mut rng = random::generator(Moment { seed, step: 0, rollbacks: 0 }, Purpose::Noise);
     let count = shape.iter().product::<i64>() as usize;
@@ -45,7 +64,7 @@ pub(super) fn random_weight(name: &str, shape: &[i64], std: f64) -> Tensor {
 }
 
 /// Weights of the size that keeps every branch visible.
-pub(super) fn visible_weight(name: &str, shape: &[i64]) -> Tensor {
+pub(crate) fn visible_weight(name: &str, shape: &[i64]) -> Tensor {
     let fan_in: i64 = shape.iter().skip(1).product();
     let std = if name.ends_with("bias") { 0.1 } else { 1.0 / (fan_in as f64).sqrt() };
     let norm_weight = name.contains("norm") && name.ends_with("weight");
@@ -53,7 +72,7 @@ pub(super) fn visible_weight(name: &str, shape: &[i64]) -> Tensor {
 }
 
 /// The `step`-th batch of `n` samples for `config`.
-pub(super) fn batch(config: &DitConfig, n: usize, step: u64) -> StepData {
+pub(crate) fn batch(config: &DitConfig, n: usize, step: u64) -> StepData {
     let shape = [n, config.in_channels, config.latent.height, config.latent.width];
     let count = shape.iter().product();
     let moment = Moment { seed: 3, step, rollbacks: 0 };
@@ -71,7 +90,7 @@ pub(super) fn batch(config: &DitConfig, n: usize, step: u64) -> StepData {
 }
 
 /// Largest difference of two tensors.
-pub(super) fn difference(a: &Tensor, b: &Tensor) -> f64 {
+pub(crate) fn difference(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.size(), b.size());
     (a - b).abs().max().double_value(&[])
 }
