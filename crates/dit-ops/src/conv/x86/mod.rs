@@ -14,8 +14,6 @@ mod kernel;
 mod output;
 mod products;
 
-use kernel::{amx, bf16, bf16_avx2, fp32, fp32_avx2};
-
 /// Channels that are gathered and transformed at a time: a block's pixels of so many stay in the second-level cache.
 const GATHERED: usize = 64;
 /// Panels whose results are held at a time.
@@ -35,27 +33,45 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
+/// Evaluates `$call`, in which `chosen` is the module of the kernels for the convolution's products on this CPU.
+macro_rules! with_kernels {
+    ($convolution:expr, $call:expr) => {{
+        let (products, cpu) = ($convolution.products, Cpu::detect());
+        let wide = products.words().in_avx512(cpu);
+        match products {
+            Products::Fp32 if wide => {
+                use kernel::fp32 as chosen;
+                $call
+            }
+            Products::Fp32 => {
+                use kernel::fp32_avx2 as chosen;
+                $call
+            }
+            Products::Bf16 if cpu.amx => {
+                use kernel::amx as chosen;
+                let _tiles = Tiles::of_rows(ROWS);
+                $call
+            }
+            Products::Bf16 if wide => {
+                use kernel::bf16 as chosen;
+                $call
+            }
+            Products::Bf16 => {
+                use kernel::bf16_avx2 as chosen;
+                $call
+            }
+        }
+    }};
+}
+
 /// One block of a convolution by Winograd's method; of a doubled input where `DOUBLED`.
 ///
 /// # Safety
 /// The CPU has the instructions of the convolution's products; the block lies within the result, and nobody else writes to it.
 pub(super) unsafe fn winograd<const DOUBLED: bool>(convolution: &Convolution, call: &Call<'_>, block: Block) {
-    let cpu = Cpu::detect();
-    let wide = convolution.products.words().in_avx512(cpu);
     SCRATCH.with_borrow_mut(|scratch| {
         // SAFETY: the caller's promises.
-        unsafe {
-            match convolution.products {
-                Products::Fp32 if wide => fp32::winograd::<DOUBLED>(convolution, call, block, scratch),
-                Products::Fp32 => fp32_avx2::winograd::<DOUBLED>(convolution, call, block, scratch),
-                Products::Bf16 if cpu.amx => {
-                    let _tiles = Tiles::of_rows(ROWS);
-                    amx::winograd::<DOUBLED>(convolution, call, block, scratch)
-                }
-                Products::Bf16 if wide => bf16::winograd::<DOUBLED>(convolution, call, block, scratch),
-                Products::Bf16 => bf16_avx2::winograd::<DOUBLED>(convolution, call, block, scratch),
-            }
-        }
+        unsafe { with_kernels!(convolution, chosen::winograd::<DOUBLED>(convolution, call, block, scratch)) }
     });
 }
 
@@ -64,22 +80,9 @@ pub(super) unsafe fn winograd<const DOUBLED: bool>(convolution: &Convolution, ca
 /// # Safety
 /// As [`winograd`].
 pub(super) unsafe fn direct(convolution: &Convolution, call: &Call<'_>, image: usize, pixels: Range<usize>) {
-    let cpu = Cpu::detect();
-    let wide = convolution.products.words().in_avx512(cpu);
     SCRATCH.with_borrow_mut(|scratch| {
         // SAFETY: the caller's promises.
-        unsafe {
-            match convolution.products {
-                Products::Fp32 if wide => fp32::direct(convolution, call, image, pixels, scratch),
-                Products::Fp32 => fp32_avx2::direct(convolution, call, image, pixels, scratch),
-                Products::Bf16 if cpu.amx => {
-                    let _tiles = Tiles::of_rows(ROWS);
-                    amx::direct(convolution, call, image, pixels, scratch)
-                }
-                Products::Bf16 if wide => bf16::direct(convolution, call, image, pixels, scratch),
-                Products::Bf16 => bf16_avx2::direct(convolution, call, image, pixels, scratch),
-            }
-        }
+        unsafe { with_kernels!(convolution, chosen::direct(convolution, call, image, pixels, scratch)) }
     });
 }
 
