@@ -28,63 +28,40 @@ pub struct Networks<'a> {
     pub through: Option<Reconstruction<'a>>,
 }
 
+impl Networks<'_> {
+    fn of_samples(&self) -> &dyn FeatureNetwork {
+        self.through.as_ref().map_or(self.plain, |through| through as &dyn FeatureNetwork)
+    }
+}
+
 /// Measures `samples` against `reference`, and prints it.
 pub fn run(args: &EvaluateArgs, samples: &Input, reference: Input, networks: &Networks, start: Instant) -> Result<()> {
-    let (network, through) = (networks.plain, networks.through.as_ref());
-    let of_samples = through.map_or(network, |through| through as &dyn FeatureNetwork);
     let Some(sample_pictures) = &samples.pictures else {
         bail!("{} holds statistics, but no pictures; the samples must be pictures", samples.path.display())
     };
     // Everything that can be known to fail does so before hours of computing.
-    of_samples.check_size(sample_pictures.height(), sample_pictures.width())?;
-    let asked = metrics_of(args, &reference, network);
-    let is_frechet = |metrics: &BTreeSet<Metric>| metrics.contains(&Metric::Fid) || metrics.contains(&Metric::Sfid);
-    let mut warnings = Vec::new();
-    if let (Some(statistics), true) = (&reference.statistics, is_frechet(&asked)) {
-        warnings.extend(check_statistics(reference.path, statistics, network)?);
-    }
-    let (pictures, statistics) = (reference.pictures.as_ref(), reference.statistics.as_ref());
-    // Statistics alone answer what asks for nothing else, and the Inception score is of the samples alone.
-    let needs_pictures = |metrics: &BTreeSet<Metric>| {
-        (is_frechet(metrics) && statistics.is_none())
-            || metrics.contains(&Metric::PrecisionRecall)
-            || metrics.contains(&Metric::Kid)
-    };
-    if let Some(pictures) = pictures.filter(|_| needs_pictures(&asked)) {
-        network.check_size(pictures.height(), pictures.width())?;
-    }
-    let sides = Sides::new(network.widths(), sample_pictures, pictures, statistics);
-    let (metrics, left_out) = possible(args, asked, &sides)?;
-    let frechet = is_frechet(&metrics);
-    warnings.extend(left_out.iter().map(|LeftOut { metric, why }| warn(format!("{metric}: left out, as {why}"))));
-    warnings.extend(cut(&metrics, sample_pictures.len()));
-    if frechet {
-        warnings.extend(warn_of_rank("samples: ", sample_pictures.len(), network));
-        let reference_count = pictures.filter(|_| statistics.is_none()).map(Pictures::len);
-        warnings.extend(reference_count.and_then(|count| warn_of_rank("reference: ", count, network)));
-    }
-    let cache = args.cache.as_deref();
-    let of_reference = pictures.filter(|_| needs_pictures(&metrics));
+    let Decided { metrics, left_out, warnings } = decide(args, sample_pictures, &reference, networks)?;
+    let (network, cache) = (networks.plain, args.cache.as_deref());
+    let samples_prepared = Prepared::new(samples.path, sample_pictures, networks.of_samples(), cache)?;
+    let pictures = reference.pictures.as_ref();
+    let of_reference = pictures.filter(|_| needs_pictures(&metrics, &reference));
     let of_reference = of_reference.map(|pictures| Prepared::new(reference.path, pictures, network, cache));
     let of_reference = of_reference.transpose()?;
-    let samples_prepared = Prepared::new(samples.path, sample_pictures, of_samples, cache)?;
     let both = [Some(&samples_prepared), of_reference.as_ref()];
     Extraction::ensure_room(
         &both.map(|side| side.map(|side| &side.extraction)).into_iter().flatten().collect::<Vec<_>>(),
     )?;
     let reference_hash = match (&of_reference, pictures) {
         (Some(prepared), _) => prepared.sha256.clone(),
-        (None, Some(pictures)) if statistics.is_none() => pictures.sha256()?,
+        (None, Some(pictures)) if reference.statistics.is_none() => pictures.sha256()?,
         (None, _) => dit_weights::sha256_of(&[reference.path])?,
     };
-    let (side, reference_side) =
-        (Side::new(samples, &samples_prepared.sha256)?, Side::new(&reference, &reference_hash)?);
+    let sides = (Side::new(samples, &samples_prepared.sha256)?, Side::new(&reference, &reference_hash)?);
 
     let (sample_features, _) = samples_prepared.run(args.batch_size)?;
     let reference_features = of_reference.map(|prepared| prepared.run(args.batch_size)).transpose()?;
-    let reference_set = reference_features.map(|(features, _)| features);
     let seconds_features = start.elapsed().as_secs_f64();
-    let against = match (reference.statistics, reference_set) {
+    let against = match (reference.statistics, reference_features.map(|(features, _)| features)) {
         (Some(statistics), features) => Reference::of_statistics(statistics, features),
         (None, Some(features)) => Reference::of_features(features),
         (None, None) => Reference::none(),
@@ -92,9 +69,9 @@ pub fn run(args: &EvaluateArgs, samples: &Input, reference: Input, networks: &Ne
     let measured = evaluate(&sample_features, &against, &metrics, args.seed)?;
     let record = Record {
         software: SOFTWARE,
-        samples: side,
-        reconstructed_by: through.map(|through| through.codec.clone()),
-        reference: reference_side,
+        samples: sides.0,
+        reconstructed_by: networks.through.as_ref().map(|through| through.codec.clone()),
+        reference: sides.1,
         features: Network {
             name: network.name().to_owned(),
             sha256: network.sha256().to_owned(),
@@ -110,6 +87,50 @@ pub fn run(args: &EvaluateArgs, samples: &Input, reference: Input, networks: &Ne
         peak_rss_bytes: machine::peak_rss_bytes(),
     };
     if args.json { print_json(&record) } else { print_out(format_args!("{}", record.text())) }
+}
+
+/// What is measured, and what is to be said of it.
+struct Decided {
+    metrics: BTreeSet<Metric>,
+    left_out: Vec<LeftOut>,
+    warnings: Vec<String>,
+}
+
+/// Of what was asked for, what can be measured.
+fn decide(args: &EvaluateArgs, samples: &Pictures, reference: &Input, networks: &Networks) -> Result<Decided> {
+    let network = networks.plain;
+    networks.of_samples().check_size(samples.height(), samples.width())?;
+    let asked = metrics_of(args, reference, network);
+    let (pictures, statistics) = (reference.pictures.as_ref(), reference.statistics.as_ref());
+    let mut warnings = Vec::new();
+    if let Some(statistics) = statistics.filter(|_| is_frechet(&asked)) {
+        warnings.extend(check_statistics(reference.path, statistics, network)?);
+    }
+    if let Some(pictures) = pictures.filter(|_| needs_pictures(&asked, reference)) {
+        network.check_size(pictures.height(), pictures.width())?;
+    }
+    let sides = Sides::new(network.widths(), samples, pictures, statistics);
+    let (metrics, left_out) = possible(args, asked, &sides)?;
+    warnings.extend(left_out.iter().map(|LeftOut { metric, why }| warn(format!("{metric}: left out, as {why}"))));
+    warnings.extend(cut(&metrics, samples.len()));
+    if is_frechet(&metrics) {
+        warnings.extend(warn_of_rank("samples: ", samples.len(), network));
+        let reference_count = pictures.filter(|_| statistics.is_none()).map(Pictures::len);
+        warnings.extend(reference_count.and_then(|count| warn_of_rank("reference: ", count, network)));
+    }
+    Ok(Decided { metrics, left_out, warnings })
+}
+
+fn is_frechet(metrics: &BTreeSet<Metric>) -> bool {
+    metrics.contains(&Metric::Fid) || metrics.contains(&Metric::Sfid)
+}
+
+/// Whether the features of the reference's pictures are needed: statistics alone answer what asks for nothing else, and the
+/// Inception score is of the samples alone.
+fn needs_pictures(metrics: &BTreeSet<Metric>, reference: &Input) -> bool {
+    (is_frechet(metrics) && reference.statistics.is_none())
+        || metrics.contains(&Metric::PrecisionRecall)
+        || metrics.contains(&Metric::Kid)
 }
 
 /// What the statistics say of themselves is compared with the network; where they say nothing, that is told.

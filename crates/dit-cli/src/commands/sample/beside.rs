@@ -15,7 +15,7 @@ use dit_sample::{Pipeline, Plan, Precision, Source};
 use dit_weights::{Checkpoint, Digest, sha256_of};
 use tch::Device;
 
-use super::{Files, hashes::unhashed, request::Request};
+use super::{files::Files, hashes::unhashed, request::Request};
 use crate::{
     open::{Library, Located},
     speak::say,

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use dit_sample::{HashError, Provenance, Source, SourceHashes};
 use dit_weights::{Digest, Error};
 
-use super::{Files, beside::Beside, request::Request};
+use super::{beside::Beside, files::Files, request::Request};
 use crate::open::Located;
 
 /// A checkpoint whose hash [`Hashes`] finds.
@@ -62,9 +62,11 @@ impl SourceHashes for Hashes {
         for (source, digest) in hashed.into_iter().flatten() {
             digest.sha256()?.clone_into(&mut source.sha256);
         }
-        let optional = [vae, noise, weaker, classifier, init].into_iter().flatten();
-        for source in optional.chain([checkpoint]) {
-            *source = self.request.named_as_before(source.clone());
+        if let Some(repeated) = &self.request.repeated {
+            let optional = [vae, noise, weaker, classifier, init].into_iter().flatten();
+            for source in optional.chain([checkpoint]) {
+                *source = repeated.named_as_before(source.clone());
+            }
         }
         Ok(())
     }

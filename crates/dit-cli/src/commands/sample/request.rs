@@ -1,20 +1,18 @@
 //! What was typed, completed by a PNG's recipe and by defaults.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use dit_args::{GuidedChannelsArg, LabelsArg, SampleArgs, SamplePrecisionArg, SamplerArg};
 use dit_classes::ClassNames;
 use dit_config::{DitConfig, Process};
-use dit_image::read_recipe;
 use dit_sample::{
-    CfgChannels, Interpolation, LabelPolicy, MOST_IMAGES, OpenedAs, OutputPaths, Precision, Provenance, Recipe,
-    SamplerKind, Settings, Shows, Source,
+    CfgChannels, Interpolation, LabelPolicy, MOST_IMAGES, OpenedAs, OutputPaths, Precision, SamplerKind, Settings,
+    Shows,
 };
-
-use super::options::Options;
 use tch::Device;
 
+use super::{options::Options, repeated::Repeated};
 use crate::usage::wrong_usage;
 
 /// The classes that the original's script samples.
@@ -34,6 +32,8 @@ pub struct Request {
     pub init: Option<PathBuf>,
     pub labels: LabelPolicy,
     pub from_png: Option<PathBuf>,
+    /// What `from_png` brought.
+    pub repeated: Option<Repeated>,
     pub seed: u64,
     pub device: String,
     pub threads: Option<usize>,
@@ -54,39 +54,14 @@ pub struct Request {
     options: Options,
     /// `None` is the fastest faithful one of the device.
     precision: Option<Precision>,
-    /// The recipe that is repeated.
-    recipe: Option<Recipe>,
-    /// Other images than the recipe's are asked for.
-    new_images: bool,
-    /// Which of the recipe's files the user replaced: their hashes need not be the recipe's.
-    replaced: Replaced,
-}
-
-#[derive(Default)]
-struct Replaced {
-    checkpoint: bool,
-    vae: bool,
-    noise: bool,
-    weaker: bool,
-    classifier: bool,
-    init: bool,
 }
 
 impl Request {
     pub fn from_args(args: &SampleArgs) -> Result<Self> {
-        let recipe = match &args.from_png {
-            Some(path) => Some(Recipe::from_json(&read_recipe(path)?)?),
-            None => None,
-        };
-        let old = recipe.as_ref();
+        let repeated = Repeated::from_args(args)?;
+        let old = repeated.as_ref().map(|repeated| &repeated.recipe);
+        let kept = repeated.as_ref().and_then(Repeated::of_same_images);
         let settings = old.map(|recipe| &recipe.settings);
-        // Other images than the recipe's: its batch, and what it showed of it, no longer hold. All else does.
-        let new_images = args.class.is_some()
-            || args.num_samples.is_some()
-            || args.labels.is_some()
-            || args.editing.interpolate.is_some()
-            || args.editing.frames.is_some();
-        let kept = old.filter(|_| !new_images);
         if args.num_samples == Some(0) {
             wrong_usage!("--num-samples 0: there is nothing to sample");
         }
@@ -99,12 +74,6 @@ impl Request {
                 "--seed has no effect where the noise is replayed from {}; leave one out",
                 noise.unwrap_or_default().display()
             );
-        }
-        if old.is_some() && args.class.is_none() {
-            let flags = [(args.num_samples.is_some(), "--num-samples"), (args.labels.is_some(), "--labels")];
-            if let Some((_, flag)) = flags.iter().find(|(given, _)| *given) {
-                wrong_usage!("{flag} needs --class where --from-png gives the pictures");
-            }
         }
         let options = Options::from_args(args, old)?;
         if let (true, Some(noise)) = (options.is_strip(), &noise) {
@@ -166,22 +135,13 @@ impl Request {
                 Some(SamplePrecisionArg::Int8) => Some(Precision::Int8),
                 None => Some(settings.map_or(Precision::Fp32, |settings| settings.precision)),
             },
-            replaced: Replaced {
-                checkpoint: args.ckpt.is_some(),
-                vae: args.vae.is_some(),
-                noise: args.noise.is_some(),
-                weaker: args.guidance.autoguidance.is_some(),
-                classifier: args.guidance.classifier.is_some(),
-                init: args.editing.init.is_some(),
-            },
-            new_images,
-            recipe,
+            repeated,
         })
     }
 
     /// One class for each image.
     pub fn classes(&self, names: &ClassNames) -> Result<Vec<u32>> {
-        if let (Some(recipe), false) = (&self.recipe, self.new_images) {
+        if let Some(recipe) = self.repeated.as_ref().and_then(Repeated::of_same_images) {
             return Ok(recipe.classes.clone());
         }
         if let Some(interpolation) = self.options.interpolation(names)? {
@@ -207,9 +167,9 @@ impl Request {
                 Ok((0..frames).map(|frame| if 2 * frame < frames { from } else { to }).collect())
             }
             Interpolation::Seeds { .. } => {
-                let listed = match (&self.class_list, &self.recipe) {
+                let listed = match (&self.class_list, &self.repeated) {
                     (Some(list), _) => names.parse_list(list)?,
-                    (None, Some(recipe)) => shown_classes(recipe),
+                    (None, Some(repeated)) => repeated.shown_classes(),
                     (None, None) => Vec::new(),
                 };
                 match listed[..] {
@@ -284,65 +244,12 @@ impl Request {
         }
     }
 
-    /// The recipe's own name for a file, where it is the same file: so that the picture comes out the same to the byte.
-    pub fn named_as_before(&self, source: Source) -> Source {
-        let Some(recipe) = &self.recipe else { return source };
-        let known = [
-            Some(&recipe.checkpoint),
-            Some(&recipe.vae),
-            recipe.noise.as_ref(),
-            recipe.weaker.as_ref(),
-            recipe.classifier.as_ref(),
-            recipe.init.as_ref(),
-        ];
-        let same: Vec<&Source> = known.into_iter().flatten().filter(|known| known.sha256 == source.sha256).collect();
-        // One file may have two parts, under two names.
-        let named = same.iter().find(|known| known.name == source.name).or(same.first());
-        match named {
-            Some(&known) => known.clone(),
-            None => source,
-        }
-    }
-
     /// What to say where a file of the recipe is not there any more.
     pub fn hint(&self, flag: &str) -> String {
-        match &self.recipe {
+        match &self.repeated {
             Some(_) => format!("the recipe of the PNG names it; pass {flag} if it is elsewhere now"),
             None => flag.to_owned(),
         }
-    }
-
-    /// Whether the files are those of the recipe that is repeated.
-    pub fn check_sources(&self, now: &Provenance) -> Result<()> {
-        let Some(recipe) = &self.recipe else { return Ok(()) };
-        let sources = [
-            ("checkpoint", "--ckpt", self.replaced.checkpoint, Some(&recipe.checkpoint), Some(&now.checkpoint)),
-            ("VAE", "--vae", self.replaced.vae, Some(&recipe.vae), now.vae.as_ref()),
-            ("noise", "--noise", self.replaced.noise, recipe.noise.as_ref(), now.noise.as_ref()),
-            ("weaker checkpoint", "--autoguidance", self.replaced.weaker, recipe.weaker.as_ref(), now.weaker.as_ref()),
-            (
-                "classifier",
-                "--classifier",
-                self.replaced.classifier,
-                recipe.classifier.as_ref(),
-                now.classifier.as_ref(),
-            ),
-            ("picture to start from", "--init", self.replaced.init, recipe.init.as_ref(), now.init.as_ref()),
-        ];
-        for (what, flag, replaced, then, now) in sources {
-            if let (false, Some(then), Some(now)) = (replaced, then, now)
-                && then.sha256 != now.sha256
-            {
-                bail!(
-                    "the {what} {} is not the one that made the picture: its SHA-256 is {}, was {}\n  \
-                     help: pass {flag} to sample with another one anyway",
-                    now.name,
-                    now.sha256,
-                    then.sha256
-                );
-            }
-        }
-        Ok(())
     }
 }
 
@@ -351,17 +258,6 @@ fn label_policy(labels: LabelsArg) -> LabelPolicy {
         LabelsArg::Balanced => LabelPolicy::Balanced,
         LabelsArg::Random => LabelPolicy::Random,
     }
-}
-
-/// The different classes that are seen on a recipe's file.
-fn shown_classes(recipe: &Recipe) -> Vec<u32> {
-    let (skipped, count) = match recipe.shows {
-        Shows::Grid => (0, usize::MAX),
-        Shows::First(count) => (0, count as usize),
-        Shows::Image(image) => (image.saturating_sub(recipe.first_image) as usize, 1),
-    };
-    let shown: BTreeSet<u32> = recipe.classes.iter().copied().skip(skipped).take(count).collect();
-    shown.into_iter().collect()
 }
 
 fn sampler(args: &SampleArgs, old: Option<&Settings>) -> Result<SamplerKind> {

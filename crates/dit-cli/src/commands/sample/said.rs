@@ -1,0 +1,64 @@
+//! What a run says beside its progress.
+
+use anyhow::Result;
+use dit_args::SampleArgs;
+use dit_config::DitConfig;
+use dit_files::parts_of;
+use dit_sample::{CfgChannels, Kept, LateProvenance, Others, OutputPaths, Plan, Settings};
+
+use crate::speak::say;
+
+/// Says what is left of a run that did not come to its end.
+pub fn say_kept(kept: Result<Option<Kept>, dit_sample::Error>) {
+    match kept {
+        Ok(None) => say(format_args!("\nstopped")),
+        Ok(Some(Kept { files, parts, pictures, of })) => match &files[..] {
+            [] => say(format_args!("\nstopped; no image was finished")),
+            [.., last] => {
+                let last = last.display();
+                say(format_args!(
+                    "\nstopped; finished images are kept: {pictures} of {of} pictures, {} files, the last {last}",
+                    files.len()
+                ));
+                for part in parts {
+                    say(format_args!("{}: a part, hence not under the name that was asked for", part.display()));
+                }
+            }
+        },
+        Err(error) => say(format_args!("\nstopped; finished images could not be kept: {error}")),
+    }
+}
+
+/// Scales on all channels and on three are not alike.
+pub fn say_translation(args: &SampleArgs, settings: &Settings, config: &DitConfig) {
+    if args.guidance.cfg_channels.is_some() && settings.cfg_channels == CfgChannels::All && config.in_channels == 4 {
+        let scale = settings.cfg_scale;
+        if scale != 1.0 {
+            say(format_args!(
+                "guidance {scale} on all four channels acts about as {:.4} on three; for {scale} on three, pass --cfg-scale {:.4}",
+                CfgChannels::three_for_four(scale),
+                CfgChannels::four_for_three(scale)
+            ));
+        }
+    }
+}
+
+/// Files that the run will replace are named before it begins.
+pub fn say_replaced(outputs: &OutputPaths, plan: &Plan, provenance: &LateProvenance) -> Result<()> {
+    let files = [&outputs.png, &outputs.npz, &outputs.latents, &outputs.animation, &outputs.trajectory];
+    for path in files.into_iter().flatten().filter(|path| path.exists()) {
+        say(format_args!("{} exists and will be replaced", path.display()));
+    }
+    for part in [&outputs.npz, &outputs.latents].into_iter().flatten().flat_map(|path| parts_of(path)) {
+        say(format_args!("{} is what an interrupted run left, and stays", part.display()));
+    }
+    let Some(dir) = &outputs.dir else { return Ok(()) };
+    let Others { replaced, kept } = Others::find(dir, plan, provenance)?;
+    if replaced > 0 {
+        say(format_args!("{}: {replaced} pictures were made otherwise, and will be replaced", dir.display()));
+    }
+    if kept > 0 {
+        say(format_args!("{}: {kept} pictures have numbers that this run has not, and stay", dir.display()));
+    }
+    Ok(())
+}
