@@ -102,7 +102,11 @@ fn main() -> Result<()> {
 fn device(name: &str) -> Result<Device> {
     match name {
         "cpu" => Ok(Device::Cpu),
-        "cuda" if Cuda::is_available() => Ok(Device::Cuda(0)),
+        "cuda" if Cuda::is_available() => {
+            // fp32 is fp32, as in `dit-cli` and in the peers.
+            dit_ops::allow_tf32(false)?;
+            Ok(Device::Cuda(0))
+        }
         "cuda" => bail!("no CUDA device can be used; build against `cargo xtask libtorch --cuda`"),
         other => bail!("unknown device {other}: cpu or cuda"),
     }

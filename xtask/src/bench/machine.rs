@@ -17,6 +17,9 @@ pub struct Machine {
     /// Of every engine.
     pub threads: u16,
     pub memory_bytes: Option<u64>,
+    /// The GPU that was computed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
     /// Of the instruction sets that decide these speeds, those it has.
     pub instructions: Vec<String>,
     pub libtorch: String,
@@ -31,7 +34,7 @@ const INSTRUCTIONS: [&str; 8] =
     ["avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "bf16"];
 
 impl Machine {
-    pub fn of_this_run(workspace: &Workspace, threads: u16) -> Self {
+    pub fn of_this_run(workspace: &Workspace, threads: u16, on_gpu: bool) -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let git = |arguments: &[&str]| {
@@ -48,6 +51,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             threads,
             memory_bytes: memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
+            gpu: on_gpu.then(gpu),
             instructions: instructions(&cpuinfo),
             libtorch: VERSION.to_owned(),
             rustc: said(rustc).unwrap_or_else(|| "unknown".to_owned()),
@@ -68,6 +72,7 @@ impl Machine {
             cores: 2,
             threads: 2,
             memory_bytes: Some(24 << 30),
+            gpu: None,
             instructions: vec!["avx2".into()],
             libtorch: VERSION.into(),
             rustc: "rustc 1".into(),
@@ -81,6 +86,16 @@ impl Machine {
 fn said(mut command: Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The name of the first GPU that this process is shown.
+fn gpu() -> String {
+    let mut list = Command::new("nvidia-smi");
+    list.args(["--query-gpu=name", "--format=csv,noheader"]);
+    if let Ok(visible) = std::env::var("CUDA_VISIBLE_DEVICES") {
+        list.args(["-i", visible.split(',').next().unwrap_or_default()]);
+    }
+    said(list).and_then(|names| names.lines().next().map(str::to_owned)).unwrap_or_else(|| "an unknown GPU".to_owned())
 }
 
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {

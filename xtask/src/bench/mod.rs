@@ -100,7 +100,7 @@ enum What {
     /// The kernels' Criterion benches
     Kernels,
     All,
-    /// Measure nothing: the table of all records
+    /// Measure nothing: the table of all records of the device
     Report,
 }
 
@@ -130,7 +130,7 @@ impl Args {
 
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let folder = workspace.root().join("target/bench");
-    let records = Records::open(&folder, args.quick)?;
+    let records = Records::open(&folder, &args.device, args.quick)?;
     if args.what.contains(&What::Report) {
         print!("{}", report::table(&records.all()?));
         return Ok(ExitCode::SUCCESS);
@@ -160,7 +160,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         Some(threads) => threads,
         None => std::thread::available_parallelism().map_or(1, |count| count.get() as u16),
     };
-    let machine = Machine::of_this_run(workspace, threads);
+    let machine = Machine::of_this_run(workspace, threads, args.device == "cuda");
     let bench = Bench {
         folder: &folder,
         root: workspace.root(),

@@ -99,9 +99,10 @@ pub struct Records {
 }
 
 impl Records {
-    /// Below the bench's folder; those of small models are kept apart.
-    pub fn open(bench: &Path, quick: bool) -> Result<Self> {
-        let folder = bench.join(if quick { "records-quick" } else { "records" });
+    /// Below the bench's folder; those of a GPU, and of small models, are kept apart: cases of one name are not the same there.
+    pub fn open(bench: &Path, device: &str, quick: bool) -> Result<Self> {
+        let device = if device == "cpu" { "" } else { "-cuda" };
+        let folder = bench.join(format!("records{device}{}", if quick { "-quick" } else { "" }));
         fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
         Ok(Self { folder })
     }
@@ -163,7 +164,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_found_again_for_the_same_build_only() {
         let folder = tempfile::tempdir().unwrap();
-        let records = Records::open(folder.path(), false).unwrap();
+        let records = Records::open(folder.path(), "cpu", false).unwrap();
         let machine = Machine::example();
         let other = Machine { commit: "other".into(), ..machine.clone() };
         records.keep(&record("b", machine.clone())).unwrap();
@@ -173,5 +174,11 @@ mod tests {
         assert_eq!(names, ["a/x", "b"]);
         assert!(records.has("a/x", &machine));
         assert!(!records.has("a/x", &other) && !records.has("c", &machine));
+        for (device, quick) in [("cuda", false), ("cpu", true), ("cuda", true)] {
+            let elsewhere = Records::open(folder.path(), device, quick).unwrap();
+            assert!(!elsewhere.has("a/x", &machine), "{device}, quick: {quick}");
+            elsewhere.keep(&record("a/x", other.clone())).unwrap();
+        }
+        assert!(records.has("a/x", &machine), "overwritten by another device's");
     }
 }

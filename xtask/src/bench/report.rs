@@ -62,8 +62,9 @@ fn as_pair(record: &Record) -> Option<&PairRecord> {
 /// Without the commit, which may change while a long run is made in pieces.
 fn describe(machine: &Machine) -> String {
     let memory = machine.memory_bytes.map_or(String::new(), |bytes| format!(", {} GB", bytes >> 30));
+    let gpu = machine.gpu.as_ref().map_or(String::new(), |gpu| format!("{gpu}; "));
     format!(
-        "{}, {} cores{memory}, {}; {} threads; libtorch {}, {}.",
+        "{gpu}{}, {} cores{memory}, {}; {} threads; libtorch {}, {}.",
         machine.cpu,
         machine.cores,
         machine.instructions.join(" "),
