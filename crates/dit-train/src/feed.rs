@@ -1,11 +1,14 @@
-//! Everything that a step needs but the network, made ready in a thread that never touches libtorch.
+//! Everything that a step needs but the network, made ready in threads that never touch libtorch.
 
 use std::{
+    io,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::{self, JoinHandle},
 };
 
 use dit_data::shard::{LatentBatches, Position};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tch::Device;
 
 use crate::{
     TrainError,
@@ -15,6 +18,9 @@ use crate::{
 
 /// Batches that are ready before they are asked for.
 const AHEAD: usize = 2;
+/// Threads that draw for a GPU, which small networks would else leave waiting. On a CPU one keeps up, and more would take the
+/// cores that the network computes on.
+const THREADS_FOR_A_GPU: usize = 8;
 
 /// Latents and the noise that they are to be given.
 #[derive(Debug)]
@@ -61,9 +67,15 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// Steps from the one at `first` on.
-    pub(crate) fn new(mut batches: LatentBatches, labels: Labels, first: Moment) -> Result<Self, TrainError> {
+    pub(crate) fn new(
+        mut batches: LatentBatches,
+        labels: Labels,
+        first: Moment,
+        device: Device,
+    ) -> Result<Self, TrainError> {
         let (sender, receiver) = sync_channel(AHEAD);
-        let work = move || run(&mut batches, labels, first, &sender);
+        let pool = pool(device)?;
+        let work = move || pool.install(|| run(&mut batches, labels, first, &sender));
         let thread = thread::Builder::new().name("latents".to_owned()).spawn(work);
         let thread = thread.map_err(|source| TrainError::Thread { source })?;
         Ok(Self { batches: Some(receiver), thread: Some(thread) })
@@ -87,6 +99,14 @@ impl Drop for Feed {
     }
 }
 
+/// Those who draw.
+fn pool(device: Device) -> Result<ThreadPool, TrainError> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = if device == Device::Cpu { 1 } else { cores.min(THREADS_FOR_A_GPU) };
+    let built = ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("latents-{number}")).build();
+    built.map_err(|error| TrainError::Thread { source: io::Error::other(error) })
+}
+
 fn run(batches: &mut LatentBatches, labels: Labels, first: Moment, sender: &SyncSender<Result<StepData, TrainError>>) {
     let mut moment = first;
     loop {
@@ -101,7 +121,7 @@ fn run(batches: &mut LatentBatches, labels: Labels, first: Moment, sender: &Sync
 
 fn prepare(batches: &mut LatentBatches, labels: Labels, moment: Moment) -> Result<StepData, TrainError> {
     let batch = batches.next_batch()?;
-    let noise = random::normals(&mut random::generator(moment, Purpose::Noise), batch.latents.len());
+    let noise = random::normals(&random::generator(moment, Purpose::Noise), batch.latents.len());
     let mut rng = random::generator(moment, Purpose::Timesteps);
     let mut lot = || Lot { unit: random::unit(&mut rng), normal: random::normal_pair(&mut rng)[0] };
     let lots = batch.labels.iter().map(|_| lot()).collect();

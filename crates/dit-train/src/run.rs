@@ -232,7 +232,7 @@ impl Run {
     fn feed(&self) -> Result<Feed, TrainError> {
         let batches = self.data.batches(&self.recipe, self.position)?;
         let first = Moment { seed: self.recipe.train.seed, step: self.step, rollbacks: self.rollbacks };
-        Feed::new(batches, self.data.labels(&self.recipe), first)
+        Feed::new(batches, self.data.labels(&self.recipe), first, self.trainer.device())
     }
 
     fn advance(&mut self, data: &StepData) {

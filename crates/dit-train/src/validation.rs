@@ -46,7 +46,7 @@ impl Validation {
         for index in 0..records / batch_size {
             let LatentBatch { latents, shape, labels: classes, records } = source.next_batch()?;
             let moment = Moment { seed: SEED, step: index as u64, rollbacks: 0 };
-            let noise = random::normals(&mut random::generator(moment, Purpose::ValidationNoise), latents.len());
+            let noise = random::normals(&random::generator(moment, Purpose::ValidationNoise), latents.len());
             let first = index * batch_size;
             let drawn = (first..first + batch_size).map(|sample| even_timestep(sample, timesteps)).collect();
             let labels = labels.apply(classes, moment);

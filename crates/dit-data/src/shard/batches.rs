@@ -1,3 +1,4 @@
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Flips, LatentFolder, PictureVersion, permutation::Permutation, posterior::RecordNoise};
@@ -157,7 +158,7 @@ impl LatentBatches {
         Position { epoch: self.epoch, consumed: self.consumed, seed, records }
     }
 
-    /// The next batch of this process.
+    /// The next batch of this process, its records read and drawn by all threads of the rayon pool it is called in.
     ///
     /// # Errors
     /// [`Error::Tensors`] where a shard cannot be read.
@@ -170,21 +171,17 @@ impl LatentBatches {
         }
         let size = self.options.batch_size;
         let layout = *self.folder.layout();
-        let mut batch = LatentBatch {
-            latents: Vec::with_capacity(size * layout.latent_len()),
-            shape: [size, layout.channels(), layout.side(), layout.side()],
-            labels: Vec::with_capacity(size),
-            records: Vec::with_capacity(size),
-        };
         let first = self.consumed + self.options.share.rank * size as u64;
-        for place in first..first + size as u64 {
-            self.read(self.order.at(place), &mut batch)?;
-        }
+        let records: Vec<u64> = (first..first + size as u64).map(|place| self.order.at(place)).collect();
+        let mut latents = vec![0.0; size * layout.latent_len()];
+        let each = latents.par_chunks_exact_mut(layout.latent_len()).zip(&records);
+        let labels = each.map(|(latent, &record)| self.read(record, latent)).collect::<Result<_, _>>()?;
         self.consumed += global;
-        Ok(batch)
+        Ok(LatentBatch { latents, shape: [size, layout.channels(), layout.side(), layout.side()], labels, records })
     }
 
-    fn read(&self, record: u64, batch: &mut LatentBatch) -> Result<(), Error> {
+    /// Draws a record into `latent`, and gives its label.
+    fn read(&self, record: u64, latent: &mut [f32]) -> Result<i64, Error> {
         let mut noise = RecordNoise::new(self.options.seed, self.epoch, record);
         let version = match (noise.flip(), self.options.flip) {
             (true, FlipChoice::Random) => PictureVersion::Mirrored,
@@ -192,13 +189,11 @@ impl LatentBatches {
         };
         let moments = self.folder.moments(record, version)?;
         match self.options.draw {
-            PosteriorDraw::Sample => noise.draw(&moments, &mut batch.latents),
-            PosteriorDraw::Mean => batch.latents.extend(moments.mean()),
+            PosteriorDraw::Sample => noise.draw(&moments, latent),
+            PosteriorDraw::Mean => latent.iter_mut().zip(moments.mean()).for_each(|(slot, mean)| *slot = mean),
         }
         let missing = || Error::Batches { problem: format!("record {record} has no label") };
-        batch.labels.push(self.folder.label(record).ok_or_else(missing)?);
-        batch.records.push(record);
-        Ok(())
+        self.folder.label(record).ok_or_else(missing)
     }
 
     fn global_batch(&self) -> u64 {

@@ -24,10 +24,10 @@ impl RecordNoise {
         self.0.next_u64() >> 63 == 1
     }
 
-    /// mean + exp(logvar / 2) · noise for each value, appended to `out`.
-    pub(crate) fn draw(&mut self, moments: &MomentsView, out: &mut Vec<f32>) {
+    /// mean + exp(logvar / 2) · noise for each value.
+    pub(crate) fn draw(&mut self, moments: &MomentsView, out: &mut [f32]) {
         let mut spare = None;
-        for (mean, logvar) in moments.mean().zip(moments.logvar()) {
+        for (slot, (mean, logvar)) in out.iter_mut().zip(moments.mean().zip(moments.logvar())) {
             let noise = match spare.take() {
                 Some(noise) => noise,
                 None => {
@@ -36,7 +36,7 @@ impl RecordNoise {
                     first
                 }
             };
-            out.push(mean + libm::expf(0.5 * logvar) * noise);
+            *slot = mean + libm::expf(0.5 * logvar) * noise;
         }
     }
 

@@ -2,6 +2,7 @@ use std::f64::consts::TAU;
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
+use rayon::prelude::*;
 use tch::Tensor;
 
 use crate::{Draw, LatentShape, Noise, Result};
@@ -44,12 +45,13 @@ impl Noise for SeededNoise {
     fn draw(&self, images: &[u64], at: Draw, shape: LatentShape) -> Result<Tensor> {
         let per_image = shape.numel();
         let mut values = vec![0.0_f32; images.len() * per_image];
-        for (&image, latent) in images.iter().zip(values.chunks_exact_mut(per_image.max(1))) {
+        // Images at once: a GPU waits for it.
+        values.par_chunks_exact_mut(per_image.max(1)).zip(images).for_each(|(latent, &image)| {
             let mut generator = self.generator(image, at);
             for pair in latent.chunks_mut(2) {
                 pair.iter_mut().zip(normal_pair(&mut generator)).for_each(|(slot, value)| *slot = value);
             }
-        }
+        });
         let [channels, height, width] = shape.sizes();
         Ok(Tensor::from_slice(&values).view([images.len() as i64, channels, height, width]))
     }

@@ -58,9 +58,9 @@ pub(crate) fn trainer(config: &DitConfig, sections: Sections, weight: impl Fn(&s
 /// Normal values of deviation `std`, the same for the same name.
 pub(crate) fn random_weight(name: &str, shape: &[i64], std: f64) -> Tensor {
     let seed = name.bytes().fold(7_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
-    let mut rng = random::generator(Moment { seed, step: 0, rollbacks: 0 }, Purpose::Noise);
+    let rng = random::generator(Moment { seed, step: 0, rollbacks: 0 }, Purpose::Noise);
     let count = shape.iter().product::<i64>() as usize;
-    (Tensor::from_slice(&random::normals(&mut rng, count)) * std).view(shape)
+    (Tensor::from_slice(&random::normals(&rng, count)) * std).view(shape)
 }
 
 /// Weights of the size that keeps every branch visible.
@@ -76,7 +76,7 @@ pub(crate) fn batch(config: &DitConfig, n: usize, step: u64) -> StepData {
     let shape = [n, config.in_channels, config.latent.height, config.latent.width];
     let count = shape.iter().product();
     let moment = Moment { seed: 3, step, rollbacks: 0 };
-    let normals = |purpose| random::normals(&mut random::generator(moment, purpose), count);
+    let normals = |purpose| random::normals(&random::generator(moment, purpose), count);
     let mut rng = random::generator(moment, Purpose::Timesteps);
     let batch = RawBatch {
         latents: normals(Purpose::ValidationNoise),
