@@ -32,7 +32,7 @@ pub struct Plan {
 pub struct Memory {
     /// The fp32 weights, and their copy in bf16 where that is computed in.
     pub weights: u64,
-    /// Gradients.
+    /// Gradients in fp32; where they arrive in bf16, those too, and the sums of accumulated ones.
     pub gradients: u64,
     /// AdamW's two moments.
     pub moments: u64,
@@ -54,6 +54,8 @@ pub struct Memory {
 /// Bytes that a process with libtorch takes before any tensor (150 to 190 MB on a CPU), and what kernels and allocators add to large
 /// models.
 const OVERHEAD: u64 = 350 << 20;
+/// What CUDA's context and the workspaces of its libraries take of a GPU, about: not measured.
+const ON_GPU: u64 = 700 << 20;
 
 impl Memory {
     /// All of it.
@@ -67,10 +69,10 @@ impl Memory {
     fn of(recipe: &Recipe, config: &DitConfig, accumulate: usize, recompute: bool) -> Self {
         let parameters = config.parameters();
         let second = if draws(recipe) || recipe.validation.every != Every::Never { parameters } else { 0 };
-        let (copies, value): (u64, u64) = match recipe.train.precision {
-            Precision::Fp32 | Precision::Tf32 => (0, 4),
-            // Gradients arrive in bf16 too, before they are added up in fp32.
-            Precision::Bf16 => (4, 2),
+        let (copies, gradients, value): (u64, u64, u64) = match recipe.train.precision {
+            Precision::Fp32 | Precision::Tf32 => (0, 4, 4),
+            // Gradients arrive in bf16, and are added up in fp32.
+            Precision::Bf16 => (2, if accumulate > 1 { 10 } else { 6 }, 2),
         };
         let micro_batch = recipe.train.batch_size.div_ceil(accumulate.max(1)) as u64;
         let width = config.hidden as u64;
@@ -84,7 +86,7 @@ impl Memory {
         let activations = micro_batch.saturating_mul(tokens).saturating_mul(per_token).saturating_mul(value);
         Self {
             weights: parameters * (4 + copies),
-            gradients: parameters * 4,
+            gradients: parameters * gradients,
             moments: parameters * 8,
             averages: parameters * 4 * recipe.ema.decays.len() as u64,
             watching: second * value,
@@ -144,6 +146,15 @@ impl Plan {
         self
     }
 
+    /// The same plan of a run on a GPU, which also holds CUDA's context.
+    #[must_use]
+    pub fn on_gpu(mut self) -> Self {
+        for memory in [&mut self.memory, &mut self.memory_otherwise] {
+            memory.overhead += ON_GPU;
+        }
+        self
+    }
+
     /// Images per second of a device that keeps up so many multiply-accumulates per second.
     pub fn images_per_second(&self, macs_per_second: f64) -> f64 {
         macs_per_second / self.training_macs.max(1) as f64
@@ -160,9 +171,10 @@ impl Plan {
         }
         let batch = recipe.train.batch_size;
         let parts = (1..=batch).filter(|parts| batch.is_multiple_of(*parts) && *parts >= recipe.train.accumulate);
-        let watching = self.memory.watching;
-        let needed =
-            |parts: usize, recompute: bool| Memory { watching, ..Memory::of(recipe, config, parts, recompute) }.total();
+        let Memory { watching, overhead, .. } = self.memory;
+        let needed = |parts: usize, recompute: bool| {
+            Memory { watching, overhead, ..Memory::of(recipe, config, parts, recompute) }.total()
+        };
         let fitting = |recompute: bool| parts.clone().find(|parts| needed(*parts, recompute) <= available);
         let mut helps = Vec::new();
         if let Some(parts) = fitting(recipe.train.checkpoint_activations) {

@@ -28,6 +28,26 @@ fn what_belongs_to_parameters_is_exact() {
 }
 
 #[test]
+fn gradients_in_bf16_are_kept_in_fp32_too() {
+    for (accumulate, bytes) in [(1, 6), (4, 10)] {
+        let (_, config, plan) = planned(&["train.precision=bf16", &format!("train.accumulate={accumulate}")]);
+        assert_eq!(plan.memory.weights, 6 * config.parameters());
+        assert_eq!(plan.memory.gradients, bytes * config.parameters(), "{accumulate}");
+    }
+}
+
+#[test]
+fn a_gpu_holds_more_than_the_run() {
+    let (recipe, config, plan) = planned(&[]);
+    let on_gpu = plan.clone().on_gpu();
+    let more = on_gpu.memory.total() - plan.memory.total();
+    assert!(more > 0 && more == on_gpu.memory_otherwise.total() - plan.memory_otherwise.total());
+    let just_enough = plan.memory.total();
+    assert!(plan.check(&recipe, &config, just_enough).is_ok());
+    assert!(on_gpu.check(&recipe, &config, just_enough).is_err());
+}
+
+#[test]
 fn what_watches_a_run_is_counted() {
     let codec = VaeConfig::new(VaeSpec::default()).unwrap();
     let watching = |keys: &[&str]| {

@@ -2,10 +2,14 @@
 
 use dit_config::DitConfig;
 
+use tch::Device;
+
 use crate::Precision;
 
 /// More pictures at once bring nothing on a CPU, and make the first one late.
-const MOST: usize = 16;
+const MOST_ON_CPU: usize = 16;
+/// Fewer leave a GPU waiting for what it is to compute.
+const MOST_ON_GPU: usize = 64;
 
 /// Bytes that one picture's pass through the transformer takes at its widest point: an upper estimate.
 ///
@@ -20,14 +24,21 @@ pub fn bytes_per_picture(config: &DitConfig, precision: Precision, guided: bool)
 }
 
 /// The batch size whose activations take at most half of what `available` bytes of memory leave beside the transformer's
-/// weights, from 1 to 16; 8 where the memory is not known.
-pub fn batch_size_that_fits(config: &DitConfig, precision: Precision, guided: bool, available: Option<u64>) -> usize {
+/// weights, from 1 to 16, or on a GPU to 64; 8 where the memory is not known.
+pub fn batch_size_that_fits(
+    config: &DitConfig,
+    precision: Precision,
+    guided: bool,
+    device: Device,
+    available: Option<u64>,
+) -> usize {
+    let most = if device == Device::Cpu { MOST_ON_CPU } else { MOST_ON_GPU };
     match available {
         None => 8,
         Some(available) => {
             let left = available.saturating_sub(config.parameters().saturating_mul(precision.bytes()));
             let fits = left / 2 / bytes_per_picture(config, precision, guided).max(1);
-            usize::try_from(fits).unwrap_or(MOST).clamp(1, MOST)
+            usize::try_from(fits).unwrap_or(most).clamp(1, most)
         }
     }
 }
@@ -39,9 +50,11 @@ mod tests {
     #[test]
     fn batches_shrink_with_memory_and_never_vanish() {
         let config: DitConfig = "DiT-XL/2".parse().unwrap();
-        let fits = |available| batch_size_that_fits(&config, Precision::Fp32, true, available);
+        let fits_on = |device, available| batch_size_that_fits(&config, Precision::Fp32, true, device, available);
+        let fits = |available| fits_on(Device::Cpu, available);
         assert_eq!(fits(Some(0)), 1);
-        assert_eq!(fits(Some(u64::MAX)), MOST);
+        assert_eq!(fits(Some(u64::MAX)), MOST_ON_CPU);
+        assert_eq!(fits_on(Device::Cuda(1), Some(u64::MAX)), MOST_ON_GPU);
         assert_eq!(fits(None), 8);
         let one = bytes_per_picture(&config, Precision::Fp32, true);
         assert_eq!(fits(Some(config.parameters() * 4 + 2 * 5 * one)), 5);

@@ -62,7 +62,7 @@ pub fn run(args: &CalibrateCacheArgs) -> Result<()> {
         ..Settings::default()
     };
     let memory = machine::memory_for_batches(device);
-    let batch_size = batch_size_that_fits(config, base.precision, base.cfg_scale != 1.0, memory);
+    let batch_size = batch_size_that_fits(config, base.precision, base.cfg_scale != 1.0, device, memory);
     let pipeline = Pipeline::new(Dit::load(&checkpoint, device, Element::Float)?, None)?;
     let sample = |factor: f64| -> Result<(Tensor, f64, f64)> {
         let settings = Settings { cache: factor, ..base.clone() };

@@ -36,7 +36,9 @@ use crate::{
 /// the threads wait for one another.
 const CPU_BATCH_PIXELS: usize = 256 * 256;
 const LARGEST_CPU_BATCH: usize = 64;
-const CUDA_BATCH: usize = 32;
+/// On a GPU: of so many, the widest feature maps take 1 GB each in fp32.
+const CUDA_BATCH_PIXELS: usize = 32 * 256 * 256;
+const LARGEST_CUDA_BATCH: usize = 256;
 /// Where no bar can be drawn, how often a line says how far it is.
 const BETWEEN_LINES: Duration = Duration::from_secs(60);
 
@@ -231,13 +233,18 @@ fn encoding(args: &PrecomputeArgs) -> Result<(Encoding, Device)> {
         device: if on_cpu { "cpu" } else { "cuda" }.to_owned(),
         precision: precision.or(begun.map(|begun| begun.precision)).unwrap_or(EncodingPrecision::Fp32),
         threads: if on_cpu { threads } else { 1 },
-        batch_size: batch_size.unwrap_or(if on_cpu { cpu_batch(args.image_size) } else { CUDA_BATCH }),
+        batch_size: batch_size.unwrap_or_else(|| default_batch(on_cpu, args.image_size)),
     };
     Ok((encoding, device))
 }
 
-fn cpu_batch(image_size: usize) -> usize {
-    (CPU_BATCH_PIXELS / (image_size * image_size)).clamp(1, LARGEST_CPU_BATCH)
+/// Of the pictures' size alone, as it decides bits of the latents.
+fn default_batch(on_cpu: bool, image_size: usize) -> usize {
+    let (pixels, largest) = match on_cpu {
+        true => (CPU_BATCH_PIXELS, LARGEST_CPU_BATCH),
+        false => (CUDA_BATCH_PIXELS, LARGEST_CUDA_BATCH),
+    };
+    (pixels / (image_size * image_size)).clamp(1, largest)
 }
 
 /// Images of this run per second.

@@ -68,7 +68,7 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     let batch_size = request.batch_size.unwrap_or_else(|| {
         let memory = machine::memory_for_batches(device);
         let guided = settings.cfg_scale != 1.0 || settings.guidance.autoguidance_scale.is_some();
-        batch_size_that_fits(config, settings.precision, guided, memory)
+        batch_size_that_fits(config, settings.precision, guided, device, memory)
     });
     let classes = request.classes(&names).map_err(|error| match error.is::<dit_classes::Error>() {
         true => error.context(files.about_classes(&names)),

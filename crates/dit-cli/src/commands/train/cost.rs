@@ -33,11 +33,12 @@ pub struct Costs<'a> {
 pub fn say_plan(recipe: &Recipe, costs: &Costs<'_>) -> Result<()> {
     let &Costs { config, codec, records, classes, device, ignore_memory } = costs;
     let mut plan = Plan::new(recipe, config).with_codec(recipe, codec, config);
-    if device == Device::Cpu {
+    plan = match device {
+        Device::Cpu => plan.with_held_out(recipe, config, records),
         // A GPU's memory holds a batch of them at a time.
-        plan = plan.with_held_out(recipe, config, records);
-    }
-    let available = machine::memory_for_training(device);
+        _ => plan.on_gpu(),
+    };
+    let available = machine::free_memory(device);
     let memory = &plan.memory;
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     say(format_args!(
