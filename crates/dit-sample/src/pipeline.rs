@@ -10,7 +10,7 @@ use dit_image::Picture;
 use dit_model::Dit;
 use dit_ops::allow_tf32;
 use dit_vae::{AutoencoderKl, LatentCodec, Latents};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::{
     Batch, CacheReport, Error, Interpolation, Plan, Precision, Start,
@@ -19,6 +19,9 @@ use crate::{
     network::{Blend, Network},
     plan::latent_shape,
 };
+
+/// Places of latents, h·w of all pictures together, that a GPU decodes at once.
+const DECODED_AT_ONCE: i64 = 4 * 32 * 32;
 
 /// A transformer and, unless only latents are wanted, the codec that turns its latents into pictures; and what settings may ask
 /// for beside: a weaker transformer, a classifier, a picture to start from.
@@ -251,18 +254,23 @@ impl Pipeline {
         })
     }
 
-    /// Decodes latents, calling `each` with every picture in order. One picture is decoded at a time: on a CPU larger batches
-    /// leave the cache, and so memory does not grow with the batch.
+    /// Decodes latents, calling `each` with every picture in order. On a CPU one picture is decoded at a time, as larger batches leave
+    /// the cache; on a GPU four of 256 × 256, more of smaller ones: memory does not grow with the batch.
     ///
     /// # Errors
     /// [`Error::NoVae`] without a codec; else if decoding fails or gives NaN, or `each` fails.
     pub fn decode(&self, latents: &Latents, each: &mut dyn FnMut(Picture) -> Result<(), Error>) -> Result<(), Error> {
         let _no_grad = tch::no_grad_guard();
         let codec = self.codec.as_ref().ok_or(Error::NoVae)?;
-        for latent in latents.tensor().split(1, 0) {
-            let image = codec.decode(&Latents::new(latent))?; // (1, 3, H, W)
-            let (width, height) = (image.size()[3] as u32, image.size()[2] as u32);
-            each(Picture::from_chw(&to_vec(&image), width, height)?)?;
+        let latents = latents.tensor(); // (N, C, h, w)
+        let places: i64 = latents.size()[2..].iter().product();
+        let at_once = if latents.device() == Device::Cpu { 1 } else { (DECODED_AT_ONCE / places.max(1)).max(1) };
+        for latents in latents.split(at_once, 0) {
+            let images = codec.decode(&Latents::new(latents))?; // (M, 3, H, W)
+            let (width, height) = (images.size()[3] as u32, images.size()[2] as u32);
+            for image in to_vec(&images).chunks_exact((3 * width * height) as usize) {
+                each(Picture::from_chw(image, width, height)?)?;
+            }
         }
         Ok(())
     }

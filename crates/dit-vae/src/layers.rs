@@ -4,7 +4,7 @@
 //! weights say.
 
 use dit_ops::conv::{Convolution, Geometry, GroupNorm, Input, Products, Skip};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::Error;
 use crate::features::Features;
@@ -13,10 +13,15 @@ use crate::weights::Weights;
 /// Every GroupNorm's addend to the variance, in diffusers' AutoencoderKL as in Rombach et al. 2022.
 const GROUP_NORM_EPS: f64 = 1e-6;
 
-/// The same values with channels innermost in memory. A copy only where they are not so already.
+/// On a CPU, the same values with channels innermost in memory; a copy only where they are not so already. Convolutions are faster
+/// so (SD's decoder at 256 px in fp32: by a sixth).
 ///
-/// CPU convolutions are faster so (SD's decoder at 256 px in fp32: by a sixth), and so are CUDA's in half precision.
+/// On a GPU the tensor itself: libtorch's group normalisation gives channels outermost there, whatever it is given, and every
+/// convolution would have to turn that.
 pub(crate) fn channels_last(x: &Tensor) -> Tensor {
+    if x.device() != Device::Cpu {
+        return x.shallow_clone();
+    }
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
@@ -24,7 +29,7 @@ pub(crate) fn channels_last(x: &Tensor) -> Tensor {
 #[derive(Debug)]
 pub(crate) enum Conv2d {
     Plain {
-        weight: Tensor, // (C_out, C_in, k, k), channels innermost
+        weight: Tensor, // (C_out, C_in, k, k), on a CPU channels innermost
         bias: Tensor,   // (C_out)
         geometry: Geometry,
     },
