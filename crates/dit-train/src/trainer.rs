@@ -199,7 +199,7 @@ impl Trainer {
             false => Activations::Kept,
         };
         let timesteps: Vec<usize> = part.drawn.iter().map(|drawn| drawn.timestep).collect();
-        let mut samples = Vec::new();
+        let mut kept = None;
         let mut loss = |output: &Tensor| {
             let terms = self.objective.terms(&part.noised, &timesteps, output)?;
             let total = match self.sampler {
@@ -209,12 +209,13 @@ impl Trainer {
                 }
                 TimestepSampler::Uniform { .. } | TimestepSampler::LogitNormal { .. } => terms.total.shallow_clone(),
             };
-            samples = sample_losses(&terms, &part.drawn)?;
+            kept = Some(terms.detach());
             let mean = total.f_mean(Kind::Float)?;
             Ok(if parts == 1 { mean } else { mean / parts as f64 })
         };
         backward(self.network.dit(), part.input(), activations, &mut loss)?;
-        Ok(samples)
+        // Read now that a GPU has been given all of its work, as reading waits for it.
+        kept.map_or_else(|| Ok(Vec::new()), |terms| sample_losses(&terms, &part.drawn))
     }
 
     fn zero_gradients(&self) {
@@ -271,12 +272,13 @@ impl Trainer {
 
 /// The terms as numbers.
 pub(crate) fn sample_losses(terms: &dit_diffusion::LossTerms, drawn: &[Drawn]) -> Result<Vec<SampleLoss>, TrainError> {
-    let values = |term: &Tensor| -> Result<Vec<f64>, TrainError> {
-        Ok(Vec::try_from(term.detach().f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?)?)
-    };
-    let total = values(&terms.total)?;
-    let mse = terms.mse.as_ref().map(values).transpose()?;
-    let vb = terms.vlb.as_ref().map(values).transpose()?;
+    let there: Vec<&Tensor> =
+        [Some(&terms.total), terms.mse.as_ref(), terms.vlb.as_ref()].into_iter().flatten().collect();
+    let all = Tensor::f_stack(&there, 0)?.detach().f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?; // (1 to 3, N)
+    let mut rows = Vec::<Vec<f64>>::try_from(all)?.into_iter();
+    let total = rows.next().unwrap_or_default();
+    let mse = terms.mse.as_ref().and_then(|_| rows.next());
+    let vb = terms.vlb.as_ref().and_then(|_| rows.next());
     let at = |values: &Option<Vec<f64>>, index: usize| values.as_ref().and_then(|values| values.get(index).copied());
     let sample = |(index, (drawn, total)): (usize, (&Drawn, f64))| SampleLoss {
         timestep: drawn.timestep as u32,
