@@ -4,18 +4,50 @@ use std::{fs, path::Path, thread};
 
 use anyhow::{Result, bail};
 use dit_ops::allow_tf32;
-use tch::{Cuda, Device};
+use tch::{Cuda, Device, Kind, TchError, Tensor};
 
-use crate::{gpu_memory, speak::say, usage::wrong_usage};
+use crate::{gpu_memory, speak::say, torch_text::without_call_stack, usage::wrong_usage};
 
-/// The device that is named: `auto`, `cpu`, `cuda` or `cuda:N`. fp32 is fp32 on it, where libtorch would begin with TF32 in CUDA's
-/// convolutions. Where that cannot be had, whatever asks for fp32 by name fails later.
+/// The device that is named: `auto`, `cpu`, `cuda` or `cuda:N`, and that it computes: a GPU may be busy, or of a kind that this
+/// libtorch has no kernels for, in which case `auto` takes the CPU and says so. fp32 is fp32 on it, where libtorch would begin with
+/// TF32 in CUDA's convolutions. Where that cannot be had, whatever asks for fp32 by name fails later.
 pub fn open_device(text: &str) -> Result<Device> {
-    let device = parse_device(text)?;
+    let device = match (parse_device(text)?, text) {
+        (Device::Cpu, _) => Device::Cpu,
+        (device, "auto") => match try_out(device) {
+            Ok(()) => device,
+            Err(why) => {
+                say(format_args!("warning: {} is there but cannot be used, so the CPU is: {why}", device_name(device)));
+                Device::Cpu
+            }
+        },
+        (device, _) => match try_out(device) {
+            Ok(()) => device,
+            Err(why) => bail!(
+                "--device {text}: it cannot be used: {why}\n  help: nvidia-smi tells whether others have it, or its memory; --device cpu does without"
+            ),
+        },
+    };
     if let (true, Err(error)) = (device.is_cuda(), allow_tf32(false)) {
         say(format_args!("warning: {error}"));
     }
     Ok(device)
+}
+
+/// Has `device` compute one number; or why it does not.
+fn try_out(device: Device) -> Result<(), String> {
+    let sum = || -> Result<f64, TchError> {
+        let one = Tensor::f_ones([1], (Kind::Float, device))?;
+        f64::try_from(one.f_add(&one)?.f_to_device(Device::Cpu)?)
+    };
+    match sum() {
+        Ok(2.0) => Ok(()),
+        Ok(wrong) => Err(format!("it says that 1 + 1 is {wrong}")),
+        Err(error) => {
+            let text = error.to_string();
+            Err(without_call_stack(&text).lines().next().unwrap_or_default().to_owned())
+        }
+    }
 }
 
 fn parse_device(text: &str) -> Result<Device> {
@@ -49,7 +81,7 @@ pub fn device_name(device: Device) -> String {
     }
 }
 
-/// Sets libtorch's threads: `wanted`, or all cores that this process may use (its CPU mask and cgroup quota respected).
+/// Sets libtorch's threads, and rayon's: `wanted`, or all cores that this process may use (its CPU mask and cgroup quota respected).
 pub fn set_threads(wanted: Option<usize>) -> Result<usize> {
     let available = thread::available_parallelism().map_or(1, usize::from);
     let threads = wanted.unwrap_or(available);
@@ -57,19 +89,23 @@ pub fn set_threads(wanted: Option<usize>) -> Result<usize> {
         wrong_usage!("--threads {threads}: expected 1 to 1024");
     }
     tch::set_num_threads(threads as i32);
+    if let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
+        // It has been at work already.
+        tracing::debug!(%error, "rayon keeps its threads");
+    }
     Ok(threads)
 }
 
-/// What activations may be counted against on `device`: the CPU's memory, or a cautious share of a GPU's, which libtorch does not tell.
+/// What is taken to be free of a GPU that does not tell.
+const CAUTIOUS_GPU_BYTES: u64 = 12 << 30;
+
+/// What activations may be counted against on `device`.
 pub fn memory_for_batches(device: Device) -> Option<u64> {
-    match device {
-        Device::Cuda(_) => Some(12 << 30),
-        _ => available_memory(),
-    }
+    free_memory(device).or(device.is_cuda().then_some(CAUTIOUS_GPU_BYTES))
 }
 
-/// Free memory of the device that training runs on; none where it cannot be told.
-pub fn memory_for_training(device: Device) -> Option<u64> {
+/// Free memory of `device`; none where it cannot be told.
+pub fn free_memory(device: Device) -> Option<u64> {
     match device {
         Device::Cuda(number) => gpu_memory::free_bytes(number),
         _ => available_memory(),
@@ -135,6 +171,15 @@ pub fn peak_rss_bytes() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_tried_out_and_a_reason_is_one_line() {
+        assert_eq!(try_out(Device::Cpu), Ok(()));
+        if !Cuda::is_available() {
+            let why = try_out(Device::Cuda(0)).unwrap_err();
+            assert!(!why.is_empty() && !why.contains('\n'), "{why}");
+        }
+    }
 
     #[track_caller]
     fn check(files: &[(&str, &str)], names: [&str; 3], expected: Option<u64>) {

@@ -10,6 +10,7 @@ mod panic;
 mod progress;
 mod run_folder;
 mod speak;
+mod torch_text;
 mod usage;
 
 use std::{
@@ -23,6 +24,8 @@ use anyhow::{Result, bail};
 use clap::Parser;
 use dit_args::{Cli, Command};
 use tracing_subscriber::EnvFilter;
+
+use crate::torch_text::{is_want_of_memory, without_call_stack};
 
 fn main() -> ExitCode {
     panic::install();
@@ -99,16 +102,22 @@ fn log_to_stderr(verbose: u8) {
         .init();
 }
 
-/// The error and its causes on one line, those left out that the one before already says.
+/// The error and its causes on one line, those left out that the one before already says, and what helps where libtorch lacked
+/// memory and nobody said it yet.
 fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();
+        let cause = without_call_stack(&cause);
         if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
+            text = cause.to_owned();
+        } else if !text.contains(cause) {
             text = format!("{text}: {cause}");
         }
+    }
+    let of_libtorch = error.chain().any(|cause| cause.is::<tch::TchError>());
+    if of_libtorch && is_want_of_memory(&text) && !text.contains("help: ") {
+        text = format!("{text}\n  help: {}", panic::memory_help());
     }
     text
 }

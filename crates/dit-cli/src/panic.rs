@@ -2,7 +2,10 @@
 
 use std::{panic::PanicHookInfo, sync::OnceLock};
 
-use crate::speak::say;
+use crate::{
+    speak::say,
+    torch_text::{is_want_of_memory, without_call_stack},
+};
 
 /// Replaces the panic message and backtrace by one line that says what to do. A training run warns of those that it survives.
 pub fn install() {
@@ -21,6 +24,11 @@ pub fn help_for_memory(help: &'static str) {
     MEMORY_HELP.get_or_init(|| help);
 }
 
+/// What helps this command if memory runs out.
+pub fn memory_help() -> &'static str {
+    MEMORY_HELP.get().unwrap_or(&"pass a smaller --batch-size, or --precision bf16")
+}
+
 fn message(info: &PanicHookInfo<'_>) -> String {
     let payload = info.payload();
     let text = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref::<&str>().copied());
@@ -29,13 +37,10 @@ fn message(info: &PanicHookInfo<'_>) -> String {
 }
 
 fn describe(message: &str) -> String {
-    let memory = ["out of memory", "can't allocate memory", "not enough memory"];
-    if memory.iter().any(|sign| message.contains(sign)) {
-        let help = MEMORY_HELP.get().unwrap_or(&"pass a smaller --batch-size, or --precision bf16");
-        return format!("out of memory\n  help: {help}");
+    if is_want_of_memory(message) {
+        return format!("out of memory\n  help: {}", memory_help());
     }
-    // libtorch appends the C++ call stack, a line each.
-    let first = message.lines().next().unwrap_or_default();
+    let first = without_call_stack(message).lines().next().unwrap_or_default();
     format!("internal error: {first}\n  help: this is a bug; please report it with the command that you ran")
 }
 
