@@ -1,6 +1,6 @@
 //! What this process may use of the machine: device, threads, memory.
 
-use std::{fs, path::Path, thread};
+use std::{fs, path::Path, sync::OnceLock, thread};
 
 use anyhow::{Result, bail};
 use dit_ops::allow_tf32;
@@ -8,26 +8,20 @@ use tch::{Cuda, Device, Kind, TchError, Tensor};
 
 use crate::{gpu_memory, speak::say, torch_text::without_call_stack, usage::wrong_usage};
 
-/// The device that is named: `auto`, `cpu`, `cuda` or `cuda:N`, and that it computes: a GPU may be busy, or of a kind that this
-/// libtorch has no kernels for, in which case `auto` takes the CPU and says so. fp32 is fp32 on it, where libtorch would begin with
-/// TF32 in CUDA's convolutions. Where that cannot be had, whatever asks for fp32 by name fails later.
+/// The device that is named: `auto`, `cpu`, `cuda` or `cuda:N`, once a GPU has computed something: it may be busy, or of a kind that
+/// this libtorch has no kernels for. fp32 is fp32 on it, where libtorch would begin with TF32 in CUDA's convolutions. Where that
+/// cannot be had, whatever asks for fp32 by name fails later.
 pub fn open_device(text: &str) -> Result<Device> {
-    let device = match (parse_device(text)?, text) {
-        (Device::Cpu, _) => Device::Cpu,
-        (device, "auto") => match try_out(device) {
-            Ok(()) => device,
-            Err(why) => {
-                say(format_args!("warning: {} is there but cannot be used, so the CPU is: {why}", device_name(device)));
-                Device::Cpu
-            }
-        },
-        (device, _) => match try_out(device) {
-            Ok(()) => device,
-            Err(why) => bail!(
-                "--device {text}: it cannot be used: {why}\n  help: nvidia-smi tells whether others have it, or its memory; --device cpu does without"
-            ),
-        },
-    };
+    let device = parse_device(text)?;
+    if device.is_cuda()
+        && let Err(why) = try_out(device)
+    {
+        bail!(
+            "--device {text}: {} cannot be used: {why}\n  \
+             help: nvidia-smi tells whether others have it, or its memory; --device cpu does without",
+            device_name(device)
+        );
+    }
     if let (true, Err(error)) = (device.is_cuda(), allow_tf32(false)) {
         say(format_args!("warning: {error}"));
     }
@@ -89,9 +83,12 @@ pub fn set_threads(wanted: Option<usize>) -> Result<usize> {
         wrong_usage!("--threads {threads}: expected 1 to 1024");
     }
     tch::set_num_threads(threads as i32);
-    if let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
-        // It has been at work already.
-        tracing::debug!(%error, "rayon keeps its threads");
+    // Once for the process; what a later call asks for would come too late.
+    static POOL: OnceLock<Result<(), String>> = OnceLock::new();
+    let pool =
+        || rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|error| error.to_string());
+    if let Err(error) = POOL.get_or_init(pool) {
+        bail!("--threads {threads}: they cannot be started: {error}\n  help: pass fewer");
     }
     Ok(threads)
 }

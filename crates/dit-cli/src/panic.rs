@@ -37,10 +37,11 @@ fn message(info: &PanicHookInfo<'_>) -> String {
 }
 
 fn describe(message: &str) -> String {
-    if is_want_of_memory(message) {
-        return format!("out of memory\n  help: {}", memory_help());
-    }
     let first = without_call_stack(message).lines().next().unwrap_or_default();
+    if is_want_of_memory(message) {
+        let said = if message.contains("memory") { String::new() } else { format!(", it seems: {first}") };
+        return format!("out of memory{said}\n  help: {}", memory_help());
+    }
     format!("internal error: {first}\n  help: this is a bug; please report it with the command that you ran")
 }
 
@@ -52,6 +53,8 @@ mod tests {
     fn memory_is_told_from_bugs_and_call_stacks_are_cut() {
         assert!(describe("CUDA out of memory. Tried to allocate 20.00 GiB\nframe #0").contains("--batch-size"));
         assert!(describe("DefaultCPUAllocator: can't allocate memory: you tried to allocate").contains("--batch-size"));
+        let perhaps = describe("GET was unable to find an engine to execute this computation\nframe #0");
+        assert!(perhaps.contains("it seems: GET was unable") && perhaps.contains("--batch-size"), "{perhaps}");
         let bug = describe("shape mismatch\nframe #0: c10::Error");
         assert!(bug.contains("shape mismatch") && !bug.contains("frame"));
     }

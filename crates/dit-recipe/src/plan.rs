@@ -54,7 +54,7 @@ pub struct Memory {
 /// Bytes that a process with libtorch takes before any tensor (150 to 190 MB on a CPU), and what kernels and allocators add to large
 /// models.
 const OVERHEAD: u64 = 350 << 20;
-/// What CUDA's context and the workspaces of its libraries take of a GPU, about: not measured.
+/// What CUDA's libraries take of a GPU for workspaces, and its allocator by rounding up: a guess, nothing measured.
 const ON_GPU: u64 = 700 << 20;
 
 impl Memory {
@@ -146,7 +146,8 @@ impl Plan {
         self
     }
 
-    /// The same plan of a run on a GPU, which also holds CUDA's context.
+    /// The same plan of a run on a GPU, which also holds what CUDA's libraries work in. Its context is there before it can be asked
+    /// what is free.
     #[must_use]
     pub fn on_gpu(mut self) -> Self {
         for memory in [&mut self.memory, &mut self.memory_otherwise] {
@@ -188,9 +189,11 @@ impl Plan {
             helps.push(format!("train.checkpoint_activations=true{parts}"));
         }
         let help = if helps.is_empty() {
-            let per_parameter = "16 bytes a parameter, and 4 for each average";
+            let Memory { weights, gradients, moments, .. } = self.memory;
+            let bytes = (weights + gradients + moments) / self.parameters.max(1);
             format!(
-                "nothing makes it fit: weights, gradients and moments take {per_parameter}; choose a smaller model or a larger machine"
+                "nothing makes it fit: weights, gradients and moments take {bytes} bytes a parameter, and 4 for each average; choose a \
+                 smaller model or a larger machine"
             )
         } else {
             format!("it fits with --set {}", helps.join(", or with --set "))

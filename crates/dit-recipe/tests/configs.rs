@@ -85,7 +85,7 @@ fn check_standard(file: &str, model: StandardModel, latent: usize, steps: u64) {
     let advised = advised(&header);
     let fits = |overrides: &[String]| {
         let recipe = Recipe::from_toml(&text, overrides).unwrap();
-        Plan::new(&recipe, &config).check(&recipe, &config, FREE_OF_80_GB)
+        Plan::new(&recipe, &config).on_gpu().check(&recipe, &config, FREE_OF_80_GB)
     };
     assert!(!advised.is_empty(), "{file} advises nothing for 80 GB");
     fits(&advised).unwrap_or_else(|error| panic!("{file}: {advised:?}: {error}"));

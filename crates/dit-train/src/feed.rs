@@ -101,8 +101,7 @@ impl Drop for Feed {
 
 /// Those who draw.
 fn pool(device: Device) -> Result<ThreadPool, TrainError> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let threads = if device == Device::Cpu { 1 } else { cores.min(THREADS_FOR_A_GPU) };
+    let threads = if device == Device::Cpu { 1 } else { rayon::current_num_threads().min(THREADS_FOR_A_GPU) };
     let built = ThreadPoolBuilder::new().num_threads(threads).thread_name(|number| format!("latents-{number}")).build();
     built.map_err(|error| TrainError::Thread { source: io::Error::other(error) })
 }

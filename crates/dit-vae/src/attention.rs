@@ -29,7 +29,9 @@ impl Attention {
     pub(crate) fn forward(&self, x: Features) -> Result<Features, Error> {
         let size = x.pixels().size();
         let (n, c, h, w) = (size[0], size[1], size[2], size[3]);
-        let qkv = self.qkv.forward(&x)?.permute([0, 2, 3, 1]).reshape([n, 1, h * w, 3 * c]).to_kind(self.kind); // (N, 1, H·W, 3·C)
+        let qkv = self.qkv.forward(&x)?.permute([0, 2, 3, 1]).reshape([n, 1, h * w, 3 * c]); // (N, 1, H·W, 3·C)
+        // Fused operators want channels innermost, which a GPU's normalisation does not give.
+        let qkv = qkv.to_kind(self.kind).contiguous();
         let part = |i: i64| qkv.narrow(3, i * c, c); // (N, 1, H·W, C)
         let (causal, grouped) = (false, false);
         let mask = None::<&Tensor>;

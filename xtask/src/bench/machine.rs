@@ -88,7 +88,7 @@ fn said(mut command: Command) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The name of the first GPU that this process is shown.
+/// The name of the first GPU that this process is shown, by its place on the bus: among different ones CUDA may begin with another.
 fn gpu() -> String {
     let mut list = Command::new("nvidia-smi");
     list.args(["--query-gpu=name", "--format=csv,noheader"]);

@@ -35,7 +35,8 @@ use crate::workspace::Workspace;
 /// Measure this toolkit beside PyTorch, OpenVINO and candle, and write a table
 ///
 /// Makes a Python environment for the peers in the cache folder (PyTorch, diffusers, OpenVINO: 3 GB to download), random weights
-/// below target/bench, and release builds. Every pair's record is kept in target/bench/records as JSON; `report` shows all of them.
+/// below target/bench, and release builds. Every pair's record is kept in target/bench/records as JSON (of a GPU, in records-cuda);
+/// `report` shows all of a device's.
 /// An interrupted run is continued with --resume.
 #[derive(clap::Args)]
 #[command(after_help = "\

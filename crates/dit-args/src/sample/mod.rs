@@ -85,7 +85,7 @@ pub struct SampleArgs {
     /// Where it computes
     #[command(flatten)]
     pub machine: MachineArgs,
-    /// Pictures computed at once [default: what fits into memory, at most 16]
+    /// Pictures computed at once [default: what fits into memory, at most 16, on a GPU 64]
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
     /// What is written

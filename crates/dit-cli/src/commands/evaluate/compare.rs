@@ -42,11 +42,11 @@ pub fn run(args: &EvaluateArgs, samples: &Input, reference: Input, networks: &Ne
     // Everything that can be known to fail does so before hours of computing.
     let Decided { metrics, left_out, warnings } = decide(args, sample_pictures, &reference, networks)?;
     let (network, cache) = (networks.plain, args.cache.as_deref());
-    let samples_prepared = Prepared::new(samples.path, sample_pictures, networks.of_samples(), cache)?;
     let pictures = reference.pictures.as_ref();
     let of_reference = pictures.filter(|_| needs_pictures(&metrics, &reference));
     let of_reference = of_reference.map(|pictures| Prepared::new(reference.path, pictures, network, cache));
     let of_reference = of_reference.transpose()?;
+    let samples_prepared = Prepared::new(samples.path, sample_pictures, networks.of_samples(), cache)?;
     let both = [Some(&samples_prepared), of_reference.as_ref()];
     Extraction::ensure_room(
         &both.map(|side| side.map(|side| &side.extraction)).into_iter().flatten().collect::<Vec<_>>(),

@@ -7,8 +7,6 @@ use dit_args::SampleArgs;
 use dit_image::read_recipe;
 use dit_sample::{Provenance, Recipe, Shows, Source};
 
-use crate::usage::wrong_usage;
-
 /// What `--from-png` brings.
 pub struct Repeated {
     pub recipe: Recipe,
@@ -32,12 +30,6 @@ impl Repeated {
     pub fn from_args(args: &SampleArgs) -> Result<Option<Self>> {
         let Some(path) = &args.from_png else { return Ok(None) };
         let recipe = Recipe::from_json(&read_recipe(path)?)?;
-        if args.class.is_none() {
-            let flags = [(args.num_samples.is_some(), "--num-samples"), (args.labels.is_some(), "--labels")];
-            if let Some((_, flag)) = flags.iter().find(|(given, _)| *given) {
-                wrong_usage!("{flag} needs --class where --from-png gives the pictures");
-            }
-        }
         let new_images = args.class.is_some()
             || args.num_samples.is_some()
             || args.labels.is_some()

@@ -75,6 +75,12 @@ impl Request {
                 noise.unwrap_or_default().display()
             );
         }
+        if old.is_some() && args.class.is_none() {
+            let flags = [(args.num_samples.is_some(), "--num-samples"), (args.labels.is_some(), "--labels")];
+            if let Some((_, flag)) = flags.iter().find(|(given, _)| *given) {
+                wrong_usage!("{flag} needs --class where --from-png gives the pictures");
+            }
+        }
         let options = Options::from_args(args, old)?;
         if let (true, Some(noise)) = (options.is_strip(), &noise) {
             wrong_usage!(
