@@ -34,6 +34,7 @@ mod convert;
 mod digest;
 mod dtype;
 mod error;
+mod file_bytes;
 mod folder;
 mod hints;
 mod infer;

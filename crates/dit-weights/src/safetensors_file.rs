@@ -3,13 +3,10 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    ops::Range,
     path::{Path, PathBuf},
 };
 
-use memmap2::Mmap;
-
-use crate::{Error, TensorInfo, TensorSource, TensorView, safetensors_header::Header};
+use crate::{Error, TensorInfo, TensorSource, TensorView, file_bytes::FileBytes, safetensors_header::Header};
 
 /// A safetensors file whose header is checked and whose values are read where they lie.
 ///
@@ -18,23 +15,8 @@ use crate::{Error, TensorInfo, TensorSource, TensorView, safetensors_header::Hea
 #[derive(Debug)]
 pub struct SafetensorsFile {
     path: PathBuf,
-    bytes: Bytes,
+    bytes: FileBytes,
     header: Header,
-}
-
-#[derive(Debug)]
-enum Bytes {
-    Mapped(Mmap),
-    Owned(Vec<u8>),
-}
-
-impl Bytes {
-    fn get(&self, range: Range<usize>) -> Option<&[u8]> {
-        match self {
-            Self::Mapped(map) => map.get(range),
-            Self::Owned(bytes) => bytes.get(range),
-        }
-    }
 }
 
 impl SafetensorsFile {
@@ -53,11 +35,11 @@ impl SafetensorsFile {
         if file.metadata().map_err(Error::io("open", path))?.len() == 0 {
             return Err(Error::EmptyFile { path: path.to_owned() });
         }
-        // SAFETY: the map is read-only and private to this value. That nobody shortens the file meanwhile is the documented
-        // condition of this type; the crate's own writers only ever rename over it.
-        let map = unsafe { Mmap::map(file) }.map_err(Error::io("map", path))?;
-        let header = Header::parse(&map).map_err(|problem| Error::safetensors(path, problem))?;
-        Ok(Self { path: path.to_owned(), bytes: Bytes::Mapped(map), header })
+        // SAFETY: that nobody shortens the file meanwhile is the documented condition of this type; the crate's own writers only
+        // ever rename over it.
+        let bytes = unsafe { FileBytes::map(file) }.map_err(Error::io("map", path))?;
+        let header = Header::parse(&bytes).map_err(|problem| Error::safetensors(path, problem))?;
+        Ok(Self { path: path.to_owned(), bytes, header })
     }
 
     /// A file that is already in memory; `name` stands for its path in messages.
@@ -67,7 +49,7 @@ impl SafetensorsFile {
     pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Self, Error> {
         let path = name.into();
         let header = Header::parse(&bytes).map_err(|problem| Error::safetensors(&path, problem))?;
-        Ok(Self { path, bytes: Bytes::Owned(bytes), header })
+        Ok(Self { path, bytes: FileBytes::Owned(bytes), header })
     }
 
     /// The text that the file carries beside its tensors.
@@ -100,19 +82,8 @@ impl TensorSource for SafetensorsFile {
     }
 
     fn release(&self, name: &str) {
-        #[cfg(unix)]
-        if let (Bytes::Mapped(map), Some(range)) = (&self.bytes, self.header.ranges.get(name))
-            && !range.is_empty()
-        {
-            // SAFETY: on a read-only mapping of a file, DONTNEED only drops pages that the next access reads again.
-            let advised = unsafe {
-                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.end - range.start)
-            };
-            if let Err(error) = advised {
-                tracing::debug!(%error, name, "cannot release a tensor's pages");
-            }
+        if let Some(range) = self.header.ranges.get(name) {
+            self.bytes.release(range);
         }
-        #[cfg(not(unix))]
-        let _ = name;
     }
 }

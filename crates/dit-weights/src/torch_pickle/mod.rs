@@ -18,18 +18,16 @@ mod value;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use memmap2::Mmap;
 
 pub(crate) use self::archive::Archive;
 pub use self::state_dict::StateDict;
 use self::state_dict::StateDicts;
 use self::value::{Id, Values};
 pub use self::value::{Kind, Value};
-use crate::Error;
+use crate::{Error, file_bytes::FileBytes};
 
 /// A hundred times the pickle of a large model's training checkpoint.
 const MAX_PICKLE_BYTES: usize = 16 << 20;
@@ -57,47 +55,10 @@ pub struct TorchFile {
 #[derive(Debug)]
 struct Contents {
     path: PathBuf,
-    bytes: Bytes,
+    bytes: FileBytes,
     values: Values,
     root: Id,
     state_dicts: StateDicts,
-}
-
-#[derive(Debug)]
-enum Bytes {
-    Mapped(Mmap),
-    Owned(Vec<u8>),
-}
-
-impl Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Owned(bytes) => bytes,
-        }
-    }
-}
-
-impl Bytes {
-    /// Tells the operating system that these bytes are not needed soon.
-    fn release(&self, range: Range<usize>) {
-        #[cfg(unix)]
-        if let Self::Mapped(map) = self
-            && !range.is_empty()
-        {
-            // SAFETY: the map is of a file and never written to, so that dropped pages come back from the file with the
-            // same content when they are next read; views that still borrow them see no difference.
-            let dropped =
-                unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
-            if let Err(error) = dropped {
-                tracing::debug!(%error, "mapped pages stay in memory");
-            }
-        }
-        #[cfg(not(unix))]
-        let _ = range;
-    }
 }
 
 impl TorchFile {
@@ -123,10 +84,9 @@ impl TorchFile {
         if metadata.len() == 0 {
             return Err(Error::EmptyFile { path: path.into() });
         }
-        // SAFETY: the map is only read, as plain bytes, for which every content is valid. If another process truncates
-        // the file meanwhile, the operating system raises SIGBUS; the documentation of this function says so.
-        let map = unsafe { Mmap::map(file) }.map_err(Error::io("map", path))?;
-        Self::parse(path.into(), Bytes::Mapped(map))
+        // SAFETY: that nobody shortens the file meanwhile is the documented condition of this type.
+        let bytes = unsafe { FileBytes::map(file) }.map_err(Error::io("map", path))?;
+        Self::parse(path.into(), bytes)
     }
 
     /// Reads a checkpoint that is already in memory; `name` stands for its path in messages.
@@ -134,7 +94,7 @@ impl TorchFile {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Self, Error> {
-        Self::parse(name.into(), Bytes::Owned(bytes))
+        Self::parse(name.into(), FileBytes::Owned(bytes))
     }
 
     /// Reads a bare pickle whose storages come from elsewhere, by key; `name` stands for its path in messages.
@@ -155,10 +115,10 @@ impl TorchFile {
         }
         let path = name.into();
         let (values, root) = unpickle(&path, pickle, &ranges)?;
-        Ok(Self::new(path, Bytes::Owned(bytes), values, root))
+        Ok(Self::new(path, FileBytes::Owned(bytes), values, root))
     }
 
-    fn parse(path: PathBuf, bytes: Bytes) -> Result<Self, Error> {
+    fn parse(path: PathBuf, bytes: FileBytes) -> Result<Self, Error> {
         if bytes.starts_with(legacy::MAGIC) {
             let (values, root) = legacy::read(&bytes).map_err(|fault| pickle_error(&path, fault))?;
             return Ok(Self::new(path, bytes, values, root));
@@ -179,7 +139,7 @@ impl TorchFile {
         Ok(Self::new(path, bytes, values, root))
     }
 
-    fn new(path: PathBuf, bytes: Bytes, values: Values, root: Id) -> Self {
+    fn new(path: PathBuf, bytes: FileBytes, values: Values, root: Id) -> Self {
         let state_dicts = StateDicts::find(Value::new(&values, root));
         let contents = Contents { path, bytes, values, root, state_dicts };
         Self { contents: Arc::new(contents) }

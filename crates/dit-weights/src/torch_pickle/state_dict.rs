@@ -74,7 +74,7 @@ impl TensorSource for StateDict {
         if let Some(&id) = self.tensors.get(name)
             && let Some(tensor) = Value::new(&self.contents.values, id).tensor()
         {
-            self.contents.bytes.release(tensor.bytes());
+            self.contents.bytes.release(&tensor.bytes());
         }
     }
 

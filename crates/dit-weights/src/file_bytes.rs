@@ -1,0 +1,58 @@
+//! The bytes of a file of tensors: mapped, or in memory already.
+
+use std::{
+    fs::File,
+    ops::{Deref, Range},
+};
+
+use memmap2::Mmap;
+
+/// A file's bytes.
+#[derive(Debug)]
+pub(crate) enum FileBytes {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl FileBytes {
+    /// Maps a file, which is not empty.
+    ///
+    /// # Errors
+    /// What the system says.
+    ///
+    /// # Safety
+    /// Nobody shortens the file while the map lives: the system ends a program that reads mapped bytes which are no longer there.
+    pub(crate) unsafe fn map(file: &File) -> std::io::Result<Self> {
+        // SAFETY: the map is only read, as plain bytes, for which every content is valid; the rest is the caller's promise.
+        Ok(Self::Mapped(unsafe { Mmap::map(file) }?))
+    }
+
+    /// Tells the system that these bytes are not needed soon.
+    pub(crate) fn release(&self, range: &Range<usize>) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self
+            && !range.is_empty()
+        {
+            // SAFETY: the map is of a file and never written to, so that dropped pages come back from the file with the
+            // same content when they are next read; views that still borrow them see no difference.
+            let dropped =
+                unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+            if let Err(error) = dropped {
+                tracing::debug!(%error, "mapped pages stay in memory");
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+}
