@@ -37,7 +37,7 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
         return diffusion(error);
     }
     error.is::<Usage>()
-        || matches!(error.downcast_ref(), Some(dit_recipe::Error::Recipe(_)))
+        || matches!(error.downcast_ref(), Some(dit_recipe::Error::Recipe(_) | dit_recipe::Error::Geometry(_)))
         || matches!(error.downcast_ref(), Some(dit_classes::Error::List(_)))
         || matches!(error.downcast_ref(), Some(dit_classifier::Error::Options(_)))
         || matches!(
@@ -108,6 +108,8 @@ mod tests {
         check(dit_diffusion::Error::Eta { eta: 2.0 }, true);
         check(dit_sample::Error::Diffusion(dit_diffusion::Error::Eta { eta: 2.0 }), true);
         check(dit_recipe::Recipe::from_toml("", &["x=1".to_owned()]).unwrap_err(), true);
+        check(dit_recipe::Error::Geometry("3 heads do not divide hidden 32".to_owned()), true);
+        check(dit_recipe::Error::Data(Vec::new()), false);
         check(dit_sample::Error::Cancelled, false);
         check(dit_sample::Error::Diffusion(dit_diffusion::Error::EmptySchedule), false);
         check(std::io::Error::other("a full disk"), false);

@@ -12,6 +12,12 @@ pub enum Error {
     #[error("the recipe does not fit the data: {}\n  help: leave these keys out, and they are taken from the data", .0.join("; "))]
     Data(Vec<String>),
 
+    /// The recipe's geometry makes no network, or none for latents of the data's size.
+    #[error(
+        "the recipe's [model] makes no network: {0}\n  help: mend these keys of the recipe, or pass others by --set"
+    )]
+    Geometry(String),
+
     /// The run does not fit into memory.
     #[error("{problem}\n  help: {help}")]
     TooLarge {

@@ -112,8 +112,8 @@ impl Recipe {
     /// The network for this data.
     ///
     /// # Errors
-    /// [`Error::Data`] where the recipe names another latent size, other channels or fewer classes than the data has, or the
-    /// patch does not divide the latent.
+    /// [`Error::Data`] where the recipe names another latent size, other channels or fewer classes than the data has;
+    /// [`Error::Geometry`] where the heads do not divide the width, or the patch the latent.
     pub fn model_config(&self, data: DataShape) -> Result<DitConfig, Error> {
         let model = &self.model;
         let mut problems = Vec::new();
@@ -149,7 +149,7 @@ impl Recipe {
             },
             numerics: Numerics::Original,
         })
-        .map_err(|error| Error::Data(vec![error.to_string()]))
+        .map_err(|error| Error::Geometry(error.to_string()))
     }
 
     /// The whole recipe, itself a valid one: every key with its help.

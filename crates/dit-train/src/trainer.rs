@@ -1,5 +1,7 @@
 //! One optimizer step, and the state that it changes. Knows no files.
 
+use std::ops::Range;
+
 use dit_diffusion::{NoisedBatch, StepIndex};
 use dit_model::{Dit, DitConfig, Initialization};
 use dit_ops::{AdamW, AdamWKernel, AdamWOptions, Tf32Scope, allow_tf32, keep_freed_memory};
@@ -96,7 +98,8 @@ impl Trainer {
         let parts = self.recipe.train.accumulate;
         let mut gathered = None;
         for index in 0..parts {
-            let part = self.part(&data.batch, &drawn, index, parts)?;
+            let size = drawn.len() / parts;
+            let part = self.part(&data.batch, &drawn, index * size..(index + 1) * size)?;
             let losses = self.backward_of(&part, parts)?;
             if losses.iter().any(|sample| !sample.total.is_finite()) {
                 return Ok(Stepped::NonFinite(self.report(taken, self.locate(&part)?)));
@@ -163,24 +166,28 @@ impl Trainer {
         self.network.with_weights(weights)
     }
 
-    /// The loss of each sample by another network of the same kind; nothing is learned.
+    /// The loss of each sample by another network of the same kind, as many at once as a step computes; nothing is learned.
     pub(crate) fn losses(&self, dit: &Dit, batch: &RawBatch, drawn: &[Drawn]) -> Result<Vec<SampleLoss>, TrainError> {
         let _no_grad = tch::no_grad_guard();
         let _tf32 = self.tf32()?;
-        let part = self.part(batch, drawn, 0, 1)?;
-        let Input { x, t, labels } = part.input();
-        let timesteps: Vec<usize> = drawn.iter().map(|drawn| drawn.timestep).collect();
-        let terms = self.objective.terms(&part.noised, &timesteps, &dit.forward(x, t, labels))?;
-        sample_losses(&terms, drawn)
+        let at_once = (self.recipe.train.batch_size / self.recipe.train.accumulate).max(1);
+        let mut losses = Vec::with_capacity(drawn.len());
+        for from in (0..drawn.len()).step_by(at_once) {
+            let part = self.part(batch, drawn, from..drawn.len().min(from + at_once))?;
+            let Input { x, t, labels } = part.input();
+            let timesteps: Vec<usize> = part.drawn.iter().map(|drawn| drawn.timestep).collect();
+            let terms = self.objective.terms(&part.noised, &timesteps, &dit.forward(x, t, labels))?;
+            losses.extend(sample_losses(&terms, &part.drawn)?);
+        }
+        Ok(losses)
     }
 
-    /// The `index`-th of `parts` equal parts of the batch, noised.
-    fn part(&self, data: &RawBatch, drawn: &[Drawn], index: usize, parts: usize) -> Result<Part, TrainError> {
-        let [n, c, h, w] = data.shape;
-        let size = n / parts;
-        let (from, to) = (index * size, (index + 1) * size);
+    /// These samples of the batch, noised.
+    fn part(&self, data: &RawBatch, drawn: &[Drawn], samples: Range<usize>) -> Result<Part, TrainError> {
+        let [_, c, h, w] = data.shape;
+        let Range { start: from, end: to } = samples;
         let values = |all: &[f32]| {
-            let shape = [size as i64, c as i64, h as i64, w as i64];
+            let shape = [(to - from) as i64, c as i64, h as i64, w as i64];
             let per_sample = c * h * w;
             Tensor::from_slice(&all[from * per_sample..to * per_sample]).view(shape).to_device(self.device)
         };

@@ -26,7 +26,7 @@ pub(crate) struct Validation {
 
 impl Validation {
     /// The first `validation.records` of `folder` in a fixed random order, a whole number of batches of them, for a process of
-    /// `timesteps` steps: the same records and noise for every run with the same data and batch size. No label is dropped: what the network says of the null class is not what is measured.
+    /// `timesteps` steps: the same records and noise for every run with the same data and batch size, in however many parts it computes a batch. No label is dropped: what the network says of the null class is not what is measured.
     pub(crate) fn new(
         folder: LatentFolder,
         recipe: &Recipe,
@@ -34,7 +34,7 @@ impl Validation {
         timesteps: usize,
     ) -> Result<Self, TrainError> {
         let records = usize::try_from(folder.len()).unwrap_or(usize::MAX).min(recipe.validation.records);
-        let batch_size = (recipe.train.batch_size / recipe.train.accumulate).clamp(1, records.max(1));
+        let batch_size = recipe.train.batch_size.clamp(1, records.max(1));
         let draw = crate::data::posterior_draw(recipe);
         let options = BatchOptions { batch_size, seed: SEED, share: Share::ALL, flip: FlipChoice::Never, draw };
         let mut source = LatentBatches::new(folder, options)?;

@@ -19,7 +19,7 @@ use self::{
     input::{Input, network},
     reconstruction::Reconstruction,
 };
-use crate::{machine, speak::say, usage::wrong_usage};
+use crate::{interrupt::OnInterrupt, machine, speak::say, usage::wrong_usage};
 
 /// Who writes records and statistics.
 const SOFTWARE: &str = concat!("dit-rs ", env!("CARGO_PKG_VERSION"));
@@ -30,6 +30,15 @@ const FEW: usize = 10_000;
 const _: () = assert!(dit_args::LARGEST_BATCH == dit_eval::FeatureSet::CHUNK);
 
 pub fn run(args: &EvaluateArgs) -> Result<()> {
+    let interrupt = OnInterrupt::install()?;
+    interrupt
+        .set(|| say(format_args!("\nstopped; features that are finished are kept, and the same command continues")));
+    let measured = measure(args);
+    interrupt.clear();
+    measured
+}
+
+fn measure(args: &EvaluateArgs) -> Result<()> {
     let start = Instant::now();
     let device = machine::open_device(args.machine.device.as_deref().unwrap_or("auto"))?;
     machine::set_threads(args.machine.threads)?;

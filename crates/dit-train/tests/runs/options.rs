@@ -284,3 +284,25 @@ fn samples_are_measured_when_the_recipe_says_and_a_failure_costs_one_measurement
     let weights = |name: &str| place.checkpoint(name, 12).remove("model.safetensors");
     assert!(weights("run") == weights("plain"), "what failed has left a trace");
 }
+
+#[test]
+fn a_batch_in_parts_is_measured_on_the_same_records_and_noise() {
+    let measured = |accumulate: usize| {
+        let accumulate = format!("train.accumulate={accumulate}");
+        // 24 records: three batches, or 24 of one.
+        let held_out = "validation.held_out={ fraction = 0.3 }";
+        let (_, seen) = train(Latents::Varied, &["train.steps=1", held_out, "validation.every=1", &accumulate]);
+        let [report] = &seen.validations[..] else { panic!("{} measurements", seen.validations.len()) };
+        report.clone()
+    };
+    let whole = measured(1);
+    assert!(whole.images >= 16, "{}", whole.images);
+    for accumulate in [2, 8] {
+        let parts = measured(accumulate);
+        assert_eq!(parts.images, whole.images);
+        for (one, other) in [(&parts.raw, &whole.raw), (&parts.ema, &whole.ema)] {
+            let (one, other) = (one.mean().unwrap().total, other.mean().unwrap().total);
+            assert!((one / other - 1.0).abs() < 1e-5, "{accumulate}: {one} and {other}");
+        }
+    }
+}

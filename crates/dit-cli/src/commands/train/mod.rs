@@ -269,7 +269,9 @@ impl Job<'_> {
         let (program, out) = (program(), out.display());
         if finished {
             let ema = recipe.ema.decays.first().copied().unwrap_or_default();
-            let model = checkpoint.join(format!("ema-{ema}.safetensors"));
+            let weights =
+                if screen.lags(ema) { "model.safetensors".to_owned() } else { format!("ema-{ema}.safetensors") };
+            let model = checkpoint.join(weights);
             say(format_args!("next: {program} sample --ckpt {}", model.display()));
         } else {
             say(format_args!("next: {program} train --out {out} --resume"));

@@ -23,6 +23,8 @@ pub struct Screen {
     last_line: Option<Instant>,
     /// The last window's, for the summary.
     last: Option<Losses>,
+    /// Decays of averages that will still hold initial weights.
+    lagging: Vec<f64>,
 }
 
 impl Screen {
@@ -36,6 +38,7 @@ impl Screen {
             seconds_per_step: None,
             last_line: None,
             last: None,
+            lagging: Vec::new(),
         }
     }
 
@@ -59,6 +62,11 @@ impl Screen {
     /// Steps taken by this process, and how long it took.
     pub fn progress(&self, step: u64) -> (u64, Duration) {
         (step.saturating_sub(self.begun_at), self.begun.elapsed())
+    }
+
+    /// Whether it was warned that the average with this decay will still hold initial weights at the end.
+    pub fn lags(&self, decay: f64) -> bool {
+        self.lagging.contains(&decay)
     }
 
     /// Means over the last window of steps.
@@ -146,11 +154,14 @@ impl Observer for &mut Screen {
                     self.tell(format_args!("warning: {report}; back to the checkpoint of step {to}"));
                 }
             },
-            Event::EmaLags { decay, steps, initial_share } => self.tell(format_args!(
-                "warning: after {steps} steps the average with decay {decay} still holds {:.1} % of the initial weights\n  \
-                 help: sample from model.safetensors, or use a smaller decay in [ema]",
-                100.0 * initial_share
-            )),
+            Event::EmaLags { decay, steps, initial_share } => {
+                self.lagging.push(*decay);
+                self.tell(format_args!(
+                    "warning: after {steps} steps the average with decay {decay} still holds {:.1} % of the initial weights\n  \
+                     help: sample from model.safetensors, or use a smaller decay in [ema]",
+                    100.0 * initial_share
+                ));
+            }
             _ => {}
         }
         Ok(())
