@@ -114,7 +114,7 @@ pub enum Error {
 
     /// A folder that was begun with other settings.
     #[error(
-        "{} holds latents that were made differently:\n  {}\n  help: repeat those settings to continue it, or write to another folder",
+        "{} holds latents that were made differently:\n  {}\n  help: repeat those settings to continue it, write to another folder, or delete this one",
         path.display(),
         differences.join("\n  ")
     )]

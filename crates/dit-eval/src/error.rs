@@ -247,6 +247,23 @@ pub enum Error {
     #[error(transparent)]
     Write(#[from] dit_files::WriteError),
 
+    /// An npz of pictures of another size than all are to be brought to: it is taken as it is.
+    #[error(
+        "{}: its pictures are {height} x {width}, not {side} x {side}; an npz is taken as it is\n  \
+         help: pass --image-size with the side of its pictures, if they are square and the other side can be brought to that",
+        path.display()
+    )]
+    NotBroughtToSize {
+        /// Which file.
+        path: PathBuf,
+        /// Height of its pictures.
+        height: usize,
+        /// Width of its pictures.
+        width: usize,
+        /// What was asked for.
+        side: usize,
+    },
+
     /// libtorch refused.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),

@@ -103,8 +103,7 @@ impl Pictures {
         if let Fit::Square { side, .. } = fit
             && (height, width) != (side, side)
         {
-            let problem = format!("its pictures are {height} x {width}, not {side} x {side}; an npz is taken as it is");
-            return Err(bad(path, problem));
+            return Err(Error::NotBroughtToSize { path: path.to_owned(), height, width, side });
         }
         if count == 0 || height == 0 || width == 0 {
             return Err(bad(path, format!("{PICTURES} has no pictures: {:?}", header.shape)));

@@ -15,6 +15,9 @@ pub fn open_noise(request: &Request) -> Result<(Box<dyn Noise>, Option<Source>)>
         return Ok((Box::new(SeededNoise::new(request.seed)), None));
     };
     let context = || format!("--noise {}", path.display());
+    if path.is_dir() {
+        bail!("{}: it is a folder: {NOISE_FILE}", context());
+    }
     let file = SafetensorsFile::open(path).or_else(|error| match error {
         dit_weights::Error::Io { .. } => Err(error).with_context(context),
         // What a picture's first bytes would mean in the header of safetensors helps nobody.

@@ -130,7 +130,10 @@ fn check_folder(out: &Path) -> Result<()> {
 fn recipe(args: &TrainArgs) -> Result<Recipe> {
     let path = match (&args.config, &args.out) {
         (Some(config), _) => Some(config.clone()),
-        (None, Some(out)) if args.resume => Some(out.join(RECIPE)),
+        (None, Some(out)) if args.resume => {
+            Run::check_begun(out)?;
+            Some(out.join(RECIPE))
+        }
         (None, _) => None,
     };
     let recipe = match path {
