@@ -109,15 +109,6 @@ pub struct LossTerms {
     pub total: Tensor,
 }
 
-impl LossTerms {
-    /// The same numbers, without gradients.
-    #[must_use]
-    pub fn detach(&self) -> Self {
-        let detached = |term: &Option<Tensor>| term.as_ref().map(Tensor::detach);
-        Self { mse: detached(&self.mse), vlb: detached(&self.vlb), total: self.total.detach() }
-    }
-}
-
 impl Objective {
     /// What DiT was trained with.
     pub const DIT: Self = Self { parameterization: Parameterization::DIT, kind: LossKind::Mse };

@@ -1,7 +1,6 @@
 //! How many pictures fit into memory at once.
 
 use dit_config::DitConfig;
-
 use tch::Device;
 
 use crate::Precision;

@@ -61,6 +61,10 @@ impl Part {
     fn input(&self) -> Input<'_> {
         Input { x: self.noised.x_t(), t: self.noised.timesteps(), labels: &self.labels }
     }
+
+    fn timesteps(&self) -> Vec<usize> {
+        self.drawn.iter().map(|drawn| drawn.timestep).collect()
+    }
 }
 
 impl Trainer {
@@ -175,8 +179,7 @@ impl Trainer {
         for from in (0..drawn.len()).step_by(at_once) {
             let part = self.part(batch, drawn, from..drawn.len().min(from + at_once))?;
             let Input { x, t, labels } = part.input();
-            let timesteps: Vec<usize> = part.drawn.iter().map(|drawn| drawn.timestep).collect();
-            let terms = self.objective.terms(&part.noised, &timesteps, &dit.forward(x, t, labels))?;
+            let terms = self.objective.terms(&part.noised, &part.timesteps(), &dit.forward(x, t, labels))?;
             losses.extend(sample_losses(&terms, &part.drawn)?);
         }
         Ok(losses)
@@ -205,7 +208,7 @@ impl Trainer {
             true => Activations::Recomputed,
             false => Activations::Kept,
         };
-        let timesteps: Vec<usize> = part.drawn.iter().map(|drawn| drawn.timestep).collect();
+        let timesteps = part.timesteps();
         let mut kept = None;
         let mut loss = |output: &Tensor| {
             let terms = self.objective.terms(&part.noised, &timesteps, output)?;
@@ -216,7 +219,7 @@ impl Trainer {
                 }
                 TimestepSampler::Uniform { .. } | TimestepSampler::LogitNormal { .. } => terms.total.shallow_clone(),
             };
-            kept = Some(terms.detach());
+            kept = Some(terms);
             let mean = total.f_mean(Kind::Float)?;
             Ok(if parts == 1 { mean } else { mean / parts as f64 })
         };

@@ -1,28 +1,14 @@
 //! What the guardian says of a network with one bad tensor: the stage, the part and the tensor that are bad first.
 
-use dit_config::{BlockDesign, DitConfig, DitSpec, LatentSize, Numerics, Sigma};
+use dit_config::{BlockDesign, DitConfig, Sigma};
 use dit_recipe::{Sections, SigmaKind};
 use tch::Tensor;
 
-use super::support::{batch, trainer, visible_weight};
+use super::support::{self, batch, trainer, visible_weight};
 use crate::{Stage, trainer::Stepped};
 
 fn config(block: BlockDesign) -> DitConfig {
-    DitConfig::new(DitSpec {
-        block,
-        hidden: 24,
-        depth: 3,
-        heads: 3,
-        patch: 2,
-        mlp_ratio: 4.0,
-        in_channels: 4,
-        latent: LatentSize { height: 4, width: 6 },
-        num_classes: 3,
-        label_dropout: 0.1,
-        sigma: Sigma::Fixed,
-        numerics: Numerics::Original,
-    })
-    .unwrap()
+    support::config(block, 3).with(|spec| spec.sigma = Sigma::Fixed).unwrap()
 }
 
 /// A step of a network whose tensors are those that `weight` gives, and what is found in it.
