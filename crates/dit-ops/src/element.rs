@@ -1,11 +1,7 @@
-use std::{ffi::c_void, mem::MaybeUninit, sync::OnceLock};
+use std::mem::MaybeUninit;
 
+use dit_autograd::grad_is_enabled;
 use tch::{Device, Kind, Tensor};
-
-use crate::symbols::lookup;
-
-/// `bool aoti_torch_grad_mode_is_enabled()`.
-type GradModeIsEnabled = unsafe extern "C" fn() -> bool;
 
 /// A tensor's element as the kernels see it: stored as such, computed with in fp32.
 pub(crate) trait Element: Copy + Send + Sync + 'static {
@@ -80,16 +76,4 @@ pub(crate) fn allocate<E: Element>(shape: &[i64]) -> (Tensor, *mut MaybeUninit<E
 /// Whether an operator on `tensors` must be one that libtorch can differentiate.
 pub(crate) fn needs_gradient(tensors: &[&Tensor]) -> bool {
     grad_is_enabled() && tensors.iter().any(|tensor| tensor.requires_grad())
-}
-
-/// libtorch's gradient mode of this thread; on where it cannot be asked.
-fn grad_is_enabled() -> bool {
-    static FUNCTION: OnceLock<Option<GradModeIsEnabled>> = OnceLock::new();
-    let function = FUNCTION.get_or_init(|| {
-        let address = lookup(c"aoti_torch_grad_mode_is_enabled")?;
-        // SAFETY: libtorch's header torch/csrc/inductor/aoti_torch/c/shim.h declares the symbol with this signature.
-        Some(unsafe { std::mem::transmute::<*mut c_void, GradModeIsEnabled>(address) })
-    });
-    // SAFETY: it reads a thread-local flag.
-    function.is_none_or(|function| unsafe { function() })
 }

@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 
 use crate::{
     cpu::Cpu,
-    element::Bf16,
+    element::{Bf16, Element},
     parallel::{self, Destination},
 };
 
@@ -28,7 +28,7 @@ const BYTES_AT_ONCE: usize = 1 << 20;
 /// Rows that rows come in multiples of with AVX2: a multiple of its tiles'.
 const AVX2_ROWS: usize = 12;
 /// Rows whose sums are held at once there, while a stretch of a panel stays in the first-level cache.
-const AVX2_ROWS_AT_ONCE: usize = 48;
+const AVX2_ROWS_AT_ONCE: usize = 192;
 /// Rows of a tile with AMX.
 const AMX_ROWS: usize = 32;
 /// Rows up to which AVX-512 keeps up with the weights' way through memory; with more, AMX does what it can.
@@ -141,6 +141,10 @@ pub(crate) struct Epilogue<'a> {
     /// One for each column, [to whole panels](to_whole_panels), or none.
     pub bias: &'a [f32],
     pub activation: Activation,
+    /// Where results go as they are before the activation, too; not with int8.
+    pub before: Option<Output>,
+    /// Whether results are more than the caches hold until they are read: lines are not fetched then only to be overwritten.
+    pub past_caches: bool,
 }
 
 /// Where results go: rows of `columns` elements.
@@ -148,6 +152,23 @@ pub(crate) struct Epilogue<'a> {
 pub(crate) enum Output {
     F32(Destination<MaybeUninit<f32>>),
     Bf16(Destination<MaybeUninit<Bf16>>),
+}
+
+/// An element that results can be of.
+pub(crate) trait Stored: Element {
+    fn output(place: Destination<MaybeUninit<Self>>) -> Output;
+}
+
+impl Stored for f32 {
+    fn output(place: Destination<MaybeUninit<Self>>) -> Output {
+        Output::F32(place)
+    }
+}
+
+impl Stored for Bf16 {
+    fn output(place: Destination<MaybeUninit<Self>>) -> Output {
+        Output::Bf16(place)
+    }
 }
 
 /// `output` = epilogue(`left` · `right`), on all threads.
@@ -162,6 +183,7 @@ pub(crate) fn multiply(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>
     let whole = right.columns.next_multiple_of(WIDTH);
     assert!(epilogue.bias.is_empty() || epilogue.bias.len() == whole);
     assert_eq!(epilogue.dequantize.is_some(), right.kind == Words::Int8);
+    assert!(epilogue.dequantize.is_none() || epilogue.before.is_none());
     if let Some(dequantize) = epilogue.dequantize {
         assert!(dequantize.rows.len() == rows);
         assert!(dequantize.columns.len() == whole && dequantize.sums.len() == whole);
@@ -218,7 +240,8 @@ impl Kernel {
     /// Most rows, of so many words, that pass a panel at once: a multiple of [`rows`](Self::rows).
     fn rows_at_once(self, depth: usize) -> usize {
         match self {
-            Self::Avx2(_) | Self::Avx512(_) => ROWS_AT_ONCE.next_multiple_of(self.rows()),
+            Self::Avx2(_) => AVX2_ROWS_AT_ONCE,
+            Self::Avx512(_) => ROWS_AT_ONCE.next_multiple_of(self.rows()),
             Self::AmxBf16 | Self::AmxInt8 => {
                 (BYTES_AT_ONCE / (4 * depth)).next_multiple_of(AMX_ROWS).clamp(AMX_ROWS, ROWS_AT_ONCE)
             }

@@ -1,7 +1,7 @@
 use tch::Tensor;
 
 use crate::{
-    Cpu, add_gated, gemm::Words, layer_norm_modulate, merge_heads, plain_add_gated, plain_attention,
+    Cpu, add_gated, differentiable, gemm::Words, layer_norm_modulate, merge_heads, plain_add_gated, plain_attention,
     plain_layer_norm_modulate, self_attention, split_heads,
 };
 
@@ -11,6 +11,9 @@ pub enum Kernels {
     /// By libtorch's operators, one after another: differentiable, and the same on every machine.
     #[default]
     Plain,
+    /// The fastest that gradients flow through, for weights that change: on a CPU with AVX2 or AVX-512 those of this crate, forward and
+    /// backward; what has none falls back to libtorch's operators.
+    Differentiable,
     /// The fastest of the weights' kind: the same mathematics, sums in another order. For weights that no longer change.
     Fused,
     /// As fused, but the large Linears in int8: weights with a step for each output, activations with a step and a zero point
@@ -23,7 +26,7 @@ impl Kernels {
     /// AVX-512 VNNI or AVX2.
     pub fn is_supported(self) -> bool {
         match self {
-            Self::Plain | Self::Fused => true,
+            Self::Plain | Self::Differentiable | Self::Fused => true,
             Self::Int8 => Words::Int8.supported(Cpu::detect()),
         }
     }
@@ -43,6 +46,8 @@ impl Kernels {
     pub fn layer_norm_modulate(self, x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64) -> Tensor {
         match self {
             Self::Plain => plain_layer_norm_modulate(x, shift, scale, eps),
+            Self::Differentiable => differentiable::layer_norm_modulate(x, shift, scale, eps)
+                .unwrap_or_else(|| plain_layer_norm_modulate(x, shift, scale, eps)),
             Self::Fused | Self::Int8 => layer_norm_modulate(x, shift, scale, eps),
         }
     }
@@ -54,6 +59,9 @@ impl Kernels {
     pub fn add_gated(self, x: &Tensor, gate: &Tensor, y: &Tensor) -> Tensor {
         match self {
             Self::Plain => plain_add_gated(x, gate, y),
+            Self::Differentiable => {
+                differentiable::add_gated(x, gate, y).unwrap_or_else(|| plain_add_gated(x, gate, y))
+            }
             Self::Fused | Self::Int8 => add_gated(x, gate, y),
         }
     }
@@ -64,7 +72,7 @@ impl Kernels {
     /// `qkv` (N, T, 3D) → (N, T, D).
     pub fn self_attention(self, qkv: &Tensor, heads: i64) -> Tensor {
         match self {
-            Self::Plain => {
+            Self::Plain | Self::Differentiable => {
                 let [q, k, v] = split_heads(qkv, heads); // (N, H, T, D/H) each
                 merge_heads(&plain_attention(&q, &k, &v))
             }

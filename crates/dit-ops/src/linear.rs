@@ -1,7 +1,7 @@
 use tch::{Kind, Tensor};
 
 use crate::{
-    Kernels, PackedLinear, StoredWeight,
+    Kernels, PackedLinear, StoredWeight, differentiable,
     element::needs_gradient,
     gemm::{Activation, Words},
     packed::words_of,
@@ -19,6 +19,8 @@ pub struct Linear {
 enum Form {
     /// As given: trainable, on any device.
     Plain { weight: Tensor, bias: Option<Tensor> },
+    /// The same tensors, packed at every call by the kernels of this crate, which give gradients.
+    Differentiable { weight: Tensor, bias: Option<Tensor> },
     /// The same tensors, computed with by oneDNN.
     Pointwise { weight: Tensor, bias: Option<Tensor>, pointwise: Pointwise },
     /// By the kernels of this crate.
@@ -68,8 +70,14 @@ impl Linear {
         let Form::Plain { weight, bias } = &self.form else { return };
         let bias = bias.as_ref();
         let kernels = if self.sensitive { kernels.sensitive() } else { kernels };
-        if kernels == Kernels::Plain {
-            return;
+        match kernels {
+            Kernels::Plain => return,
+            Kernels::Differentiable => {
+                let (weight, bias) = (weight.shallow_clone(), bias.map(Tensor::shallow_clone));
+                self.form = Form::Differentiable { weight, bias };
+                return;
+            }
+            Kernels::Fused | Kernels::Int8 => {}
         }
         let packed = match words(kernels, weight.kind()) {
             Some(Words::Int8) => PackedLinear::quantize(weight, bias),
@@ -87,7 +95,7 @@ impl Linear {
     /// Kind of the weights, and of the activations that it takes and gives.
     pub fn kind(&self) -> Kind {
         match &self.form {
-            Form::Plain { weight, .. } | Form::Pointwise { weight, .. } => weight.kind(),
+            Form::Plain { weight, .. } | Form::Differentiable { weight, .. } | Form::Pointwise { weight, .. } => weight.kind(),
             Form::Packed(packed) => packed.kind(),
         }
     }
@@ -109,6 +117,8 @@ impl Linear {
     fn apply(&self, x: &Tensor, activation: Activation) -> Tensor {
         match &self.form {
             Form::Plain { weight, bias } => plain(x, weight, bias.as_ref(), activation),
+            Form::Differentiable { weight, bias } => differentiable::linear(x, weight, bias.as_ref(), activation)
+                .unwrap_or_else(|| plain(x, weight, bias.as_ref(), activation)),
             // The weights are constant, but the input may be asked for its gradient.
             Form::Packed(packed) if needs_gradient(&[x]) || x.numel() == 0 => {
                 let (weight, bias) = packed.unpack();
@@ -133,7 +143,7 @@ impl Linear {
 /// What words of weights of `kind` hold if this crate's kernels are the fastest for them.
 fn words(kernels: Kernels, kind: Kind) -> Option<Words> {
     match kernels {
-        Kernels::Plain => None,
+        Kernels::Plain | Kernels::Differentiable => None,
         Kernels::Fused => words_of(kind),
         Kernels::Int8 => Some(Words::Int8),
     }

@@ -66,7 +66,7 @@ fn fused_kind(tensors: &[&Tensor]) -> Option<Kind> {
 }
 
 /// Whether `x` is (N, T, D), not empty, and each of `rows` (N, 1, D).
-fn per_sample(x: &Tensor, rows: &[&Tensor]) -> bool {
+pub(crate) fn per_sample(x: &Tensor, rows: &[&Tensor]) -> bool {
     let &[samples, tokens, width] = x.size().as_slice() else { return false };
     samples > 0 && tokens > 0 && width > 0 && rows.iter().all(|row| row.size() == [samples, 1, width])
 }
@@ -134,7 +134,7 @@ multiversion! {
 
 /// Σ f(value), in 32 partial sums.
 #[inline(always)]
-fn sum<E: Element>(values: &[E], f: impl Fn(f32) -> f32) -> f32 {
+pub(crate) fn sum<E: Element>(values: &[E], f: impl Fn(f32) -> f32) -> f32 {
     let mut sums = [0.0_f32; 32];
     let (blocks, rest) = values.as_chunks::<32>();
     for block in blocks {

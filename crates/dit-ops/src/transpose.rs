@@ -32,23 +32,11 @@ pub(crate) fn transpose(grid: Grid<'_>, lines: &mut [MaybeUninit<Line>]) {
         let first = lane * 16;
         let rows = columns.saturating_sub(first).min(16);
         let mut done = 0;
-        #[cfg(target_arch = "x86_64")]
         if rows == 16 {
-            // SAFETY: the CPU has the instructions. The rows first..first + 16 have `depth` words each, as asserted; `lines` has
-            // `LANES` lines for each of them.
+            // SAFETY: the rows first..first + 16 have `depth` words each, as asserted; `lines` has `LANES` lines for each of them.
             unsafe {
                 let (rows, lines) = (words.as_ptr().add(first * stride), lines.as_mut_ptr().add(lane));
-                match crate::cpu::Cpu::detect() {
-                    cpu if cpu.avx512 => {
-                        done = depth / 16 * 16;
-                        x86::transpose(rows, stride, done, lines);
-                    }
-                    cpu if cpu.avx2 => {
-                        done = depth / 8 * 8;
-                        x86::transpose_avx2(rows, stride, done, lines);
-                    }
-                    _ => {}
-                }
+                done = transpose_sixteen(rows, stride, depth, lines, LANES);
             }
         }
         for word in done..depth {
@@ -61,20 +49,58 @@ pub(crate) fn transpose(grid: Grid<'_>, lines: &mut [MaybeUninit<Line>]) {
     }
 }
 
+/// As many of the first `depth` words of sixteen rows as registers take: each word's sixteen to one line, `apart` lines apart. Gives how
+/// many words that were.
+///
+/// # Safety
+/// `rows` is followed by 15 · `stride` + `depth` words, `lines` by (`depth` − 1) · `apart` + 1 lines.
+pub(crate) unsafe fn transpose_sixteen(
+    rows: *const u32,
+    stride: usize,
+    depth: usize,
+    lines: *mut MaybeUninit<Line>,
+    apart: usize,
+) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the CPU has the instructions; else the caller's promise.
+    unsafe {
+        match crate::cpu::Cpu::detect() {
+            cpu if cpu.avx512 => {
+                let done = depth / 16 * 16;
+                x86::transpose(rows, stride, done, lines, apart);
+                return done;
+            }
+            cpu if cpu.avx2 => {
+                let done = depth / 8 * 8;
+                x86::transpose_avx2(rows, stride, done, lines, apart);
+                return done;
+            }
+            _ => {}
+        }
+    }
+    let _ = (rows, stride, depth, lines, apart);
+    0
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::{arch::x86_64::*, mem::MaybeUninit};
 
-    use super::LANES;
     use crate::gemm::Line;
 
-    /// The first `depth` words, a multiple of 16, of sixteen rows: each word's sixteen to one line, [`LANES`] lines apart. They are
+    /// The first `depth` words, a multiple of 16, of sixteen rows: each word's sixteen to one line, `apart` lines apart. They are
     /// written past the caches, which have no use for them: a line need not be read before it is overwritten.
     ///
     /// # Safety
-    /// The CPU has AVX-512. `rows` is followed by 15 · `stride` + `depth` words, `lines` by (`depth` − 1) · [`LANES`] + 1 lines.
+    /// The CPU has AVX-512. `rows` is followed by 15 · `stride` + `depth` words, `lines` by (`depth` − 1) · `apart` + 1 lines.
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn transpose(rows: *const u32, stride: usize, depth: usize, lines: *mut MaybeUninit<Line>) {
+    pub(super) unsafe fn transpose(
+        rows: *const u32,
+        stride: usize,
+        depth: usize,
+        lines: *mut MaybeUninit<Line>,
+        apart: usize,
+    ) {
         for block in (0..depth).step_by(16) {
             // SAFETY: sixteen words of each row; the caller's promise.
             let row = |row: usize| unsafe { _mm512_loadu_si512(rows.add(row * stride + block).cast()) };
@@ -106,7 +132,7 @@ mod x86 {
                 for (quarter, line) in quarters.into_iter().enumerate() {
                     let word = block + 4 * quarter + j;
                     // SAFETY: the caller's promise; a `Line` is aligned to 64 bytes.
-                    unsafe { _mm512_stream_si512(lines.add(word * LANES).cast(), line) };
+                    unsafe { _mm512_stream_si512(lines.add(word * apart).cast(), line) };
                 }
             }
         }
@@ -119,7 +145,13 @@ mod x86 {
     /// # Safety
     /// As [`transpose`], but the CPU has AVX2.
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn transpose_avx2(rows: *const u32, stride: usize, depth: usize, lines: *mut MaybeUninit<Line>) {
+    pub(super) unsafe fn transpose_avx2(
+        rows: *const u32,
+        stride: usize,
+        depth: usize,
+        lines: *mut MaybeUninit<Line>,
+        apart: usize,
+    ) {
         for block in (0..depth).step_by(8) {
             // SAFETY: eight words of each row; the caller's promise.
             let row = |row: usize| unsafe { _mm256_loadu_si256(rows.add(row * stride + block).cast()) };
@@ -144,7 +176,7 @@ mod x86 {
                 for (half, (ab, cd)) in ab.into_iter().zip(cd).enumerate() {
                     // SAFETY: the caller's promise; a `Line` is aligned to 64 bytes.
                     unsafe {
-                        let line = lines.add((block + 4 * half + j) * LANES).cast::<__m256i>();
+                        let line = lines.add((block + 4 * half + j) * apart).cast::<__m256i>();
                         _mm256_stream_si256(line, ab);
                         _mm256_stream_si256(line.add(1), cd);
                     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dit_model::{Dit, DitConfig, Initialization};
+use dit_model::{Dit, DitConfig, Initialization, Kernels};
 use dit_recipe::Precision;
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
@@ -60,6 +60,7 @@ impl Network {
                 Self { dit, names, masters, computing, frozen, precision }
             }
         };
+        network.dit.optimize(Kernels::Differentiable);
         network.publish()?;
         Ok(network)
     }
@@ -111,10 +112,11 @@ impl Network {
         let mut store = VarStore::new(self.dit.device());
         store.set_kind(self.dit.kind());
         let dit = Dit::new(&store.root(), self.dit.config(), Initialization::Empty);
-        let dit = match self.precision {
+        let mut dit = match self.precision {
             Precision::Fp32 | Precision::Tf32 => dit,
             Precision::Bf16 => dit.carrying_fp32(),
         };
+        dit.optimize(Kernels::Differentiable);
         let _no_grad = tch::no_grad_guard();
         let mut variables = sorted(&store);
         for (name, value) in self.names.iter().zip(weights) {

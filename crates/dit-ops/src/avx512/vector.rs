@@ -119,6 +119,8 @@ accesses! {
     unsafe fn load(start: *const f32) -> Floats { _mm512_loadu_ps(start) }
     /// Sixteen numbers.
     unsafe fn store(start: *mut f32, a: Floats) { _mm512_storeu_ps(start, a) }
+    /// Sixteen numbers to a whole line, past the caches.
+    unsafe fn stream(start: *mut f32, a: Floats) { _mm512_stream_ps(start, a) }
     /// Sixteen numbers.
     unsafe fn load_integers(start: *const i32) -> Integers { _mm512_loadu_si512(start.cast()) }
     /// The lanes of the mask, zeros in the others.

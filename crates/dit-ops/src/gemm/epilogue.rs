@@ -14,20 +14,24 @@ macro_rules! epilogue {
 
             /// An element that results are stored as.
             pub(super) trait Stored: Element {
-                /// Stores the first `places.len()`, at most 16, of sixteen results.
+                /// Stores the first `places.len()`, at most 16, of sixteen results; past the caches, if that is asked for and
+                /// they are whole lines.
                 ///
                 /// # Safety
                 /// The CPU has the features.
-                unsafe fn store(results: v::Floats, places: &mut [MaybeUninit<Self>]);
+                unsafe fn store(results: v::Floats, places: &mut [MaybeUninit<Self>], past_caches: bool);
             }
 
             impl Stored for f32 {
                 #[target_feature(enable = $features)]
                 #[inline]
-                unsafe fn store(results: v::Floats, places: &mut [MaybeUninit<Self>]) {
+                unsafe fn store(results: v::Floats, places: &mut [MaybeUninit<Self>], past_caches: bool) {
                     // SAFETY: as many places are written as there are.
                     unsafe {
                         match places.len() {
+                            16.. if past_caches && places.as_ptr().addr().is_multiple_of(64) => {
+                                v::stream(places.as_mut_ptr().cast(), results);
+                            }
                             16.. => v::store(places.as_mut_ptr().cast(), results),
                             few => v::store_within(v::first(few), places.as_mut_ptr().cast(), results),
                         }
@@ -38,7 +42,8 @@ macro_rules! epilogue {
             impl Stored for Bf16 {
                 #[target_feature(enable = $features)]
                 #[inline]
-                unsafe fn store(results: v::Floats, places: &mut [MaybeUninit<Self>]) {
+                unsafe fn store(results: v::Floats, places: &mut [MaybeUninit<Self>], _: bool) {
+                    // A panel's rows are no whole lines.
                     let halves = v::round_to_bf16(results);
                     // SAFETY: as many places are written as there are.
                     unsafe {
@@ -71,6 +76,11 @@ macro_rules! epilogue {
                     let start = row * columns + column;
                     // SAFETY: the caller's promises.
                     unsafe {
+                        match epilogue.before {
+                            Some(Output::F32(place)) => keep(epilogue, sums, column, place.slice(start, width)),
+                            Some(Output::Bf16(place)) => keep(epilogue, sums, column, place.slice(start, width)),
+                            None => {}
+                        }
                         match output {
                             Output::F32(place) => finish(epilogue, sums, row, column, place.slice(start, width)),
                             Output::Bf16(place) => finish(epilogue, sums, row, column, place.slice(start, width)),
@@ -108,9 +118,26 @@ macro_rules! epilogue {
                         if epilogue.activation == Activation::GeluTanh {
                             results = gelu_tanh(results);
                         }
-                        E::store(results, places);
+                        E::store(results, places, epilogue.past_caches);
                     }
                 }
+            }
+
+            /// What [`finish`] makes of one row of sums of real numbers if no activation follows.
+            ///
+            /// # Safety
+            /// As [`finish`].
+            #[target_feature(enable = $features)]
+            #[inline]
+            unsafe fn keep<E: Stored>(
+                epilogue: &Epilogue<'_>,
+                sums: &[u32; WIDTH],
+                column: usize,
+                places: &mut [MaybeUninit<E>],
+            ) {
+                let plain = Epilogue { activation: Activation::Identity, ..*epilogue };
+                // SAFETY: the caller's promise; no row's step is asked for.
+                unsafe { finish(&plain, sums, 0, column, places) }
             }
 
             /// (sum − zero · total) · step_row · step_column.
@@ -170,7 +197,7 @@ mod tests {
         let special = [0.0, -0.0, 1e-30, -1e-30, 40.0, -40.0, 3e38, f32::INFINITY, f32::NAN];
         let values: Vec<f32> = (-640..640).map(|i| i as f32 * 0.0137).chain(special).collect();
         for activation in [Activation::Identity, Activation::GeluTanh] {
-            let epilogue = Epilogue { dequantize: None, bias: &[], activation };
+            let epilogue = Epilogue { dequantize: None, bias: &[], activation, before: None, past_caches: false };
             for values in values.chunks(WIDTH) {
                 let mut sums = [0; WIDTH];
                 for (sum, value) in sums.iter_mut().zip(values) {

@@ -40,6 +40,11 @@ pub(super) unsafe fn multiply_panel(
             Kernel::AmxInt8 => amx_int8(left, right, epilogue, output, place),
         }
     }
+    if epilogue.past_caches {
+        // Others may read the results once this thread says that it is done.
+        // SAFETY: every CPU of this architecture has the instruction.
+        unsafe { std::arch::x86_64::_mm_sfence() };
+    }
 }
 
 macro_rules! multiply_panel {
@@ -222,7 +227,7 @@ mod tests {
                 let (scales, steps, totals) = (vec![RowScale { step: 1.0, zero: 0 }; rows], vec![1.0; 96], vec![0; 96]);
                 let dequantize = Dequantize { rows: &scales, columns: &steps, sums: &totals };
                 let dequantize = (kind == Words::Int8).then_some(dequantize);
-                let epilogue = Epilogue { dequantize, bias: &[], activation: Activation::Identity };
+                let epilogue = Epilogue { dequantize, bias: &[], activation: Activation::Identity, before: None, past_caches: false };
                 let mut results = vec![MaybeUninit::new(1.0_f32); rows * 50];
                 multiply(left, right, epilogue, Output::F32(Destination::new(results.as_mut_ptr())));
                 // SAFETY: all were set.
@@ -261,7 +266,7 @@ mod tests {
             }
             let (scales, steps, totals) = (vec![RowScale { step: 1.0, zero: 0 }; rows], vec![1.0; 96], vec![0; 96]);
             let dequantize = Some(Dequantize { rows: &scales, columns: &steps, sums: &totals });
-            let epilogue = Epilogue { dequantize, bias: &[], activation: Activation::Identity };
+            let epilogue = Epilogue { dequantize, bias: &[], activation: Activation::Identity, before: None, past_caches: false };
             let mut results = vec![MaybeUninit::new(f32::NAN); rows * columns];
             let left = Left { words: &left, rows, stride: depth };
             let right = Panels { kind: Words::Int8, lines: &lines, columns, depth };

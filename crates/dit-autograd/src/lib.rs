@@ -1,0 +1,160 @@
+//! Operators written in Rust that libtorch differentiates through.
+//!
+//! An operator computes its output from its inputs however it likes, in memory that libtorch knows nothing of, and says how a gradient
+//! of the output becomes gradients of the inputs: [`differentiable`] puts that into libtorch's graph, where it is called
+//! in its turn by [`backward`](tch::Tensor::backward).
+//!
+//! ```
+//! use dit_autograd::differentiable;
+//! use tch::{Kind, Tensor};
+//!
+//! fn cube(x: &Tensor) -> Tensor {
+//!     let output = x.detach().pow_tensor_scalar(3);
+//!     let kept = x.detach();
+//!     differentiable("cube", &[x], output, move |gradient, _| {
+//!         vec![Some(gradient * kept.square() * 3.0)]
+//!     })
+//! }
+//!
+//! let x = Tensor::from_slice(&[2.0_f32, -1.0]).set_requires_grad(true);
+//! cube(&x).sum(Kind::Float).backward();
+//! assert_eq!(Vec::<f32>::try_from(x.grad()).unwrap(), [12.0, 3.0]);
+//! ```
+#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
+
+use std::{
+    any::Any,
+    ffi::{CStr, CString, c_char, c_void},
+    panic::{AssertUnwindSafe, catch_unwind},
+    slice,
+};
+
+use tch::Tensor;
+
+/// Takes over a context, gives a gradient for each wanted place.
+type RawBackward = extern "C" fn(*mut c_void, *mut c_void, *const bool, *mut *mut c_void, usize) -> *mut c_char;
+type RawDrop = extern "C" fn(*mut c_void);
+
+unsafe extern "C" {
+    fn dit_autograd_attach(
+        name: *const c_char,
+        output: *mut c_void,
+        inputs: *const *mut c_void,
+        count: usize,
+        context: *mut c_void,
+        backward: RawBackward,
+        drop: RawDrop,
+    ) -> *mut c_char;
+    fn dit_autograd_grad_is_enabled() -> bool;
+    fn strdup(text: *const c_char) -> *mut c_char;
+    fn free(memory: *mut c_void);
+}
+
+/// From the output's gradient, and which inputs' are wanted, to those of the inputs, in their order. For one that is not wanted, and for
+/// one that is zero, it gives `None`.
+type Backward = Box<dyn FnOnce(Tensor, &[bool]) -> Vec<Option<Tensor>> + Send>;
+
+/// `output` as a function of `inputs`, whose gradient `backward` computes. Without a gradient mode, and where no input asks for its
+/// gradient, it is `output` as it came, and `backward` is dropped.
+///
+/// `backward` is called once, under a no-gradient guard, with the gradient of the output (of its shape and kind, of any strides), and which of
+/// the inputs' gradients are wanted. It gives them in the inputs' order, each of its input's shape. What it needs it must hold; it
+/// must not hold `output` itself, only [`detach`](Tensor::detach)ed: the two would keep each other alive. `name` is what
+/// libtorch's messages call it.
+///
+/// # Panics
+/// If `output` is part of a graph already, or not of a floating-point kind. A panic in `backward` is an error of libtorch's backward pass.
+pub fn differentiable(
+    name: &str,
+    inputs: &[&Tensor],
+    mut output: Tensor,
+    backward: impl FnOnce(Tensor, &[bool]) -> Vec<Option<Tensor>> + Send + 'static,
+) -> Tensor {
+    assert!(!output.requires_grad(), "{name}: the output is part of a graph already");
+    if !inputs.iter().any(|input| input.requires_grad()) || !grad_is_enabled() {
+        return output;
+    }
+    let name = CString::new(name.replace('\0', " ")).unwrap_or_default();
+    let backward: Backward = Box::new(backward);
+    let context: *mut Backward = Box::into_raw(Box::new(backward));
+    let inputs: Vec<*mut c_void> = inputs.iter().map(|input| input.as_ptr().cast_mut().cast()).collect();
+    // SAFETY: all pointers are those of live tensors; the node takes over the context, and gives it to one of the two functions, once.
+    let message = unsafe {
+        dit_autograd_attach(
+            name.as_ptr(),
+            output.as_mut_ptr().cast(),
+            inputs.as_ptr(),
+            inputs.len(),
+            context.cast(),
+            raw_backward,
+            raw_drop,
+        )
+    };
+    if !message.is_null() {
+        // SAFETY: a message is terminated, and ours to free.
+        let text = unsafe {
+            let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+            free(message.cast());
+            text
+        };
+        panic!("{}: {text}", name.to_string_lossy());
+    }
+    output
+}
+
+/// Whether libtorch records, on this thread, what is computed.
+pub fn grad_is_enabled() -> bool {
+    // SAFETY: it reads a flag of this thread.
+    unsafe { dit_autograd_grad_is_enabled() }
+}
+
+extern "C" fn raw_backward(
+    context: *mut c_void,
+    gradient: *mut c_void,
+    wanted: *const bool,
+    results: *mut *mut c_void,
+    count: usize,
+) -> *mut c_char {
+    // SAFETY: the node gives its context away here, and a gradient that is ours to free; `wanted` and `results` have `count` places.
+    let (context, gradient, wanted, results) = unsafe {
+        (
+            Box::from_raw(context.cast::<Backward>()),
+            Tensor::from_ptr(gradient.cast()),
+            slice::from_raw_parts(wanted, count),
+            slice::from_raw_parts_mut(results, count),
+        )
+    };
+    let computed = catch_unwind(AssertUnwindSafe(|| {
+        let _no_grad = tch::no_grad_guard();
+        context(gradient, wanted)
+    }));
+    let message = match computed {
+        Ok(gradients) if gradients.len() == count => {
+            for (place, gradient) in results.iter_mut().zip(gradients) {
+                if let Some(mut gradient) = gradient {
+                    *place = gradient.as_mut_ptr().cast();
+                    // Handed over.
+                    std::mem::forget(gradient);
+                }
+            }
+            return std::ptr::null_mut();
+        }
+        Ok(gradients) => format!("{} gradients for {count} inputs", gradients.len()),
+        Err(panic) => text_of(&*panic).to_owned(),
+    };
+    let message = CString::new(message.replace('\0', " ")).unwrap_or_default();
+    // SAFETY: the text is terminated.
+    unsafe { strdup(message.as_ptr()) }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
+}
+
+extern "C" fn raw_drop(context: *mut c_void) {
+    // SAFETY: the node gives its context away here.
+    let context = unsafe { Box::from_raw(context.cast::<Backward>()) };
+    // Nobody could do anything about a panic here, and it must not leave Rust.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(context)));
+}

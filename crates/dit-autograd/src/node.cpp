@@ -1,0 +1,116 @@
+// A node of libtorch's graph of derivatives whose backward pass is a function of Rust's.
+//
+// Nothing but this needs C++: libtorch's C interfaces make no nodes. Tensors cross as the `at::Tensor*` that tch holds.
+
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/variable.h>
+
+namespace {
+
+using torch::autograd::Node;
+using torch::autograd::variable_list;
+
+// Takes over `context`; gives one owned tensor, or null, for each wanted place of `results`. A message, in memory of
+// `malloc`, where it failed.
+using Backward = char* (*)(void* context, at::Tensor* gradient, const bool* wanted, at::Tensor** results, size_t count);
+using Drop = void (*)(void* context);
+
+struct RustNode final : Node {
+  RustNode(const char* name, void* context, Backward backward, Drop drop)
+      : label(name), context(context), backward(backward), drop(drop) {}
+
+  ~RustNode() override {
+    release_variables();
+  }
+
+  std::string name() const override {
+    return label;
+  }
+
+  variable_list apply(variable_list&& gradients) override {
+    const size_t count = num_outputs();
+    variable_list results(count);
+    void* own = take();
+    TORCH_CHECK(own != nullptr, "a second backward pass through ", label, ": what it kept was given away by the first");
+    if (!gradients[0].defined()) {
+      drop(own);
+      return results;
+    }
+    std::vector<at::Tensor*> places(count, nullptr);
+    auto wanted = std::make_unique<bool[]>(count);
+    for (size_t i = 0; i < count; ++i) {
+      wanted[i] = task_should_compute_output(i);
+    }
+    char* message = backward(own, new at::Tensor(std::move(gradients[0])), wanted.get(), places.data(), count);
+    for (size_t i = 0; i < count; ++i) {
+      if (places[i] != nullptr) {
+        results[i] = std::move(*places[i]);
+        delete places[i];
+      }
+    }
+    if (message != nullptr) {
+      std::string text(message);
+      free(message);
+      TORCH_CHECK(false, label, ": ", text);
+    }
+    return results;
+  }
+
+  void release_variables() override {
+    if (void* own = take()) {
+      drop(own);
+    }
+  }
+
+ private:
+  void* take() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return std::exchange(context, nullptr);
+  }
+
+  std::string label;
+  void* context;
+  Backward backward;
+  Drop drop;
+};
+
+} // namespace
+
+extern "C" bool dit_autograd_grad_is_enabled() {
+  return at::GradMode::is_enabled();
+}
+
+// Makes `output`, which nothing else depends on yet, depend on `inputs`. Takes over `context` in every case. A message, in memory
+// of `malloc`, where it failed.
+extern "C" char* dit_autograd_attach(
+    const char* name,
+    at::Tensor* output,
+    at::Tensor* const* inputs,
+    size_t count,
+    void* context,
+    Backward backward,
+    Drop drop) {
+  std::shared_ptr<RustNode> node;
+  try {
+    node = std::shared_ptr<RustNode>(new RustNode(name, context, backward, drop), torch::autograd::deleteNode);
+    variable_list list;
+    for (size_t i = 0; i < count; ++i) {
+      list.push_back(*inputs[i]);
+    }
+    node->set_next_edges(torch::autograd::collect_next_edges(list));
+    torch::autograd::set_history(*output, node);
+    return nullptr;
+  } catch (const std::exception& error) {
+    if (!node) {
+      drop(context);
+    }
+    return strdup(error.what());
+  }
+}

@@ -1,0 +1,136 @@
+//! The kernels' gradients against those of libtorch's plain operators in float64, over odd sizes.
+
+use dit_ops::{Cpu, Kernels, Linear};
+use tch::{Kind, Tensor};
+
+mod support;
+use support::{KINDS, error, normal, tolerance};
+
+/// Copies as leaves that ask for their gradients.
+fn leaves(tensors: &[&Tensor], kind: Kind) -> Vec<Tensor> {
+    tensors.iter().map(|tensor| tensor.detach().to_kind(kind).copy().set_requires_grad(true)).collect()
+}
+
+/// Result, then gradients of ⟨result, weights⟩.
+fn gradients(inputs: &[Tensor], weights: &Tensor, f: impl Fn(&[Tensor]) -> Tensor) -> Vec<Tensor> {
+    let result = f(inputs);
+    (&result * weights.to_kind(result.kind())).sum(Kind::Float).backward();
+    [result.detach()].into_iter().chain(inputs.iter().map(Tensor::grad)).collect()
+}
+
+#[track_caller]
+fn check(name: &str, kind: Kind, inputs: &[&Tensor], f: impl Fn(&[Tensor]) -> Tensor, exact: impl Fn(&[Tensor]) -> Tensor) {
+    let rounded: Vec<Tensor> = inputs.iter().map(|input| input.to_kind(kind)).collect();
+    let rounded: Vec<&Tensor> = rounded.iter().collect();
+    let (found, expected) = (leaves(&rounded, kind), leaves(&rounded, Kind::Double));
+    let weights = normal(&exact(&expected).size(), 77).to_kind(kind);
+    let expected = gradients(&expected, &weights.to_kind(Kind::Double), exact);
+    for (place, (found, expected)) in gradients(&found, &weights, f).iter().zip(&expected).enumerate() {
+        assert_eq!(found.kind(), kind);
+        let off = error(found, expected);
+        assert!(off < 4.0 * tolerance(kind), "{name} {kind:?}: {place}: {off}");
+    }
+}
+
+#[test]
+fn linears() {
+    for kind in KINDS {
+        for (rows, inputs, outputs) in [
+            (&[64][..], 4, 2),
+            (&[65], 8, 46),
+            (&[2, 131], 36, 48),
+            (&[70], 72, 50),
+            (&[3, 5, 7], 128, 96),
+            (&[1030], 20, 146),
+            (&[2, 300], 384, 100),
+            // Too few, or odd in bf16: libtorch's operators.
+            (&[7], 24, 48),
+            (&[70], 7, 9),
+        ] {
+            let x = normal(&[rows, &[inputs]].concat(), 1);
+            let weight = normal(&[outputs, inputs], 2) / (inputs as f64).sqrt();
+            let bias = normal(&[outputs], 3);
+            let name = format!("{rows:?} {inputs} → {outputs}");
+            let linear = |tensors: &[Tensor]| {
+                let mut linear = Linear::new(tensors[1].shallow_clone(), tensors.get(2).map(Tensor::shallow_clone));
+                linear.optimize(Kernels::Differentiable);
+                linear
+            };
+            let plain = |tensors: &[Tensor]| tensors[0].linear(&tensors[1], tensors.get(2));
+            check(&name, kind, &[&x, &weight, &bias], |all| linear(all).forward(&all[0]), plain);
+            check(&name, kind, &[&x, &weight], |all| linear(all).forward(&all[0]), plain);
+            let gelu = |tensors: &[Tensor]| plain(tensors).gelu("tanh");
+            check(&name, kind, &[&x, &weight, &bias], |all| linear(all).forward_gelu(&all[0]), gelu);
+        }
+    }
+}
+
+#[test]
+fn normalisation_and_gates() {
+    for kind in KINDS {
+        for [samples, tokens, width] in [[1, 1, 9], [2, 33, 48], [3, 64, 65], [1, 100, 31], [2, 7, 384]] {
+            let (x, y) = (normal(&[samples, tokens, width], 1) * 3.0 + 0.5, normal(&[samples, tokens, width], 2));
+            let (a, b) = (normal(&[samples, 1, width], 3), normal(&[samples, 1, width], 4));
+            let name = format!("{samples} × {tokens} × {width}");
+            let norm = |kernels: Kernels| {
+                move |all: &[Tensor]| kernels.layer_norm_modulate(&all[0], &all[1], &all[2], 1e-6)
+            };
+            check(&name, kind, &[&x, &a, &b], norm(Kernels::Differentiable), norm(Kernels::Plain));
+            let gate = |kernels: Kernels| move |all: &[Tensor]| kernels.add_gated(&all[0], &all[1], &all[2]);
+            check(&name, kind, &[&x, &a, &y], gate(Kernels::Differentiable), gate(Kernels::Plain));
+        }
+    }
+}
+
+/// Between blocks fp32 is carried where all else is bf16.
+#[test]
+fn fp32_is_carried_past_bf16() {
+    let x = normal(&[2, 40, 48], 1).to_kind(Kind::Float);
+    let [shift, scale, gate] = [2, 3, 4].map(|seed| normal(&[2, 1, 48], seed).to_kind(Kind::BFloat16));
+    let branch = |kernels: Kernels, all: &[Tensor]| {
+        let y = kernels.layer_norm_modulate(&all[0], &all[1], &all[2], 1e-6).to_kind(all[1].kind());
+        kernels.add_gated(&all[0], &all[3], &y)
+    };
+    let inputs = [&x, &shift, &scale, &gate];
+    // The result, then the gradients of half of its squares' sum.
+    let run = |kernels: Kernels, exact: bool| -> Vec<Tensor> {
+        let kind = |tensor: &Tensor| if exact { Kind::Double } else { tensor.kind() };
+        let leaves = inputs.map(|tensor| tensor.to_kind(kind(tensor)).copy().set_requires_grad(true));
+        let result = branch(kernels, &leaves);
+        (result.square() * 0.5).sum(Kind::Float).backward();
+        [result.detach()].into_iter().chain(leaves.iter().map(Tensor::grad)).collect()
+    };
+    let (ours, libtorch, exact) =
+        (run(Kernels::Differentiable, false), run(Kernels::Plain, false), run(Kernels::Plain, true));
+    for (place, ((ours, libtorch), exact)) in ours.iter().zip(&libtorch).zip(&exact).enumerate() {
+        assert_eq!(ours.kind(), libtorch.kind(), "{place}");
+        let (off, theirs) = (error(ours, exact), error(libtorch, exact));
+        assert!(off < 1.2 * theirs, "{place}: {off}, and {theirs} by libtorch's operators");
+    }
+}
+
+/// What is computed without a gradient is the same to the bit.
+#[test]
+fn values_do_not_depend_on_the_gradient_mode() {
+    for kind in KINDS {
+        let x = normal(&[3, 50, 24], 1).to_kind(kind);
+        let weight = normal(&[48, 24], 2).to_kind(kind).set_requires_grad(true);
+        let mut linear = Linear::new(weight, None);
+        linear.optimize(Kernels::Differentiable);
+        let recorded = linear.forward_gelu(&x);
+        assert!(recorded.requires_grad());
+        let unrecorded = tch::no_grad(|| linear.forward_gelu(&x));
+        assert!(!unrecorded.requires_grad() && recorded.detach().equal(&unrecorded));
+    }
+}
+
+/// That what the other tests compare is our kernels.
+#[test]
+fn kernels_are_used_where_the_cpu_has_them() {
+    let cpu = Cpu::detect();
+    let x = normal(&[64, 1000], 1).to_kind(Kind::Float).set_requires_grad(true);
+    let mut linear = Linear::new(normal(&[48, 1000], 2).to_kind(Kind::Float), None);
+    linear.optimize(Kernels::Differentiable);
+    let (ours, plain) = (linear.forward(&x), x.linear(&normal(&[48, 1000], 2).to_kind(Kind::Float), None::<Tensor>));
+    assert_eq!(ours.detach().equal(&plain.detach()), !(cpu.avx2 || cpu.avx512));
+}
