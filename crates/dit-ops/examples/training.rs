@@ -1,54 +1,92 @@
-//! Linears of a training step of DiT-S/2 with 16 samples, forward and backward: the kernels of this crate and libtorch's operators, in turns.
+//! What a training step of DiT-S/2 with 16 samples is made of, forward and backward: the kernels of this crate and libtorch's operators, in
+//! turns.
 //!
 //! ```sh
-//! cargo run --release -p dit-ops --example training
+//! cargo run --release -p dit-ops --example training [fp32|bf16]
 //! ```
 
 use std::time::Instant;
 
-use dit_ops::{Kernels, Linear};
+use dit_ops::{Kernels, Linear, keep_freed_memory};
 use tch::{Device, Kind, Tensor};
 
+const SAMPLES: i64 = 16;
+const TOKENS: i64 = 256;
+const WIDTH: i64 = 384;
+const HEADS: i64 = 6;
+const ROUNDS: usize = 15;
+
 fn main() {
-    dit_ops::keep_freed_memory();
-    let kinds = [("fp32", Kind::Float), ("bf16", Kind::BFloat16)];
+    keep_freed_memory();
     let asked = std::env::args().nth(1);
-    println!("GFLOP/s of forward, gradient of the input, gradients of the parameters: ours | libtorch's");
-    for (name, kind) in kinds.into_iter().filter(|(name, _)| asked.as_deref().is_none_or(|asked| asked == *name)) {
-        for (inputs, outputs) in [(384, 1152), (384, 384), (384, 1536), (1536, 384)] {
-            let options = (kind, Device::Cpu);
-            let x = Tensor::randn([16, 256, inputs], options);
-            let weight = Tensor::randn([outputs, inputs], options) / 20.0;
-            let bias = Tensor::randn([outputs], options);
-            let gradient = Tensor::randn([16, 256, outputs], options);
-            let flop = (2 * 16 * 256 * inputs * outputs) as f64;
-            let mut best = [[f64::INFINITY; 3]; 2];
-            for _ in 0..15 {
-                for (best, kernels) in best.iter_mut().zip([Kernels::Differentiable, Kernels::Plain]) {
-                    let mut seconds = [0.0; 3];
-                    for (place, (of_x, of_parameters)) in [(true, false), (false, true)].into_iter().enumerate() {
-                        let x = x.detach().set_requires_grad(of_x);
-                        let weight = weight.detach().set_requires_grad(of_parameters);
-                        let bias = bias.detach().set_requires_grad(of_parameters);
-                        let mut linear = Linear::new(weight, Some(bias));
-                        linear.optimize(kernels);
-                        let start = Instant::now();
-                        let y = linear.forward(&x);
-                        seconds[0] = start.elapsed().as_secs_f64();
-                        let start = Instant::now();
-                        let loss = (&y * &gradient).sum(Kind::Float);
-                        let around = start.elapsed().as_secs_f64();
-                        let start = Instant::now();
-                        loss.backward();
-                        seconds[1 + place] = (start.elapsed().as_secs_f64() - around).max(1e-9);
-                    }
-                    for (best, seconds) in best.iter_mut().zip(seconds) {
-                        *best = best.min(seconds);
-                    }
-                }
-            }
-            let rates = best.map(|best| best.map(|seconds| format!("{:4.0}", flop / seconds / 1e9)).join(" "));
-            println!("{name} {inputs:>4} → {outputs:<4}  {}", rates.join("  |  "));
+    for (name, kind) in [("fp32", Kind::Float), ("bf16", Kind::BFloat16)] {
+        if asked.as_deref().is_none_or(|asked| asked == name) {
+            println!("{name:28} ours, ms: forward backward | libtorch's | times as fast (median)");
+            if std::env::var_os("ATT").is_none() { linears(kind); }
+            between(kind);
         }
     }
+}
+
+fn linears(kind: Kind) {
+    for (inputs, outputs, gelu) in [(WIDTH, 3 * WIDTH, false), (WIDTH, WIDTH, false), (WIDTH, 4 * WIDTH, true), (4 * WIDTH, WIDTH, false)]
+    {
+        let weight = leaf(&[outputs, inputs], kind, 0.05);
+        let bias = leaf(&[outputs], kind, 1.0);
+        let forms = [Kernels::Differentiable, Kernels::Plain].map(|kernels| {
+            let mut linear = Linear::new(weight.shallow_clone(), Some(bias.shallow_clone()));
+            linear.optimize(kernels);
+            linear
+        });
+        let x = leaf(&[SAMPLES, TOKENS, inputs], kind, 1.0);
+        let name = format!("{inputs} → {outputs}{}", if gelu { ", GELU" } else { "" });
+        in_turns(&name, |place| if gelu { forms[place].forward_gelu(&x) } else { forms[place].forward(&x) });
+    }
+}
+
+fn between(kind: Kind) {
+    let kernels = [Kernels::Differentiable, Kernels::Plain];
+    let qkv = leaf(&[SAMPLES, TOKENS, 3 * WIDTH], kind, 1.0);
+    in_turns("attention", |place| kernels[place].self_attention(&qkv, HEADS));
+    let [x, y] = [(); 2].map(|()| leaf(&[SAMPLES, TOKENS, WIDTH], kind, 1.0));
+    let [a, b] = [(); 2].map(|()| leaf(&[SAMPLES, 1, WIDTH], kind, 1.0));
+    in_turns("LayerNorm + modulate", |place| kernels[place].layer_norm_modulate(&x, &a, &b, 1e-6));
+    in_turns("gate", |place| kernels[place].add_gated(&x, &a, &y));
+}
+
+fn leaf(shape: &[i64], kind: Kind, scale: f64) -> Tensor {
+    (Tensor::randn(shape, (Kind::Float, Device::Cpu)) * scale).to_kind(kind).set_requires_grad(true)
+}
+
+/// Forward and backward of `run` with 0 and with 1.
+fn in_turns(name: &str, run: impl Fn(usize) -> Tensor) {
+    let gradient = run(0).detach().randn_like();
+    let mut milliseconds = [(); 2].map(|()| [(); 2].map(|()| Vec::new()));
+    let mut ratios = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut whole = [0.0; 2];
+        for (place, milliseconds) in milliseconds.iter_mut().enumerate() {
+            let start = Instant::now();
+            let result = run(place);
+            let forward = start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            let loss = (&result * &gradient).sum(Kind::Float);
+            let around = start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            loss.backward();
+            // The gradient of the product takes about as long as the product.
+            let backward = start.elapsed().as_secs_f64() - around;
+            whole[place] = forward + backward;
+            for (all, seconds) in milliseconds.iter_mut().zip([forward, backward]) {
+                all.push(1e3 * seconds);
+            }
+        }
+        ratios.push(whole[1] / whole[0]);
+    }
+    let median = |values: &mut Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let [ours, theirs] = milliseconds.map(|two| two.map(|mut all| format!("{:6.1}", median(&mut all))).join(" "));
+    println!("{name:28} {ours} | {theirs} | {:.2}", median(&mut ratios));
 }

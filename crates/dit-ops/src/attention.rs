@@ -1,9 +1,12 @@
 use tch::{Device, Kind, Tensor};
 
-use crate::element::{is_readable, needs_gradient};
+use crate::{
+    cpu::Cpu,
+    element::{is_readable, needs_gradient},
+    packed::words_of,
+};
 
 /// Longest sequence that the kernel takes: a few rows of scores have to stay in the second-level cache.
-#[cfg(target_arch = "x86_64")]
 const MOST_TOKENS: usize = 8192;
 
 /// Longest sequence, in tokens, for which two bf16 matrix products around a softmax were measured to be faster than libtorch's
@@ -21,8 +24,9 @@ const MOST_KEPT_SCORES: i64 = 1 << 25;
 /// # Shapes
 /// `qkv` (N, T, 3D) → (N, T, D).
 pub fn self_attention(qkv: &Tensor, heads: i64) -> Tensor {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(result) = fused(qkv, heads) {
+    if !needs_gradient(&[qkv])
+        && let Some(result) = fused(qkv, heads)
+    {
         return result;
     }
     let [q, k, v] = split_heads(qkv, heads); // (N, H, T, D/H) each
@@ -68,33 +72,50 @@ fn two_products(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
     weights.matmul(v) // (N, H, T, D/H)
 }
 
-/// The kernel, where there is one for this tensor on this CPU.
-#[cfg(target_arch = "x86_64")]
-fn fused(qkv: &Tensor, heads: i64) -> Option<Tensor> {
-    use crate::{cpu::Cpu, gemm::Words};
+/// The sizes of a (N, T, 3·H·head) tensor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub samples: usize,
+    pub tokens: usize,
+    pub heads: usize,
+    /// Values of one head.
+    pub head: usize,
+}
 
-    let words = match qkv.kind() {
-        Kind::Float => Words::F32,
-        Kind::BFloat16 => Words::Bf16,
-        _ => return None,
-    };
-    let &[samples, tokens, width] = qkv.size().as_slice() else { return None };
-    let usable = is_readable(qkv) && !needs_gradient(&[qkv]) && words.supported(Cpu::detect());
-    if !usable || samples < 1 || tokens < 1 || heads < 1 || width % (3 * heads) != 0 {
-        return None;
+impl Shape {
+    /// Of `qkv`, if there are kernels for it on this CPU.
+    pub(crate) fn of(qkv: &Tensor, heads: i64) -> Option<Self> {
+        let words = words_of(qkv.kind())?;
+        let &[samples, tokens, width] = qkv.size().as_slice() else { return None };
+        let usable = is_readable(qkv) && words.supported(Cpu::detect());
+        if !usable || samples < 1 || tokens < 1 || heads < 1 || width % (3 * heads) != 0 {
+            return None;
+        }
+        let shape = Self {
+            samples: usize::try_from(samples).ok()?,
+            tokens: usize::try_from(tokens).ok()?,
+            heads: usize::try_from(heads).ok()?,
+            head: usize::try_from(width / (3 * heads)).ok()?,
+        };
+        // A word is not to straddle two heads.
+        let fits = shape.tokens <= MOST_TOKENS && shape.head > 0 && shape.head.is_multiple_of(words.elements());
+        fits.then_some(shape)
     }
-    let shape = x86::Shape {
-        samples: usize::try_from(samples).ok()?,
-        tokens: usize::try_from(tokens).ok()?,
-        heads: usize::try_from(heads).ok()?,
-        head: usize::try_from(width / (3 * heads)).ok()?,
-    };
-    // A word is not to straddle two heads.
-    let fits = shape.tokens <= MOST_TOKENS && shape.head > 0 && shape.head.is_multiple_of(words.elements());
-    fits.then(|| x86::self_attention(qkv, shape))
+}
+
+/// The kernel's result, where there is one for this tensor on this CPU. Nothing is recorded for a gradient.
+pub(crate) fn fused(qkv: &Tensor, heads: i64) -> Option<Tensor> {
+    let shape = Shape::of(qkv, heads)?;
+    #[cfg(target_arch = "x86_64")]
+    return Some(x86::self_attention(qkv, shape));
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = shape;
+        None
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
-mod softmax;
+pub(crate) mod softmax;
 #[cfg(target_arch = "x86_64")]
 mod x86;

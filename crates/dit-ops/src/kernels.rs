@@ -71,11 +71,13 @@ impl Kernels {
     /// # Shapes
     /// `qkv` (N, T, 3D) → (N, T, D).
     pub fn self_attention(self, qkv: &Tensor, heads: i64) -> Tensor {
+        let plain = || {
+            let [q, k, v] = split_heads(qkv, heads); // (N, H, T, D/H) each
+            merge_heads(&plain_attention(&q, &k, &v))
+        };
         match self {
-            Self::Plain | Self::Differentiable => {
-                let [q, k, v] = split_heads(qkv, heads); // (N, H, T, D/H) each
-                merge_heads(&plain_attention(&q, &k, &v))
-            }
+            Self::Plain => plain(),
+            Self::Differentiable => differentiable::self_attention(qkv, heads).unwrap_or_else(plain),
             Self::Fused | Self::Int8 => self_attention(qkv, heads),
         }
     }

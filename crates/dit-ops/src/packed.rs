@@ -227,7 +227,7 @@ pub(crate) fn words_of(kind: Kind) -> Option<Words> {
     }
 }
 
-fn bytes_of<E: Element>(values: &[E]) -> &[u8] {
+pub(crate) fn bytes_of<E: Element>(values: &[E]) -> &[u8] {
     // SAFETY: `E` is fp32 or bf16, without padding.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }
@@ -245,9 +245,14 @@ pub(crate) fn on_word_boundary<E: Element>(tensor: Tensor) -> Tensor {
 
 /// The values of a contiguous tensor that begins on a word, as words.
 pub(crate) fn as_words<E: Element>(tensor: &Tensor) -> &[u32] {
+    slice_as_words(values::<E>(tensor))
+}
+
+/// Elements that begin on a word, as words.
+pub(crate) fn slice_as_words<E: Element>(values: &[E]) -> &[u32] {
     // SAFETY: any bits are a u32; `E` is fp32 or bf16, without padding.
-    let (before, words, _rest) = unsafe { values::<E>(tensor).align_to::<u32>() };
-    assert!(before.is_empty(), "the tensor begins between two words");
+    let (before, words, _rest) = unsafe { values.align_to::<u32>() };
+    assert!(before.is_empty(), "the values begin between two words");
     words
 }
 

@@ -66,6 +66,21 @@ fn linears() {
 }
 
 #[test]
+fn attention() {
+    for kind in KINDS {
+        // The last is odd.
+        for [samples, tokens, heads, head] in
+            [[1, 2, 1, 2], [2, 16, 3, 8], [1, 50, 2, 64], [2, 130, 2, 72], [1, 258, 1, 64], [1, 33, 2, 20]]
+        {
+            let qkv = normal(&[samples, tokens, 3 * heads * head], 1) * 1.5;
+            let name = format!("{samples} × {tokens}, {heads} heads of {head}");
+            let attend = |kernels: Kernels| move |all: &[Tensor]| kernels.self_attention(&all[0], heads);
+            check(&name, kind, &[&qkv], attend(Kernels::Differentiable), attend(Kernels::Plain));
+        }
+    }
+}
+
+#[test]
 fn normalisation_and_gates() {
     for kind in KINDS {
         for [samples, tokens, width] in [[1, 1, 9], [2, 33, 48], [3, 64, 65], [1, 100, 31], [2, 7, 384]] {

@@ -2,6 +2,8 @@
 
 use std::{f32::consts::LOG2_E, f64::consts::LN_2};
 
+use crate::cpu::Cpu;
+
 /// Values of a register.
 const LANES: usize = 16;
 /// ln 2ᵏ / k!, k from 6 to 0: Taylor's series of 2ᶠ, whose rest is below 1.3e-7 of it where |f| ≤ ½.
@@ -23,7 +25,7 @@ const LEAST: f32 = -150.0;
 /// One module for each set of instructions; bf16 may take more of them.
 macro_rules! softmax {
     ($set:ident, $features:literal, $features_bf16:literal) => {
-        pub(super) mod $set {
+        pub(crate) mod $set {
             use super::*;
             use crate::$set::vector as v;
 
@@ -32,7 +34,7 @@ macro_rules! softmax {
             /// # Panics
             /// If there are fewer words than scores, or `tokens` is more than either.
             #[target_feature(enable = $features)]
-            pub(in super::super) fn fp32(scores: &[f32], tokens: usize, scale: f32, words: &mut [u32]) -> f32 {
+            pub(crate) fn fp32(scores: &[f32], tokens: usize, scale: f32, words: &mut [u32]) -> f32 {
                 let row = Row::new(scores, tokens, scale);
                 let mut sum = v::zero();
                 for (block, words) in words[..scores.len()].as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
@@ -129,13 +131,25 @@ macro_rules! softmax {
     };
 }
 
+/// The weights of one row, [`fp32`](avx512::fp32), with the widest instructions that there are.
+///
+/// # Panics
+/// As that, and if the CPU has neither AVX-512 nor AVX2.
+pub(crate) fn fp32(scores: &[f32], tokens: usize, scale: f32, words: &mut [u32]) -> f32 {
+    let cpu = Cpu::detect();
+    assert!(cpu.avx512 || cpu.avx2);
+    // SAFETY: the CPU has the instructions.
+    unsafe {
+        if cpu.avx512 { avx512::fp32(scores, tokens, scale, words) } else { avx2::fp32(scores, tokens, scale, words) }
+    }
+}
+
 softmax!(avx512, "avx512f,avx512bw,avx512dq,avx512vl", "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
 softmax!(avx2, "avx2,fma", "avx2,fma");
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::Cpu;
 
     const SCALE: f32 = 0.117_851_13;
 

@@ -5,7 +5,7 @@ use std::{cell::RefCell, mem::MaybeUninit};
 
 use tch::{Kind, Tensor};
 
-use super::softmax;
+use super::{Shape, softmax};
 use crate::{
     aligned::Aligned,
     amx::{self, Tiles},
@@ -40,16 +40,6 @@ struct Blocking {
 const AVX2: Blocking = Blocking { queries: 24, rows: 24, wide_rows: 24, words: 1 };
 const AVX512: Blocking = Blocking { queries: 24, rows: 6, wide_rows: 4, words: 1 };
 const AMX: Blocking = Blocking { queries: 32, rows: 16, wide_rows: 16, words: 16 };
-
-/// The sizes of a (N, T, 3·H·head) tensor.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
-    pub samples: usize,
-    pub tokens: usize,
-    pub heads: usize,
-    /// Values of one head.
-    pub head: usize,
-}
 
 /// An element that has a kernel.
 trait Attend: Element {

@@ -1,5 +1,7 @@
 //! One panel of a product, with AVX2, AVX-512 or AMX.
 
+use std::mem::MaybeUninit;
+
 use super::{
     AMX_ROWS, AVX2_ROWS, AVX2_ROWS_AT_ONCE, AVX512_ROWS, Epilogue, Kernel, Left, Output, Panels, Place, WIDTH, Words,
     epilogue,
@@ -104,17 +106,18 @@ macro_rules! multiply_panel_avx2 {
             let depth = right.depth;
             let panel = right.lines[place.panel * depth * LANES..][..depth * LANES].as_ptr();
             let column = place.panel * WIDTH;
-            let mut sums = [[0; WIDTH]; AVX2_ROWS_AT_ONCE];
+            let mut sums = [const { MaybeUninit::<[u32; WIDTH]>::uninit() }; AVX2_ROWS_AT_ONCE];
             let mut first = place.first;
             while first < place.end {
                 let rows = AVX2_ROWS_AT_ONCE.min(place.end - first);
                 let start = left.words[first * left.stride..].as_ptr();
-                let place = sums.as_flattened_mut().as_mut_ptr();
-                // SAFETY: each row has `depth` words, the panel `depth` times `LANES` lines, `sums` a row for each. Results are this
-                // task's own, and lie within the output's rows; `column` is a panel's first.
+                let place = sums.as_mut_ptr().cast();
+                // SAFETY: each row has `depth` words, the panel `depth` times `LANES` lines, `sums` a row for each, which is
+                // written. Results are this task's own, and lie within the output's rows; `column` is a panel's first.
                 unsafe {
                     avx2::tile::$words::multiply::<LANES>(start, left.stride, rows, panel, depth, place, WIDTH);
-                    epilogue::avx2::finish_rows(&sums[..rows], first, column, right.columns, &epilogue, output);
+                    let sums = sums[..rows].assume_init_ref();
+                    epilogue::avx2::finish_rows(sums, first, column, right.columns, &epilogue, output);
                 }
                 first += rows;
             }
@@ -168,9 +171,9 @@ multiply_panel_amx!(amx_int8, int8);
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::{mem::MaybeUninit, ptr};
+    use std::ptr;
 
-    use super::{LANES, WIDTH};
+    use super::{LANES, MaybeUninit, WIDTH};
     use crate::{
         cpu::Cpu,
         gemm::{Activation, Dequantize, Epilogue, Left, Line, Output, Panels, RowScale, Words, multiply},
