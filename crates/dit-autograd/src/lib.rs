@@ -29,7 +29,7 @@ use std::{
     slice,
 };
 
-use tch::Tensor;
+use tch::{TchError, Tensor};
 
 /// Takes over a context, gives a gradient for each wanted place.
 type RawBackward = extern "C" fn(*mut c_void, *mut c_void, *const bool, *mut *mut c_void, usize) -> *mut c_char;
@@ -45,6 +45,8 @@ unsafe extern "C" {
         backward: RawBackward,
         drop: RawDrop,
     ) -> *mut c_char;
+    fn dit_autograd_backward(outputs: *const *mut c_void, gradients: *const *mut c_void, count: usize) -> *mut c_char;
+    fn dit_autograd_forget_gradient(tensor: *mut c_void);
     fn dit_autograd_grad_is_enabled() -> bool;
     fn strdup(text: *const c_char) -> *mut c_char;
     fn free(memory: *mut c_void);
@@ -77,7 +79,7 @@ pub fn differentiable(
     let name = CString::new(name.replace('\0', " ")).unwrap_or_default();
     let backward: Backward = Box::new(backward);
     let context: *mut Backward = Box::into_raw(Box::new(backward));
-    let inputs: Vec<*mut c_void> = inputs.iter().map(|input| input.as_ptr().cast_mut().cast()).collect();
+    let inputs = handles(inputs.iter().copied());
     // SAFETY: all pointers are those of live tensors; the node takes over the context, and gives it to one of the two functions, once.
     let message = unsafe {
         dit_autograd_attach(
@@ -90,19 +92,48 @@ pub fn differentiable(
             raw_drop,
         )
     };
-    if !message.is_null() {
-        // SAFETY: a message is terminated, and ours to free.
-        let text = unsafe {
-            let text = CStr::from_ptr(message).to_string_lossy().into_owned();
-            free(message.cast());
-            text
-        };
+    if let Some(text) = take(message) {
         panic!("{}: {text}", name.to_string_lossy());
     }
     output
 }
 
-/// Whether libtorch records, on this thread, what is computed.
+/// Adds to the gradients of the leaves that each output depends on, given that of the output itself, of its shape: libtorch's
+/// backward pass from several tensors at once.
+///
+/// # Errors
+/// libtorch's reason, as where one of the outputs is no part of a graph.
+pub fn backward(outputs: &[(&Tensor, &Tensor)]) -> Result<(), TchError> {
+    let (roots, gradients) =
+        (handles(outputs.iter().map(|(root, _)| *root)), handles(outputs.iter().map(|(_, gradient)| *gradient)));
+    // SAFETY: all pointers are those of live tensors.
+    let message = unsafe { dit_autograd_backward(roots.as_ptr(), gradients.as_ptr(), roots.len()) };
+    take(message).map_or(Ok(()), |text| Err(TchError::Torch(text)))
+}
+
+/// Leaves a tensor without a gradient, as it was before the first backward pass; the next one's is not added to anything.
+pub fn forget_gradient(tensor: &Tensor) {
+    // SAFETY: the tensor is live.
+    unsafe { dit_autograd_forget_gradient(tensor.as_ptr().cast_mut().cast()) }
+}
+
+fn handles<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Vec<*mut c_void> {
+    tensors.map(|tensor| tensor.as_ptr().cast_mut().cast()).collect()
+}
+
+/// The text of a message, if there is one.
+fn take(message: *mut c_char) -> Option<String> {
+    (!message.is_null()).then(|| {
+        // SAFETY: a message is terminated, and ours to free.
+        unsafe {
+            let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+            free(message.cast());
+            text
+        }
+    })
+}
+
+/// Whether libtorch records what this thread computes.
 pub fn grad_is_enabled() -> bool {
     // SAFETY: it reads a flag of this thread.
     unsafe { dit_autograd_grad_is_enabled() }

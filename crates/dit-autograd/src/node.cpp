@@ -1,6 +1,7 @@
-// A node of libtorch's graph of derivatives whose backward pass is a function of Rust's.
+// A node of libtorch's graph of derivatives whose backward pass is a function of Rust's; and what else of the graph tch does not bind.
 //
 // Nothing but this needs C++: libtorch's C interfaces make no nodes. Tensors cross as the `at::Tensor*` that tch holds.
+// Messages are in memory of `malloc`, null where all went well.
 
 #include <cstring>
 #include <exception>
@@ -8,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
@@ -17,8 +19,7 @@ namespace {
 using torch::autograd::Node;
 using torch::autograd::variable_list;
 
-// Takes over `context`; gives one owned tensor, or null, for each wanted place of `results`. A message, in memory of
-// `malloc`, where it failed.
+// Takes over `context`; gives one owned tensor, or null, for each place of `results`.
 using Backward = char* (*)(void* context, at::Tensor* gradient, const bool* wanted, at::Tensor** results, size_t count);
 using Drop = void (*)(void* context);
 
@@ -87,8 +88,7 @@ extern "C" bool dit_autograd_grad_is_enabled() {
   return at::GradMode::is_enabled();
 }
 
-// Makes `output`, which nothing else depends on yet, depend on `inputs`. Takes over `context` in every case. A message, in memory
-// of `malloc`, where it failed.
+// Makes `output`, which nothing else depends on yet, depend on `inputs`. Takes over `context` in every case.
 extern "C" char* dit_autograd_attach(
     const char* name,
     at::Tensor* output,
@@ -113,4 +113,23 @@ extern "C" char* dit_autograd_attach(
     }
     return strdup(error.what());
   }
+}
+
+// Adds to the leaves' gradients those of `outputs`, whose own are `gradients`.
+extern "C" char* dit_autograd_backward(at::Tensor* const* outputs, at::Tensor* const* gradients, size_t count) {
+  try {
+    variable_list roots, given;
+    for (size_t i = 0; i < count; ++i) {
+      roots.push_back(*outputs[i]);
+      given.push_back(*gradients[i]);
+    }
+    torch::autograd::backward(roots, given);
+    return nullptr;
+  } catch (const std::exception& error) {
+    return strdup(error.what());
+  }
+}
+
+extern "C" void dit_autograd_forget_gradient(at::Tensor* tensor) {
+  tensor->mutable_grad().reset();
 }

@@ -71,20 +71,15 @@ fn recomputing(
 
     for block in dit.blocks().iter().rev() {
         let Some(x) = entering.pop().map(leaf) else { break };
-        pull_back(&block.forward(&x, &c_leaf), &gradient)?;
+        dit_autograd::backward(&[(&block.forward(&x, &c_leaf), &gradient)])?;
         gradient = x.grad();
     }
 
-    let through_embedding = (&embedded * gradient).f_sum(embedded.kind())?;
-    let through_condition = match c_leaf.grad() {
-        // An in-context model whose every use of the conditioning is within the sequence.
-        absent if !absent.defined() => through_embedding,
-        gradient => through_embedding + (&c * gradient).f_sum(c.kind())?,
-    };
-    Ok(through_condition.f_backward()?)
-}
-
-/// Backward from `y` with this gradient of it: the gradient of ⟨y, gradient⟩.
-fn pull_back(y: &Tensor, gradient: &Tensor) -> Result<(), TrainError> {
-    Ok((y * gradient).f_sum(y.kind())?.f_backward()?)
+    let of_condition = c_leaf.grad();
+    let mut outputs = vec![(&embedded, &gradient)];
+    // An in-context model's only use of the conditioning may be within the sequence.
+    if of_condition.defined() {
+        outputs.push((&c, &of_condition));
+    }
+    Ok(dit_autograd::backward(&outputs)?)
 }

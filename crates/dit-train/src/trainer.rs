@@ -97,7 +97,7 @@ impl Trainer {
     pub(crate) fn step(&mut self, data: &StepData, taken: u64) -> Result<Stepped, TrainError> {
         let _tf32 = self.tf32()?;
         let drawn = self.sampler.draw(&data.lots);
-        self.zero_gradients();
+        self.forget_gradients();
         let mut samples = Vec::with_capacity(drawn.len());
         let parts = self.recipe.train.accumulate;
         let mut gathered = None;
@@ -228,10 +228,8 @@ impl Trainer {
         kept.map_or_else(|| Ok(Vec::new()), |terms| sample_losses(&terms, &part.drawn))
     }
 
-    fn zero_gradients(&self) {
-        for parameter in self.network.computing() {
-            parameter.shallow_clone().zero_grad();
-        }
+    fn forget_gradients(&self) {
+        self.network.computing().iter().for_each(dit_autograd::forget_gradient);
     }
 
     /// Whether gradients of parts must be added in fp32, which libtorch does by itself where the network computes in it.
@@ -249,7 +247,7 @@ impl Trainer {
                 }
             }
         }
-        self.zero_gradients();
+        self.forget_gradients();
         Ok(())
     }
 

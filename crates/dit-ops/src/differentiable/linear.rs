@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Fewest rows that are worth packing the weights for, which they are at every call.
-const FEWEST_ROWS: usize = 64;
+const FEWEST_ROWS: usize = 32;
 
 /// activation(x·Wᵀ + b). `None` where there is no kernel for it: other kinds, another device, another CPU, an odd number of bf16
 /// inputs or outputs; and where there are few rows.
