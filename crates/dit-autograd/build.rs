@@ -1,27 +1,34 @@
-//! Compiles `node.cpp` against the headers of the libtorch that torch-sys has found.
+//! Compiles `node.cpp` against the headers of the libtorch that torch-sys links.
 
-use std::{env, path::PathBuf};
+use std::{env, path::PathBuf, process::exit};
 
 fn main() {
     println!("cargo:rerun-if-changed=src/node.cpp");
-    println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
-    println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
-    // torch-sys tells where the libraries are; the headers lie beside them, unless its own variable says otherwise.
-    let beside = || env::var_os("DEP_TCH_LIBTORCH_LIB").map(|lib| PathBuf::from(lib).join(".."));
-    let root = env::var_os("LIBTORCH_INCLUDE").map(PathBuf::from).or_else(beside);
-    let Some(root) = root.map(|root| root.join("include")).filter(|root| root.join("torch/csrc/autograd").is_dir()) else {
-        println!("cargo:warning=no headers of libtorch found: set LIBTORCH_INCLUDE to the folder that has `include`");
-        std::process::exit(1);
+    let path = |variable: &str| {
+        println!("cargo:rerun-if-env-changed={variable}");
+        env::var_os(variable).map(PathBuf::from)
     };
-    let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
+    // In the order in which torch-sys takes them. Of what it finds itself it tells the folder of libraries.
+    let beside = path("DEP_TCH_LIBTORCH_LIB").map(|lib| lib.join(".."));
+    let candidates = match path("LIBTORCH_USE_PYTORCH") {
+        Some(_) => vec![beside],
+        None => vec![path("LIBTORCH_INCLUDE"), path("LIBTORCH"), beside],
+    };
+    let candidates: Vec<_> = candidates.into_iter().flatten().map(|root| root.join("include")).collect();
+    let Some(include) = candidates.iter().find(|include| include.join("torch/csrc/autograd").is_dir()) else {
+        println!("cargo:warning=no headers of libtorch, torch/csrc/autograd, in any of {candidates:?}");
+        println!("cargo:warning=set LIBTORCH to a folder that has them in `include`: `cargo xtask libtorch` makes one");
+        exit(1);
+    };
+    let abi = path("LIBTORCH_CXX11_ABI").unwrap_or_else(|| "1".into());
     cc::Build::new()
         .cpp(true)
         .std("c++17")
         .pic(true)
         .warnings(false)
-        .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
-        .include(root.join("torch/csrc/api/include"))
-        .include(root)
+        .define("_GLIBCXX_USE_CXX11_ABI", abi.to_str())
+        .include(include)
+        .include(include.join("torch/csrc/api/include"))
         .file("src/node.cpp")
         .compile("dit_autograd_node");
 }

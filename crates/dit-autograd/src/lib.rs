@@ -46,7 +46,7 @@ unsafe extern "C" {
         drop: RawDrop,
     ) -> *mut c_char;
     fn dit_autograd_backward(outputs: *const *mut c_void, gradients: *const *mut c_void, count: usize) -> *mut c_char;
-    fn dit_autograd_forget_gradient(tensor: *mut c_void);
+    fn dit_autograd_forget_gradient(tensor: *mut c_void) -> *mut c_char;
     fn dit_autograd_grad_is_enabled() -> bool;
     fn strdup(text: *const c_char) -> *mut c_char;
     fn free(memory: *mut c_void);
@@ -61,8 +61,11 @@ type Backward = Box<dyn FnOnce(Tensor, &[bool]) -> Vec<Option<Tensor>> + Send>;
 ///
 /// `backward` is called once, under a no-gradient guard, with the gradient of the output (of its shape and kind, of any strides), and which of
 /// the inputs' gradients are wanted. It gives them in the inputs' order, each of its input's shape. What it needs it must hold; it
-/// must not hold `output` itself, only [`detach`](Tensor::detach)ed: the two would keep each other alive. `name` is what
+/// must not hold `output` itself, only [`detach`](Tensor::detach)ed: the two would keep each other alive. Tensors that it holds must not change
+/// in place before the backward pass, which libtorch would notice of its own operators, and nothing notices here. `name` is what
 /// libtorch's messages call it.
+///
+/// It can be differentiated once: a gradient of the gradient is an error of libtorch's backward pass.
 ///
 /// # Panics
 /// If `output` is part of a graph already, or not of a floating-point kind. A panic in `backward` is an error of libtorch's backward pass.
@@ -112,9 +115,13 @@ pub fn backward(outputs: &[(&Tensor, &Tensor)]) -> Result<(), TchError> {
 }
 
 /// Leaves a tensor without a gradient, as it was before the first backward pass; the next one's is not added to anything.
-pub fn forget_gradient(tensor: &Tensor) {
+///
+/// # Errors
+/// libtorch's reason, as where the tensor is no leaf.
+pub fn forget_gradient(tensor: &Tensor) -> Result<(), TchError> {
     // SAFETY: the tensor is live.
-    unsafe { dit_autograd_forget_gradient(tensor.as_ptr().cast_mut().cast()) }
+    let message = unsafe { dit_autograd_forget_gradient(tensor.as_ptr().cast_mut().cast()) };
+    take(message).map_or(Ok(()), |text| Err(TchError::Torch(text)))
 }
 
 fn handles<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Vec<*mut c_void> {

@@ -3,12 +3,16 @@
 // Nothing but this needs C++: libtorch's C interfaces make no nodes. Tensors cross as the `at::Tensor*` that tch holds.
 // Messages are in memory of `malloc`, null where all went well.
 
+#include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
@@ -36,10 +40,12 @@ struct RustNode final : Node {
   }
 
   variable_list apply(variable_list&& gradients) override {
+    // What is computed here is not recorded: its own gradient would be zero without a word.
+    TORCH_CHECK(!at::GradMode::is_enabled(), label, " can be differentiated once, and a gradient of its gradient was asked for");
     const size_t count = num_outputs();
     variable_list results(count);
     void* own = take();
-    TORCH_CHECK(own != nullptr, "a second backward pass through ", label, ": what it kept was given away by the first");
+    TORCH_CHECK(own != nullptr, "a second backward pass through ", label, ": the first took what was kept, retain_graph or not");
     if (!gradients[0].defined()) {
       drop(own);
       return results;
@@ -82,6 +88,19 @@ struct RustNode final : Node {
   Drop drop;
 };
 
+// Nothing thrown leaves C++.
+template <typename Work>
+char* guarded(Work work) {
+  try {
+    work();
+    return nullptr;
+  } catch (const std::exception& error) {
+    return strdup(error.what());
+  } catch (...) {
+    return strdup("an exception of an unknown kind");
+  }
+}
+
 } // namespace
 
 extern "C" bool dit_autograd_grad_is_enabled() {
@@ -97,39 +116,35 @@ extern "C" char* dit_autograd_attach(
     void* context,
     Backward backward,
     Drop drop) {
-  std::shared_ptr<RustNode> node;
-  try {
-    node = std::shared_ptr<RustNode>(new RustNode(name, context, backward, drop), torch::autograd::deleteNode);
+  return guarded([&] {
+    // From here on the node owns the context.
+    auto own = std::unique_ptr<RustNode>(new RustNode(name, context, backward, drop));
+    std::shared_ptr<RustNode> node(own.release(), torch::autograd::deleteNode);
     variable_list list;
     for (size_t i = 0; i < count; ++i) {
       list.push_back(*inputs[i]);
     }
     node->set_next_edges(torch::autograd::collect_next_edges(list));
     torch::autograd::set_history(*output, node);
-    return nullptr;
-  } catch (const std::exception& error) {
-    if (!node) {
-      drop(context);
-    }
-    return strdup(error.what());
-  }
+  });
 }
 
 // Adds to the leaves' gradients those of `outputs`, whose own are `gradients`.
 extern "C" char* dit_autograd_backward(at::Tensor* const* outputs, at::Tensor* const* gradients, size_t count) {
-  try {
+  return guarded([&] {
     variable_list roots, given;
     for (size_t i = 0; i < count; ++i) {
       roots.push_back(*outputs[i]);
       given.push_back(*gradients[i]);
     }
     torch::autograd::backward(roots, given);
-    return nullptr;
-  } catch (const std::exception& error) {
-    return strdup(error.what());
-  }
+  });
 }
 
-extern "C" void dit_autograd_forget_gradient(at::Tensor* tensor) {
-  tensor->mutable_grad().reset();
+extern "C" char* dit_autograd_forget_gradient(at::Tensor* tensor) {
+  return guarded([&] {
+    if (tensor->defined()) {
+      tensor->mutable_grad().reset();
+    }
+  });
 }

@@ -43,7 +43,8 @@ fn gradients_flow_through_several_and_gather_at_leaves() {
     assert_eq!(dropped.load(Ordering::SeqCst), 2);
     multiply(&a, &b, &dropped).sum(Kind::Float).backward();
     assert_eq!(values(&b.grad()), [6.0, 12.0]);
-    forget_gradient(&b);
+    forget_gradient(&b).unwrap();
+    forget_gradient(&Tensor::new()).unwrap();
     assert!(!b.grad().defined());
     multiply(&a, &b, &dropped).sum(Kind::Float).backward();
     assert_eq!(values(&b.grad()), [2.0, 3.0]);
@@ -89,6 +90,9 @@ fn what_fails_is_an_error_of_the_backward_pass() {
     let [two, three] = [leaf(&[1.0, 2.0]), leaf(&[1.0, 2.0, 3.0])];
     let found = error(&differentiable("shaped", &[&two], copy(), move |_, _| vec![Some(three.detach())]));
     assert!(found.contains("shape"), "{found}");
+    let once = differentiable("once", &[&a], copy(), |gradient, _| vec![Some(gradient * 2.0)]);
+    let found = Tensor::f_run_backward(&[&once], &[&a], true, true).unwrap_err().to_string();
+    assert!(found.contains("once can be differentiated once"), "{found}");
     let twice = differentiable("twice", &[&a], copy(), |gradient, _| vec![Some(gradient)]);
     twice.backward();
     let found = error(&twice);

@@ -107,12 +107,13 @@ impl Dit {
         Ok(dit)
     }
 
-    /// Chooses how the model computes, once its weights no longer change: [`Kernels::Plain`] is how a
-    /// [`new`](Self::new) model starts, and what training needs; the others are for inference on a CPU, and leave a model on
-    /// another device, or of another kind than fp32 and bf16, as it is.
+    /// Chooses how the model computes. [`Kernels::Plain`] is how a [`new`](Self::new) model starts; [`Kernels::Differentiable`] is for
+    /// training, and gives gradients too; the others are for inference on a CPU. They leave a model on another device, or of another
+    /// kind than fp32 and bf16, as it is.
     ///
-    /// The large Linears are packed, or rounded to 8 bits, and keep no tie to the variable store: a store that is still
-    /// there holds its own copy, and what changes in it has no effect any more. It cannot be undone.
+    /// With [`Kernels::Fused`] and [`Kernels::Int8`] weights must no longer change: the large Linears are packed, or rounded to 8
+    /// bits, and keep no tie to the variable store: a store that is still there holds its own copy, and what changes in it has no
+    /// effect any more. That cannot be undone.
     pub fn optimize(&mut self, kernels: Kernels) {
         self.t_embedder.optimize(kernels);
         for block in &mut self.blocks {

@@ -36,7 +36,7 @@ impl AdaptiveNorm {
     /// (N, T, D) → (N, T, D).
     pub fn forward(&self, x: &Tensor, modulation: &Modulation) -> Tensor {
         let Modulation { shift, scale } = modulation;
-        self.kernels.layer_norm_modulate(x, shift, scale, self.eps).to_kind(shift.kind()) // (N, T, D)
+        self.kernels.layer_norm_modulate(x, shift, scale, self.eps) // (N, T, D)
     }
 }
 

@@ -22,14 +22,15 @@ fn main() {
     for (name, kind) in [("fp32", Kind::Float), ("bf16", Kind::BFloat16)] {
         if asked.as_deref().is_none_or(|asked| asked == name) {
             println!("{name:28} ours, ms: forward backward | libtorch's | times as fast (median)");
-            if std::env::var_os("ATT").is_none() { linears(kind); }
+            linears(kind);
             between(kind);
         }
     }
 }
 
 fn linears(kind: Kind) {
-    for (inputs, outputs, gelu) in [(WIDTH, 3 * WIDTH, false), (WIDTH, WIDTH, false), (WIDTH, 4 * WIDTH, true), (4 * WIDTH, WIDTH, false)]
+    for (inputs, outputs, gelu) in
+        [(WIDTH, 3 * WIDTH, false), (WIDTH, WIDTH, false), (WIDTH, 4 * WIDTH, true), (4 * WIDTH, WIDTH, false)]
     {
         let weight = leaf(&[outputs, inputs], kind, 0.05);
         let bias = leaf(&[outputs], kind, 1.0);

@@ -1,5 +1,7 @@
 use std::sync::OnceLock;
 
+use crate::gemm::Words;
+
 /// Vector instructions of the running CPU that this crate has kernels for, and may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cpu {
@@ -43,6 +45,11 @@ impl Cpu {
             amx: use_avx512 && amx && !refused("DIT_NO_AMX"),
             bf16: bf16 || amx,
         }
+    }
+
+    /// Whether this crate computes in bf16 at least as fast as in fp32.
+    pub fn has_bf16_kernels(self) -> bool {
+        Words::Bf16.supported(self)
     }
 
     #[cfg(target_arch = "aarch64")]

@@ -1,14 +1,16 @@
-//! Factors of products whose inner dimension is that of the rows, as in a weight's gradient, dYᵀ·X: activations as they lie are turned or
-//! dealt into panels first.
+//! Matrices as they lie as factors of products, each either way round: in training weights change at every step, and the inner dimension of a
+//! weight's gradient, dYᵀ·X, is that of the rows.
 
 use std::{cell::RefCell, mem::MaybeUninit};
 
 use crate::{
     element::{Bf16, Element},
-    gemm::{Left, Line, Panels, Stored, WIDTH, Words},
+    gemm::{self, Epilogue, Left, Line, Output, Panels, ResultElement, WIDTH, Words},
     memory::ask_for_huge_pages,
+    packed::{as_words, bytes_of},
     parallel::{self, Destination},
     simd::multiversion,
+    stored::{StoredWeight, pack},
     transpose::transpose_sixteen,
 };
 
@@ -18,7 +20,7 @@ const WORDS_OF_A_TASK: usize = 64;
 const LANES: usize = WIDTH / 16;
 
 /// An element, and how rows of them become words of the inner dimension.
-pub(crate) trait Factor: Stored {
+pub(crate) trait Factor: ResultElement {
     /// What a word of them holds.
     const WORDS: Words;
 
@@ -77,6 +79,23 @@ impl<E: Factor> Matrix<'_, E> {
         let first = word * E::WORDS.elements();
         let row = |row: usize| if row < self.rows() { &self.values[row * self.columns..][..self.columns] } else { &[] };
         E::join(row(first), row(first + 1), words);
+    }
+
+    /// As a left factor.
+    ///
+    /// # Panics
+    /// If the elements begin between two words.
+    pub(crate) fn as_left(&self) -> Left<'_> {
+        Left { words: as_words(self.values), rows: self.rows(), stride: self.columns / E::WORDS.elements() }
+    }
+
+    /// As a right factor whose columns are the rows of this.
+    pub(crate) fn turned_panels(&self) -> OwnedPanels {
+        let (columns, depth) = (self.rows(), self.columns / E::WORDS.elements());
+        let stored = StoredWeight::new(E::KIND, bytes_of(self.values), columns, self.columns);
+        // Elements of their kind fit their own number.
+        let lines = stored.map(|stored| pack(stored, E::WORDS, E::KIND).lines).unwrap_or_default();
+        OwnedPanels { kind: E::WORDS, lines, columns, depth }
     }
 
     /// As a right factor.
@@ -176,6 +195,17 @@ impl OwnedPanels {
     pub(crate) fn as_right(&self) -> Panels<'_> {
         Panels { kind: self.kind, lines: &self.lines, columns: self.columns, depth: self.depth }
     }
+}
+
+/// The product of two factors in fp32, row by row.
+pub(crate) fn product(left: Left<'_>, right: &OwnedPanels) -> Vec<f32> {
+    let count = left.rows * right.columns;
+    let mut results = Vec::with_capacity(count);
+    let output = Output::F32(Destination::new(results.spare_capacity_mut().as_mut_ptr()));
+    gemm::multiply(left, right.as_right(), Epilogue::plain(), output);
+    // SAFETY: there is room for all, and every result is written.
+    unsafe { results.set_len(count) };
+    results
 }
 
 /// A left factor that owns its rows.

@@ -147,6 +147,13 @@ pub(crate) struct Epilogue<'a> {
     pub past_caches: bool,
 }
 
+impl Epilogue<'_> {
+    /// The sums themselves.
+    pub(crate) fn plain() -> Self {
+        Self { dequantize: None, bias: &[], activation: Activation::Identity, before: None, past_caches: false }
+    }
+}
+
 /// Where results go: rows of `columns` elements.
 #[derive(Clone, Copy)]
 pub(crate) enum Output {
@@ -155,17 +162,17 @@ pub(crate) enum Output {
 }
 
 /// An element that results can be of.
-pub(crate) trait Stored: Element {
+pub(crate) trait ResultElement: Element {
     fn output(place: Destination<MaybeUninit<Self>>) -> Output;
 }
 
-impl Stored for f32 {
+impl ResultElement for f32 {
     fn output(place: Destination<MaybeUninit<Self>>) -> Output {
         Output::F32(place)
     }
 }
 
-impl Stored for Bf16 {
+impl ResultElement for Bf16 {
     fn output(place: Destination<MaybeUninit<Self>>) -> Output {
         Output::Bf16(place)
     }

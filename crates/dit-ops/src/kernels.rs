@@ -39,17 +39,16 @@ impl Kernels {
         }
     }
 
-    /// LayerNorm(x)·(1 + scale) + shift: [`layer_norm_modulate`], or its plain form.
+    /// LayerNorm(x)·(1 + scale) + shift, of the kind of `shift`: [`layer_norm_modulate`], or its plain form.
     ///
     /// # Shapes
     /// `x` (N, T, D); `shift` and `scale` (N, 1, D) → (N, T, D).
     pub fn layer_norm_modulate(self, x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64) -> Tensor {
-        match self {
+        let result = match self {
             Self::Plain => plain_layer_norm_modulate(x, shift, scale, eps),
-            Self::Differentiable => differentiable::layer_norm_modulate(x, shift, scale, eps)
-                .unwrap_or_else(|| plain_layer_norm_modulate(x, shift, scale, eps)),
-            Self::Fused | Self::Int8 => layer_norm_modulate(x, shift, scale, eps),
-        }
+            Self::Differentiable | Self::Fused | Self::Int8 => layer_norm_modulate(x, shift, scale, eps),
+        };
+        result.to_kind(shift.kind())
     }
 
     /// x + gate·y: [`add_gated`], or its plain form.
@@ -59,14 +58,11 @@ impl Kernels {
     pub fn add_gated(self, x: &Tensor, gate: &Tensor, y: &Tensor) -> Tensor {
         match self {
             Self::Plain => plain_add_gated(x, gate, y),
-            Self::Differentiable => {
-                differentiable::add_gated(x, gate, y).unwrap_or_else(|| plain_add_gated(x, gate, y))
-            }
-            Self::Fused | Self::Int8 => add_gated(x, gate, y),
+            Self::Differentiable | Self::Fused | Self::Int8 => add_gated(x, gate, y),
         }
     }
 
-    /// softmax(q·kᵀ / √(D/H))·v in H heads: [`self_attention`], or [`plain_attention`].
+    /// softmax(q·kᵀ / √(D/H))·v in H heads: [`self_attention`], [`plain_attention`], or one that gives gradients.
     ///
     /// # Shapes
     /// `qkv` (N, T, 3D) → (N, T, D).

@@ -8,7 +8,8 @@ use crate::{
     pointwise::Pointwise,
 };
 
-/// A Linear, x·Wᵀ + b, that can be handed over to faster kernels once its weights no longer change.
+/// A Linear, x·Wᵀ + b, that can be handed over to faster kernels: in training to ones that give gradients, once its weights no longer
+/// change to the fastest.
 #[derive(Debug)]
 pub struct Linear {
     form: Form,
@@ -59,22 +60,25 @@ impl Linear {
         Some((Self { form: Form::Packed(Box::new(packed)), sensitive: false }, non_finite))
     }
 
-    /// Gives the weights, which must not change any more, the form that `kernels` are fastest with on this machine; one that
-    /// has none, for its kind or device say, stays as it is. With [`Kernels::Int8`] they are rounded.
+    /// Gives the weights the form that `kernels` are fastest with on this machine; one that has none, for its kind or device say, stays as
+    /// it is. With [`Kernels::Plain`] and [`Kernels::Differentiable`] they stay the tensors that were given, and may change; with the
+    /// others they must not any more, and there is no way back. With [`Kernels::Int8`] they are rounded.
     ///
     /// A packed form replaces the tensors: memory grows only while one Linear is packed. Which form it is:
     /// - this crate's kernels where the CPU has AVX2 or AVX-512 (for bf16, AVX-512 only with BF16), with AMX if it has that;
     /// - else oneDNN's, where libtorch has them; it knows Arm;
     /// - else, on a Mac say, libtorch's plain Linear.
     pub fn optimize(&mut self, kernels: Kernels) {
-        let Form::Plain { weight, bias } = &self.form else { return };
+        let (Form::Plain { weight, bias } | Form::Differentiable { weight, bias }) = &self.form else { return };
         let bias = bias.as_ref();
         let kernels = if self.sensitive { kernels.sensitive() } else { kernels };
         match kernels {
-            Kernels::Plain => return,
-            Kernels::Differentiable => {
+            Kernels::Plain | Kernels::Differentiable => {
                 let (weight, bias) = (weight.shallow_clone(), bias.map(Tensor::shallow_clone));
-                self.form = Form::Differentiable { weight, bias };
+                self.form = match kernels {
+                    Kernels::Plain => Form::Plain { weight, bias },
+                    _ => Form::Differentiable { weight, bias },
+                };
                 return;
             }
             Kernels::Fused | Kernels::Int8 => {}
@@ -95,7 +99,9 @@ impl Linear {
     /// Kind of the weights, and of the activations that it takes and gives.
     pub fn kind(&self) -> Kind {
         match &self.form {
-            Form::Plain { weight, .. } | Form::Differentiable { weight, .. } | Form::Pointwise { weight, .. } => weight.kind(),
+            Form::Plain { weight, .. } | Form::Differentiable { weight, .. } | Form::Pointwise { weight, .. } => {
+                weight.kind()
+            }
             Form::Packed(packed) => packed.kind(),
         }
     }

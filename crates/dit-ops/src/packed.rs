@@ -1,11 +1,11 @@
-use std::fmt;
+use std::{fmt, mem::MaybeUninit};
 
 use tch::{Device, Kind, Tensor};
 
 use crate::{
     cpu::Cpu,
     element::{Bf16, Element, allocate, values},
-    gemm::{self, Activation, Dequantize, Epilogue, Left, Line, Panels, Stored, WIDTH, Words, to_whole_panels},
+    gemm::{self, Activation, Dequantize, Epilogue, Left, Line, Output, Panels, WIDTH, Words, to_whole_panels},
     parallel::Destination,
     quantize::quantize_rows,
     stored::{Packed, StoredWeight, pack},
@@ -13,9 +13,6 @@ use crate::{
 
 /// The longest sum of int8 products that is sure to fit into 32 bits: 2³¹ / (255 · 127).
 const LONGEST_INT8_SUM: usize = 66_000;
-
-/// Bytes of results from which on they may be written past the caches.
-const PAST_CACHES: usize = 16 << 20;
 
 /// A Linear's weights in the order in which the AVX2, AVX-512 and AMX kernels of this crate read them.
 ///
@@ -118,54 +115,35 @@ impl PackedLinear {
         self.apply(x, Activation::GeluTanh)
     }
 
-    /// activation(x·Wᵀ + b) for a training step, whose activations are more than the caches hold; and what the activation was
-    /// applied to, if that is to be kept. Not of a quantised Linear.
-    pub(crate) fn forward_in_training(&self, x: &Tensor, activation: Activation, keep: bool) -> (Tensor, Option<Tensor>) {
-        let before = keep.then(|| Tensor::empty(self.shape_of_results(x), (self.kind, Device::Cpu)));
-        (self.apply_as(x, activation, before.as_ref(), true), before)
-    }
-
     fn apply(&self, x: &Tensor, activation: Activation) -> Tensor {
-        self.apply_as(x, activation, None, false)
-    }
-
-    fn apply_as(&self, x: &Tensor, activation: Activation, before: Option<&Tensor>, past_caches: bool) -> Tensor {
         match self.kind {
-            Kind::Float => self.apply_to::<f32>(x, activation, before, past_caches),
-            _ => self.apply_to::<Bf16>(x, activation, before, past_caches),
+            Kind::Float => self.apply_to::<f32>(x, activation, Output::F32),
+            _ => self.apply_to::<Bf16>(x, activation, Output::Bf16),
         }
     }
 
-    fn shape_of_results(&self, x: &Tensor) -> Vec<i64> {
-        let mut shape = x.size();
-        let last = shape.last_mut().filter(|inputs| **inputs == self.inputs as i64);
-        *last.unwrap_or_else(|| panic!("{self:?} cannot be applied to {:?}", x.size())) = self.outputs as i64;
-        shape
-    }
-
-    fn apply_to<E: Stored>(
+    fn apply_to<E: Element>(
         &self,
         x: &Tensor,
         activation: Activation,
-        before: Option<&Tensor>,
-        past_caches: bool,
+        output: impl Fn(Destination<MaybeUninit<E>>) -> Output,
     ) -> Tensor {
-        let shape = self.shape_of_results(x);
+        let mut shape = x.size();
+        let last = shape.last_mut().filter(|inputs| **inputs == self.inputs as i64);
+        *last.unwrap_or_else(|| panic!("{self:?} cannot be applied to {:?}", x.size())) = self.outputs as i64;
         let x = on_word_boundary::<E>(x.contiguous());
         let rows = x.numel() / self.inputs;
         let (result, start) = allocate::<E>(&shape);
         let right = Panels { kind: self.words, lines: &self.lines, columns: self.outputs, depth: self.depth() };
-        let output = E::output(Destination::new(start));
-        let past_caches = past_caches && rows * self.outputs * size_of::<E>() >= PAST_CACHES;
-        let before = before.map(|before| E::output(Destination::new(before.data_ptr().cast())));
-        let epilogue = Epilogue { dequantize: None, bias: &self.bias, activation, before, past_caches };
+        let output = output(Destination::new(start));
+        let epilogue = Epilogue { bias: &self.bias, activation, ..Epilogue::plain() };
         if self.words == Words::Int8 {
             let quantized = quantize_rows(values::<E>(&x), self.inputs);
             let left = Left { words: quantized.words(), rows, stride: self.depth() };
             let dequantize = Some(Dequantize { rows: &quantized.scales, columns: &self.scales, sums: &self.sums });
             gemm::multiply(left, right, Epilogue { dequantize, ..epilogue }, output);
         } else {
-            let left = Left { words: as_words::<E>(&x), rows, stride: self.depth() };
+            let left = Left { words: as_words(values::<E>(&x)), rows, stride: self.depth() };
             gemm::multiply(left, right, epilogue, output);
         }
         result
@@ -232,7 +210,7 @@ pub(crate) fn bytes_of<E: Element>(values: &[E]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }
 
-fn bias_values(bias: Option<&Tensor>, outputs: usize) -> Option<Vec<f32>> {
+pub(crate) fn bias_values(bias: Option<&Tensor>, outputs: usize) -> Option<Vec<f32>> {
     let Some(bias) = bias else { return Some(Vec::new()) };
     let bias = bias.detach().to_kind(Kind::Float).contiguous();
     (bias.size() == [outputs as i64]).then(|| to_whole_panels(values::<f32>(&bias).to_vec()))
@@ -243,13 +221,8 @@ pub(crate) fn on_word_boundary<E: Element>(tensor: Tensor) -> Tensor {
     if values::<E>(&tensor).as_ptr().addr().is_multiple_of(4) { tensor } else { tensor.copy() }
 }
 
-/// The values of a contiguous tensor that begins on a word, as words.
-pub(crate) fn as_words<E: Element>(tensor: &Tensor) -> &[u32] {
-    slice_as_words(values::<E>(tensor))
-}
-
 /// Elements that begin on a word, as words.
-pub(crate) fn slice_as_words<E: Element>(values: &[E]) -> &[u32] {
+pub(crate) fn as_words<E: Element>(values: &[E]) -> &[u32] {
     // SAFETY: any bits are a u32; `E` is fp32 or bf16, without padding.
     let (before, words, _rest) = unsafe { values.align_to::<u32>() };
     assert!(before.is_empty(), "the values begin between two words");

@@ -38,7 +38,8 @@ impl Shared<'_> {
     }
 }
 
-/// Calls `work` with each of `0..tasks`, on as many threads as libtorch uses. Tasks are begun in order. `work` must not panic.
+/// Calls `work` with each of `0..tasks`, on as many threads as libtorch uses. Tasks are begun in order. `work` must not panic. It may call
+/// this function itself; the inner tasks then run on the same thread, so that it must not hold what they borrow of a thread's own.
 pub(crate) fn for_each(tasks: usize, work: &(dyn Fn(usize) + Sync)) {
     let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).min(tasks);
     let shared = Shared { next: AtomicUsize::new(0), tasks, work };

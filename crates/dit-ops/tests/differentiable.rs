@@ -1,10 +1,12 @@
 //! The kernels' gradients against those of libtorch's plain operators in float64, over odd sizes.
 
+use std::process::Command;
+
 use dit_ops::{Cpu, Kernels, Linear};
 use tch::{Kind, Tensor};
 
 mod support;
-use support::{KINDS, error, normal, tolerance};
+use support::{KINDS, distance, error, normal, tolerance};
 
 /// Copies as leaves that ask for their gradients.
 fn leaves(tensors: &[&Tensor], kind: Kind) -> Vec<Tensor> {
@@ -19,16 +21,28 @@ fn gradients(inputs: &[Tensor], weights: &Tensor, f: impl Fn(&[Tensor]) -> Tenso
 }
 
 #[track_caller]
-fn check(name: &str, kind: Kind, inputs: &[&Tensor], f: impl Fn(&[Tensor]) -> Tensor, exact: impl Fn(&[Tensor]) -> Tensor) {
+fn check(
+    name: &str,
+    kind: Kind,
+    inputs: &[&Tensor],
+    f: impl Fn(&[Tensor]) -> Tensor,
+    exact: impl Fn(&[Tensor]) -> Tensor,
+) {
     let rounded: Vec<Tensor> = inputs.iter().map(|input| input.to_kind(kind)).collect();
     let rounded: Vec<&Tensor> = rounded.iter().collect();
-    let (found, expected) = (leaves(&rounded, kind), leaves(&rounded, Kind::Double));
-    let weights = normal(&exact(&expected).size(), 77).to_kind(kind);
-    let expected = gradients(&expected, &weights.to_kind(Kind::Double), exact);
-    for (place, (found, expected)) in gradients(&found, &weights, f).iter().zip(&expected).enumerate() {
-        assert_eq!(found.kind(), kind);
-        let off = error(found, expected);
-        assert!(off < 4.0 * tolerance(kind), "{name} {kind:?}: {place}: {off}");
+    let of_kind = |kind: Kind| leaves(&rounded, kind);
+    let weights = normal(&exact(&of_kind(Kind::Double)).size(), 77).to_kind(kind);
+    let expected = gradients(&of_kind(Kind::Double), &weights.to_kind(Kind::Double), &exact);
+    let libtorch = gradients(&of_kind(kind), &weights, &exact);
+    let ours = gradients(&of_kind(kind), &weights, f);
+    for (place, ((ours, libtorch), expected)) in ours.iter().zip(&libtorch).zip(&expected).enumerate() {
+        assert_eq!(ours.kind(), kind);
+        let off = error(ours, expected);
+        assert!(off < 10.0 * tolerance(kind), "{name} {kind:?}: {place}: {off}");
+        // No further off than libtorch's operators, give or take a rounding.
+        let (off, theirs) = (distance(ours, expected), distance(libtorch, expected));
+        let rounding = if kind == Kind::Float { 1e-6 } else { 2e-3 };
+        assert!(off < 1.2 * theirs + rounding, "{name} {kind:?}: {place}: {off}, and {theirs} by libtorch's operators");
     }
 }
 
@@ -87,9 +101,8 @@ fn normalisation_and_gates() {
             let (x, y) = (normal(&[samples, tokens, width], 1) * 3.0 + 0.5, normal(&[samples, tokens, width], 2));
             let (a, b) = (normal(&[samples, 1, width], 3), normal(&[samples, 1, width], 4));
             let name = format!("{samples} × {tokens} × {width}");
-            let norm = |kernels: Kernels| {
-                move |all: &[Tensor]| kernels.layer_norm_modulate(&all[0], &all[1], &all[2], 1e-6)
-            };
+            let norm =
+                |kernels: Kernels| move |all: &[Tensor]| kernels.layer_norm_modulate(&all[0], &all[1], &all[2], 1e-6);
             check(&name, kind, &[&x, &a, &b], norm(Kernels::Differentiable), norm(Kernels::Plain));
             let gate = |kernels: Kernels| move |all: &[Tensor]| kernels.add_gated(&all[0], &all[1], &all[2]);
             check(&name, kind, &[&x, &a, &y], gate(Kernels::Differentiable), gate(Kernels::Plain));
@@ -103,7 +116,7 @@ fn fp32_is_carried_past_bf16() {
     let x = normal(&[2, 40, 48], 1).to_kind(Kind::Float);
     let [shift, scale, gate] = [2, 3, 4].map(|seed| normal(&[2, 1, 48], seed).to_kind(Kind::BFloat16));
     let branch = |kernels: Kernels, all: &[Tensor]| {
-        let y = kernels.layer_norm_modulate(&all[0], &all[1], &all[2], 1e-6).to_kind(all[1].kind());
+        let y = kernels.layer_norm_modulate(&all[0], &all[1], &all[2], 1e-6);
         kernels.add_gated(&all[0], &all[3], &y)
     };
     let inputs = [&x, &shift, &scale, &gate];
@@ -124,19 +137,97 @@ fn fp32_is_carried_past_bf16() {
     }
 }
 
+/// Views, gradients that lie otherwise than results, and constants among the inputs.
+#[test]
+fn any_strides_and_any_of_the_inputs() {
+    for kind in KINDS {
+        let wide = normal(&[3, 96, 50], 1);
+        let (rows, width) = (normal(&[3, 1, 96], 2), normal(&[96, 96], 3) / 10.0);
+        // Of each operator, (N, T, D) turned in memory; the gradient comes back turned.
+        let turned = |kernels: Kernels| {
+            move |all: &[Tensor]| {
+                let x = all[0].transpose(1, 2); // (3, 50, 96)
+                let mut linear = Linear::new(all[2].transpose(0, 1), None);
+                linear.optimize(kernels);
+                let y = kernels.layer_norm_modulate(&x, &all[1], &all[1], 1e-6);
+                let y = kernels.add_gated(&x, &all[1], &linear.forward(&y));
+                (kernels.self_attention(&y, 2) + x.narrow(2, 0, 32)).transpose(1, 2)
+            }
+        };
+        check("turned", kind, &[&wide, &rows, &width], turned(Kernels::Differentiable), turned(Kernels::Plain));
+        let kernels = Kernels::Differentiable;
+        let leaf = |tensor: &Tensor, asks: bool| tensor.to_kind(kind).copy().set_requires_grad(asks);
+        let all = |asks: [bool; 3]| {
+            let inputs =
+                [(&wide, asks[0]), (&rows, asks[1]), (&width, asks[2])].map(|(tensor, asks)| leaf(tensor, asks));
+            // A gradient of one number in every place.
+            turned(kernels)(&inputs).sum(Kind::Float).backward();
+            inputs.map(|input| input.grad())
+        };
+        let whole = all([true; 3]);
+        for asked in 0..3 {
+            let alone = all(std::array::from_fn(|place| place == asked));
+            assert!(alone[asked].equal(&whole[asked]), "{kind:?}: {asked} alone");
+            assert_eq!(alone.iter().filter(|gradient| gradient.defined()).count(), 1);
+        }
+    }
+}
+
 /// What is computed without a gradient is the same to the bit.
 #[test]
 fn values_do_not_depend_on_the_gradient_mode() {
     for kind in KINDS {
-        let x = normal(&[3, 50, 24], 1).to_kind(kind);
-        let weight = normal(&[48, 24], 2).to_kind(kind).set_requires_grad(true);
-        let mut linear = Linear::new(weight, None);
+        let x = normal(&[3, 50, 48], 1).to_kind(kind).set_requires_grad(true);
+        let rows = normal(&[3, 1, 48], 3).to_kind(kind);
+        let mut linear = Linear::new(normal(&[48, 48], 2).to_kind(kind), None);
         linear.optimize(Kernels::Differentiable);
-        let recorded = linear.forward_gelu(&x);
-        assert!(recorded.requires_grad());
-        let unrecorded = tch::no_grad(|| linear.forward_gelu(&x));
-        assert!(!unrecorded.requires_grad() && recorded.detach().equal(&unrecorded));
+        let kernels = Kernels::Differentiable;
+        let operators: [&dyn Fn() -> Tensor; 4] = [
+            &|| linear.forward_gelu(&x),
+            &|| kernels.self_attention(&x, 2),
+            &|| kernels.layer_norm_modulate(&x, &rows, &rows, 1e-6),
+            &|| kernels.add_gated(&x, &rows, &x),
+        ];
+        for (place, operator) in operators.iter().enumerate() {
+            let (recorded, unrecorded) = (operator(), tch::no_grad(operator));
+            assert!(recorded.requires_grad() && !unrecorded.requires_grad(), "{place}");
+            assert!(recorded.detach().equal(&unrecorded), "{place}");
+        }
     }
+}
+
+/// A run may go on with another number of threads.
+#[test]
+fn gradients_do_not_depend_on_the_number_of_threads() {
+    const THREADS: &str = "DIT_TEST_THREADS";
+    let sum = |kind: Kind| {
+        let x = normal(&[3, 50, 48], 1).to_kind(kind).set_requires_grad(true);
+        let rows = normal(&[3, 1, 48], 3).to_kind(kind).set_requires_grad(true);
+        let weight = normal(&[48, 48], 2).to_kind(kind).set_requires_grad(true);
+        let mut linear = Linear::new(weight.shallow_clone(), None);
+        linear.optimize(Kernels::Differentiable);
+        let kernels = Kernels::Differentiable;
+        let y = linear.forward_gelu(&kernels.layer_norm_modulate(&x, &rows, &rows, 1e-6));
+        (kernels.self_attention(&kernels.add_gated(&x, &rows, &y), 2).square()).sum(Kind::Float).backward();
+        [x, rows, weight].map(|leaf| Vec::<f32>::try_from(leaf.grad().to_kind(Kind::Float).flatten(0, -1)).unwrap())
+    };
+    // libtorch's number of threads holds for the process: another one computes with one.
+    let bits = || -> Vec<u32> { KINDS.into_iter().flat_map(sum).flatten().map(f32::to_bits).collect() };
+    let hash =
+        |bits: Vec<u32>| bits.iter().fold(0_u64, |hash, &bits| hash.wrapping_mul(0x100_0000_01b3) ^ u64::from(bits));
+    if std::env::var_os(THREADS).is_some() {
+        tch::set_num_threads(1);
+        println!("hash {}", hash(bits()));
+        return;
+    }
+    let program = std::env::current_exe().unwrap();
+    let other = Command::new(program)
+        .args(["gradients_do_not_depend_on_the_number_of_threads", "--exact", "--nocapture"])
+        .env(THREADS, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(other.stdout).unwrap();
+    assert!(text.contains(&format!("hash {}\n", hash(bits()))), "{text}");
 }
 
 /// That what the other tests compare is our kernels.

@@ -116,7 +116,6 @@ impl Network {
             Precision::Fp32 | Precision::Tf32 => dit,
             Precision::Bf16 => dit.carrying_fp32(),
         };
-        dit.optimize(Kernels::Differentiable);
         let _no_grad = tch::no_grad_guard();
         let mut variables = sorted(&store);
         for (name, value) in self.names.iter().zip(weights) {
@@ -125,6 +124,7 @@ impl Network {
             }
         }
         store.freeze();
+        dit.optimize(Kernels::Fused);
         Ok(dit)
     }
 }

@@ -97,7 +97,7 @@ impl Trainer {
     pub(crate) fn step(&mut self, data: &StepData, taken: u64) -> Result<Stepped, TrainError> {
         let _tf32 = self.tf32()?;
         let drawn = self.sampler.draw(&data.lots);
-        self.forget_gradients();
+        self.forget_gradients()?;
         let mut samples = Vec::with_capacity(drawn.len());
         let parts = self.recipe.train.accumulate;
         let mut gathered = None;
@@ -228,8 +228,8 @@ impl Trainer {
         kept.map_or_else(|| Ok(Vec::new()), |terms| sample_losses(&terms, &part.drawn))
     }
 
-    fn forget_gradients(&self) {
-        self.network.computing().iter().for_each(dit_autograd::forget_gradient);
+    fn forget_gradients(&self) -> Result<(), TrainError> {
+        Ok(self.network.computing().iter().try_for_each(dit_autograd::forget_gradient)?)
     }
 
     /// Whether gradients of parts must be added in fp32, which libtorch does by itself where the network computes in it.
@@ -247,7 +247,7 @@ impl Trainer {
                 }
             }
         }
-        self.forget_gradients();
+        self.forget_gradients()?;
         Ok(())
     }
 
@@ -255,7 +255,8 @@ impl Trainer {
     fn gradients(&self) -> Result<Vec<Tensor>, TrainError> {
         let gradient = |parameter: &Tensor| {
             let gradient = parameter.grad();
-            if gradient.defined() { gradient.f_to_kind(Kind::Float) } else { parameter.detach().f_zeros_like() }
+            let gradient = if gradient.defined() { gradient } else { parameter.detach().f_zeros_like()? };
+            gradient.f_to_kind(Kind::Float)
         };
         let gradients: Result<Vec<Tensor>, _> = self.network.computing().iter().map(gradient).collect();
         Ok(gradients?)

@@ -175,7 +175,7 @@ accesses! {
         _mm256_storeu_ps(start.add(8), a[1]);
     }
     /// Sixteen numbers to a whole line, past the caches.
-    unsafe fn stream(start: *mut f32, a: Floats) { 
+    unsafe fn stream(start: *mut f32, a: Floats) {
         _mm256_stream_ps(start, a[0]);
         _mm256_stream_ps(start.add(8), a[1]);
     }

@@ -3,7 +3,7 @@ use std::mem::MaybeUninit;
 use dit_autograd::differentiable;
 use tch::{Kind, Tensor};
 
-use super::tokens::{Shape, with_kinds};
+use super::tokens::{Tokens, with_kinds};
 use crate::{
     element::{Bf16, Element, allocate, is_readable, values},
     parallel::Destination,
@@ -15,22 +15,22 @@ use crate::{
 /// # Shapes
 /// `x` and `y` (N, T, D); `gate` (N, 1, D) → (N, T, D).
 pub(crate) fn add_gated(x: &Tensor, gate: &Tensor, y: &Tensor) -> Option<Tensor> {
-    let shape = Shape::of(x, &[gate])?;
+    let tokens = Tokens::of(x, &[gate])?;
     if y.size() != x.size() || !is_readable(y) || y.kind() != gate.kind() {
         return None;
     }
-    with_kinds!(x.kind(), y.kind(), of_kinds(shape, x, gate, y))
+    with_kinds!(x.kind(), y.kind(), of_kinds(tokens, x, gate, y))
 }
 
-fn of_kinds<X: Element, E: Element>(shape: Shape, x: &Tensor, gate: &Tensor, y: &Tensor) -> Tensor {
-    let width = shape.width;
+fn of_kinds<X: Element, E: Element>(tokens: Tokens, x: &Tensor, gate: &Tensor, y: &Tensor) -> Tensor {
+    let width = tokens.width;
     let (kept_gate, kept_y) = (gate.detach().contiguous(), y.detach().contiguous());
     let (output, start) = allocate::<X>(&x.size());
     {
         let x = x.detach().contiguous();
         let (x, gate, y) = (values::<X>(&x), values::<E>(&kept_gate), values::<E>(&kept_y));
         let destination = Destination::new(start);
-        shape.for_each(&|row, sample| {
+        tokens.for_each(&|row, sample| {
             let own = row * width..(row + 1) * width;
             // SAFETY: each row is one task's own; the tensor outlives the tasks.
             let place = unsafe { destination.slice(own.start, width) };
@@ -42,13 +42,13 @@ fn of_kinds<X: Element, E: Element>(shape: Shape, x: &Tensor, gate: &Tensor, y: 
         let (of_y, start) = allocate::<E>(&gradient.size());
         let destination = Destination::new(start);
         let (values_of, gate, y) = (values::<X>(&contiguous), values::<E>(&kept_gate), values::<E>(&kept_y));
-        let sums = shape.sums(width, &|row, sample, sums| {
+        let sums = tokens.sums(width, &|row, sample, sums| {
             let own = row * width..(row + 1) * width;
             // SAFETY: each row is one task's own; the tensor outlives the tasks.
             let place = unsafe { destination.slice(own.start, width) };
             pull_back(&values_of[own.clone()], &gate[sample * width..][..width], &y[own], sums, place);
         });
-        vec![Some(gradient), Some(shape.per_sample(&sums, E::KIND)), Some(of_y)]
+        vec![Some(gradient), Some(tokens.per_sample(&sums, E::KIND)), Some(of_y)]
     };
     differentiable("AddGated", &[x, gate, y], output, backward)
 }

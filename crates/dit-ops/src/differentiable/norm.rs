@@ -3,10 +3,9 @@ use std::mem::MaybeUninit;
 use dit_autograd::differentiable;
 use tch::{Kind, Tensor};
 
-use super::tokens::{Shape, with_kinds};
+use super::tokens::{Tokens, with_kinds};
 use crate::{
     element::{Bf16, Element, allocate, values},
-    modulate::sum,
     parallel::Destination,
     simd::multiversion,
 };
@@ -16,11 +15,11 @@ use crate::{
 /// # Shapes
 /// `x` (N, T, D); `shift` and `scale` (N, 1, D) → (N, T, D).
 pub(crate) fn layer_norm_modulate(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64) -> Option<Tensor> {
-    let shape = Shape::of(x, &[shift, scale])?;
+    let tokens = Tokens::of(x, &[shift, scale])?;
     if shift.kind() != scale.kind() {
         return None;
     }
-    with_kinds!(x.kind(), shift.kind(), of_kinds(shape, x, shift, scale, eps as f32))
+    with_kinds!(x.kind(), shift.kind(), of_kinds(tokens, x, shift, scale, eps as f32))
 }
 
 /// A token's mean, and what its deviations are multiplied by.
@@ -30,16 +29,16 @@ struct Moments {
     factor: f32,
 }
 
-fn of_kinds<X: Element, E: Element>(shape: Shape, x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f32) -> Tensor {
-    let width = shape.width;
+fn of_kinds<X: Element, E: Element>(tokens: Tokens, x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f32) -> Tensor {
+    let width = tokens.width;
     let kept_x = x.detach().contiguous();
     let (kept_scale, added) = (scale.detach().contiguous(), shift.detach().contiguous());
     let (output, start) = allocate::<E>(&x.size());
-    let mut moments = vec![Moments::default(); shape.rows()];
+    let mut moments = vec![Moments::default(); tokens.rows()];
     {
         let (x, shift, scale) = (values::<X>(&kept_x), values::<E>(&added), values::<E>(&kept_scale));
         let (destination, moments) = (Destination::new(start), Destination::new(moments.as_mut_ptr()));
-        shape.for_each(&|row, sample| {
+        tokens.for_each(&|row, sample| {
             // SAFETY: each row is one task's own; tensor and moments outlive the tasks.
             let (place, moments) = unsafe { (destination.slice(row * width, width), &mut *moments.at(row)) };
             let token = &x[row * width..][..width];
@@ -53,7 +52,7 @@ fn of_kinds<X: Element, E: Element>(shape: Shape, x: &Tensor, shift: &Tensor, sc
         let destination = Destination::new(start);
         let (gradient, x, scale) = (values::<E>(&gradient), values::<X>(&kept_x), values::<E>(&kept_scale));
         // Of the shift, then of the scale.
-        let sums = shape.sums(2 * width, &|row, sample, sums| {
+        let sums = tokens.sums(2 * width, &|row, sample, sums| {
             // SAFETY: each row is one task's own; the tensor outlives the tasks.
             let place = unsafe { destination.slice(row * width, width) };
             let own = row * width..(row + 1) * width;
@@ -63,7 +62,7 @@ fn of_kinds<X: Element, E: Element>(shape: Shape, x: &Tensor, shift: &Tensor, sc
         let half = |first: usize| -> Vec<f32> {
             sums.chunks_exact(2 * width).flat_map(|sums| &sums[first..][..width]).copied().collect()
         };
-        let of_row = |first: usize| Some(shape.per_sample(&half(first), E::KIND));
+        let of_row = |first: usize| Some(tokens.per_sample(&half(first), E::KIND));
         vec![Some(of_x), of_row(0), of_row(width)]
     };
     differentiable("LayerNormModulate", &[x, shift, scale], output, backward)
@@ -129,4 +128,20 @@ multiversion! {
             result.write(X::from_f32(factor * (g - mean_g - normal * mean_gn)));
         }
     }
+}
+
+/// Σ f(value), in 32 partial sums.
+#[inline(always)]
+fn sum<E: Element>(values: &[E], f: impl Fn(f32) -> f32) -> f32 {
+    let mut sums = [0.0_f32; 32];
+    let (blocks, rest) = values.as_chunks::<32>();
+    for block in blocks {
+        for (sum, value) in sums.iter_mut().zip(block) {
+            *sum += f(value.to_f32());
+        }
+    }
+    for (sum, value) in sums.iter_mut().zip(rest) {
+        *sum += f(value.to_f32());
+    }
+    sums.iter().sum()
 }

@@ -5,7 +5,6 @@ use tch::{Kind, Tensor};
 use crate::{
     element::is_readable,
     factors::add_row,
-    modulate::per_sample,
     parallel::{self, Destination},
 };
 
@@ -14,17 +13,18 @@ const TOKENS_OF_A_TASK: usize = 32;
 
 /// N, T and D.
 #[derive(Clone, Copy)]
-pub(super) struct Shape {
+pub(super) struct Tokens {
     samples: usize,
     tokens: usize,
     pub width: usize,
 }
 
-impl Shape {
+impl Tokens {
     /// Of `x`, (N, T, D) and not empty, if the kernels can read it and `rows`, (N, 1, D) each.
     pub(super) fn of(x: &Tensor, rows: &[&Tensor]) -> Option<Self> {
         let &[samples, tokens, width] = x.size().as_slice() else { return None };
-        let fits = per_sample(x, rows) && is_readable(x) && rows.iter().all(|row| is_readable(row));
+        let fits = samples > 0 && tokens > 0 && width > 0 && rows.iter().all(|row| row.size() == [samples, 1, width]);
+        let fits = fits && is_readable(x) && rows.iter().all(|row| is_readable(row));
         fits.then_some(Self { samples: samples as usize, tokens: tokens as usize, width: width as usize })
     }
 
@@ -57,11 +57,14 @@ impl Shape {
             }
         });
         let mut totals = vec![0.0; self.samples * width];
-        for (total, partial) in totals.chunks_exact_mut(width).zip(partial.chunks_exact(parts * width)) {
-            for part in partial.chunks_exact(width) {
+        let destination = Destination::new(totals.as_mut_ptr());
+        parallel::for_each(self.samples, &|sample| {
+            // SAFETY: each task has totals of its own; `totals` outlives the tasks.
+            let total = unsafe { destination.slice(sample * width, width) };
+            for part in partial[sample * parts * width..][..parts * width].chunks_exact(width) {
                 add_row(total, part);
             }
-        }
+        });
         totals
     }
 

@@ -197,7 +197,7 @@ mod tests {
         let special = [0.0, -0.0, 1e-30, -1e-30, 40.0, -40.0, 3e38, f32::INFINITY, f32::NAN];
         let values: Vec<f32> = (-640..640).map(|i| i as f32 * 0.0137).chain(special).collect();
         for activation in [Activation::Identity, Activation::GeluTanh] {
-            let epilogue = Epilogue { dequantize: None, bias: &[], activation, before: None, past_caches: false };
+            let epilogue = Epilogue { activation, ..Epilogue::plain() };
             for values in values.chunks(WIDTH) {
                 let mut sums = [0; WIDTH];
                 for (sum, value) in sums.iter_mut().zip(values) {

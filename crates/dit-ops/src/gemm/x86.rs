@@ -230,11 +230,67 @@ mod tests {
                 let (scales, steps, totals) = (vec![RowScale { step: 1.0, zero: 0 }; rows], vec![1.0; 96], vec![0; 96]);
                 let dequantize = Dequantize { rows: &scales, columns: &steps, sums: &totals };
                 let dequantize = (kind == Words::Int8).then_some(dequantize);
-                let epilogue = Epilogue { dequantize, bias: &[], activation: Activation::Identity, before: None, past_caches: false };
+                let epilogue = Epilogue { dequantize, ..Epilogue::plain() };
                 let mut results = vec![MaybeUninit::new(1.0_f32); rows * 50];
                 multiply(left, right, epilogue, Output::F32(Destination::new(results.as_mut_ptr())));
                 // SAFETY: all were set.
                 assert!(results.iter().all(|result| unsafe { result.assume_init() } == 0.0), "{kind:?} {rows} {depth}");
+            }
+        }
+    }
+
+    /// Rows that lie further apart than they are long, as those of a transposed factor do; results past the caches, and before the activation.
+    #[test]
+    fn rows_may_lie_apart_and_results_be_kept_twice() {
+        for kind in [Words::F32, Words::Bf16] {
+            if !kind.supported(Cpu::detect()) {
+                eprintln!("SKIPPED: no kernel for {kind:?}");
+                continue;
+            }
+            let (depth, stride) = (37, 64);
+            // 1 in all weights, in fp32 or twice in bf16; a row's number in its activations.
+            let one = |value: f32| match kind {
+                Words::F32 => value.to_bits(),
+                _ => value.to_bits() >> 16 | value.to_bits() & 0xffff_0000,
+            };
+            for (rows, columns) in [(5, 48), (40, 50), (97, 96)] {
+                let place = |at: usize| if at % stride < depth { one((at / stride % 8) as f32) } else { u32::MAX };
+                let left: Vec<u32> = (0..rows * stride).map(place).collect();
+                let lines = vec![Line([one(1.0); 16]); Panels::lines_of(columns, depth)];
+                let right = Panels { kind, lines: &lines, columns, depth };
+                let bias = vec![0.5; columns.next_multiple_of(WIDTH)];
+                // From a line's start on, and from between two.
+                for offset in [0, 3] {
+                    let mut memory =
+                        [(); 2].map(|()| vec![Line([u32::MAX; 16]); (rows * columns + offset).div_ceil(16)]);
+                    let [after, before] = memory.each_mut().map(|lines| {
+                        Output::F32(Destination::new(
+                            lines.as_mut_ptr().cast::<MaybeUninit<f32>>().wrapping_add(offset),
+                        ))
+                    });
+                    let epilogue = Epilogue {
+                        bias: &bias,
+                        activation: Activation::GeluTanh,
+                        before: Some(before),
+                        past_caches: true,
+                        ..Epilogue::plain()
+                    };
+                    multiply(Left { words: &left, rows, stride }, right, epilogue, after);
+                    let [after, before] =
+                        memory.map(|lines| lines.iter().flat_map(|line| line.0).collect::<Vec<u32>>());
+                    let per_word = kind.elements() as f32;
+                    for at in 0..rows * columns {
+                        let expected = per_word * (depth * (at / columns % 8)) as f32 + 0.5;
+                        let found = [&before, &after].map(|all| f32::from_bits(all[offset + at]));
+                        assert_eq!(found[0], expected, "{kind:?} {rows} × {columns} + {offset}, {at}");
+                        let gelu = if expected > 10.0 { expected } else { 0.345_714 };
+                        assert!(
+                            (found[1] - gelu).abs() < 1e-5,
+                            "{kind:?} {rows} × {columns} + {offset}, {at}: {}",
+                            found[1]
+                        );
+                    }
+                }
             }
         }
     }
@@ -269,7 +325,7 @@ mod tests {
             }
             let (scales, steps, totals) = (vec![RowScale { step: 1.0, zero: 0 }; rows], vec![1.0; 96], vec![0; 96]);
             let dequantize = Some(Dequantize { rows: &scales, columns: &steps, sums: &totals });
-            let epilogue = Epilogue { dequantize, bias: &[], activation: Activation::Identity, before: None, past_caches: false };
+            let epilogue = Epilogue { dequantize, ..Epilogue::plain() };
             let mut results = vec![MaybeUninit::new(f32::NAN); rows * columns];
             let left = Left { words: &left, rows, stride: depth };
             let right = Panels { kind: Words::Int8, lines: &lines, columns, depth };

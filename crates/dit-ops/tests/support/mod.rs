@@ -23,6 +23,13 @@ pub fn error(found: &Tensor, expected: &Tensor) -> f64 {
     (found - expected).abs().max().double_value(&[]) / scale.max(1e-12)
 }
 
+/// ‖found − expected‖ / ‖expected‖.
+#[allow(dead_code, reason = "each test program takes what it needs")]
+pub fn distance(found: &Tensor, expected: &Tensor) -> f64 {
+    let apart = (found.to_kind(Kind::Double) - expected).norm().double_value(&[]);
+    apart / expected.norm().double_value(&[]).max(1e-12)
+}
+
 pub fn tolerance(kind: Kind) -> f64 {
     match kind {
         Kind::Float => 1e-5,

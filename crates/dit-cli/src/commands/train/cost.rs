@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use dit_config::{DitConfig, VaeConfig};
-use dit_ops::{Cpu, Tf32Scope};
+use dit_ops::{Cpu, Kernels, Linear, Tf32Scope};
 use dit_recipe::{Plan, Precision, Recipe};
 use dit_train::watch::{Bearing, TOLERANCE, expected_loss};
 use tch::{Device, Kind, Tensor};
@@ -72,9 +72,16 @@ pub fn say_plan(recipe: &Recipe, costs: &Costs<'_>) -> Result<()> {
             fits => fits?,
         }
     }
-    if recipe.train.precision == Precision::Bf16 && device == Device::Cpu && !Cpu::detect().bf16 {
+    let cpu = Cpu::detect();
+    if recipe.train.precision == Precision::Bf16 && device == Device::Cpu && !cpu.bf16 {
         say(format_args!(
-            "warning: this CPU has no instructions for bf16, in which training is slower than in fp32\n  help: --set train.precision=fp32"
+            "{}",
+            match cpu.has_bf16_kernels() {
+                true =>
+                    "note: this CPU has no instructions for bf16, in which training takes less memory than in fp32, but no less time",
+                false =>
+                    "warning: this CPU has no instructions for bf16, in which training is slower than in fp32\n  help: --set train.precision=fp32",
+            }
         ));
     }
     let speed = plan.images_per_second(linear_speed(recipe, config, device)?);
@@ -111,13 +118,14 @@ fn linear_speed(recipe: &Recipe, config: &DitConfig, device: Device) -> Result<f
     let rows = (micro_batch * config.tokens()).clamp(1, 4096) as i64;
     let (width, hidden) = (config.hidden as i64, config.mlp_hidden() as i64);
     let x = Tensor::ones([rows, width], (kind, device)); // (rows, D)
-    let weight = Tensor::ones([hidden, width], (kind, device));
+    let mut linear = Linear::new(Tensor::ones([hidden, width], (kind, device)), None);
+    linear.optimize(Kernels::Differentiable);
     let wait = || {
         if let Device::Cuda(number) = device {
             tch::Cuda::synchronize(number as i64)
         }
     };
-    let once = || x.linear::<Tensor>(&weight, None); // (rows, rD)
+    let once = || linear.forward(&x); // (rows, rD)
     let _warm = once();
     wait();
     let (start, mut count) = (Instant::now(), 0);
