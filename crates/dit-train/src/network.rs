@@ -124,7 +124,7 @@ impl Network {
             }
         }
         store.freeze();
-        dit.optimize(Kernels::Fused);
+        dit.optimize(Kernels::Differentiable);
         Ok(dit)
     }
 }
