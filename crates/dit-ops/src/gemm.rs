@@ -1,9 +1,10 @@
-//! Matrix products of activations with packed weights, and what is done to each result while it is in a register's reach.
+//! Matrix products with a packed right factor, in inference the weights, and what is done to each result while it is in a register's reach.
 //!
 //! One layout serves fp32, bf16 and int8: everything is seen as 32-bit words along the inner dimension, a word being one fp32
 //! number, a pair of bf16 or four int8. AVX-512 has for each an instruction that multiplies sixteen words by a broadcast word and
-//! adds the products to sixteen accumulators. Activations are read as they lie, row by row; weights are packed once into
-//! panels of [`WIDTH`] columns: word by word, the panel's columns beside each other.
+//! adds the products to sixteen accumulators. The left factor is read as it lies, row by row; the right one is packed into
+//! panels of [`WIDTH`] columns, word by word, the panel's columns beside each other: weights that stay once, all else when it comes
+//! ([`factors`](crate::factors)).
 //!
 //! A tile is 8 rows × 48 columns: 24 accumulators, 3 registers of weights, and one broadcast activation, of 32 registers. A
 //! panel stays in the second-level cache while all rows pass. AMX multiplies 32 rows by the same 48 columns of the same panels,

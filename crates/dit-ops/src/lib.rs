@@ -3,11 +3,12 @@
 //! - [`AdamW`]: an optimizer whose state can be saved, through libtorch's fused operator where it can be called by name.
 //! - [`Linear`]: a Linear that packs its weights for AVX2, AVX-512 and AMX kernels of this crate (fp32, bf16, int8), or hands them to oneDNN.
 //! - [`layer_norm_modulate`], [`add_gated`], [`self_attention`]: what lies between a transformer's Linears, in one pass each.
+//! - [`Kernels`]: which of them a network computes with; [`Kernels::Differentiable`] is for training, with backward passes of our own.
 //! - [`keep_freed_memory`]: no page is cleared twice. [`allow_tf32`], [`Tf32Scope`]: how CUDA multiplies fp32.
 //! - [`conv`]: convolutions of inference, with normalisation, doubling and skip connection on the way.
 //!
 //! Every fast path has the plain one beside it and falls back to it: on another device or kind, on a CPU without the
-//! instructions, and where a gradient is wanted. Nothing here reads files, prints, or holds state but the optimizer's.
+//! instructions, and where a gradient is wanted that it does not give. Nothing here reads files, prints, or holds state but the optimizer's.
 //!
 //! ```
 //! use dit_ops::{Kernels, Linear};
