@@ -30,6 +30,8 @@ const BYTES_AT_ONCE: usize = 1 << 20;
 const AVX2_ROWS: usize = 12;
 /// Rows whose sums are held at once there, while a stretch of a panel stays in the first-level cache.
 const AVX2_ROWS_AT_ONCE: usize = 192;
+/// Panels that such rows pass together, so that the rows themselves need not be fetched anew for each.
+const AVX2_PANELS_AT_ONCE: usize = 4;
 /// Rows of a tile with AMX.
 const AMX_ROWS: usize = 32;
 /// Rows up to which AVX-512 keeps up with the weights' way through memory; with more, AMX does what it can.
@@ -199,11 +201,13 @@ pub(crate) fn multiply(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>
 
     let panels = right.columns.div_ceil(WIDTH);
     let kernel = Kernel::of(right.kind, rows, Cpu::detect());
-    let chunk = rows_of_a_task(kernel, rows, panels, right.depth);
-    parallel::for_each(rows.div_ceil(chunk) * panels, &|task| {
-        let (part, panel) = (task / panels, task % panels);
-        let first = part * chunk;
-        let place = Place { panel, first, end: rows.min(first + chunk) };
+    let together = kernel.panels_at_once();
+    let groups = panels.div_ceil(together);
+    let chunk = rows_of_a_task(kernel, rows, groups, right.depth);
+    parallel::for_each(rows.div_ceil(chunk) * groups, &|task| {
+        let (part, group) = (task / groups, task % groups);
+        let (first, panel) = (part * chunk, group * together);
+        let place = Place { panel, panels: together.min(panels - panel), first, end: rows.min(first + chunk) };
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the CPU has the instructions and the sizes fit, as asserted above; tasks are different panels or rows, so each
         // writes to results of its own.
@@ -245,6 +249,14 @@ impl Kernel {
         }
     }
 
+    /// Panels of a task.
+    fn panels_at_once(self) -> usize {
+        match self {
+            Self::Avx2(_) => AVX2_PANELS_AT_ONCE,
+            Self::Avx512(_) | Self::AmxBf16 | Self::AmxInt8 => 1,
+        }
+    }
+
     /// Most rows, of so many words, that pass a panel at once: a multiple of [`rows`](Self::rows).
     fn rows_at_once(self, depth: usize) -> usize {
         match self {
@@ -258,16 +270,17 @@ impl Kernel {
 }
 
 /// Small enough that every thread has a few tasks.
-fn rows_of_a_task(kernel: Kernel, rows: usize, panels: usize, depth: usize) -> usize {
+fn rows_of_a_task(kernel: Kernel, rows: usize, groups: usize, depth: usize) -> usize {
     let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
-    let parts = (4 * threads).div_ceil(panels);
+    let parts = (4 * threads).div_ceil(groups);
     rows.div_ceil(parts).next_multiple_of(kernel.rows()).clamp(kernel.rows(), kernel.rows_at_once(depth))
 }
 
-/// One task: these rows through that panel.
+/// One task: these rows through those panels, one but with AVX2.
 #[derive(Clone, Copy)]
 struct Place {
     panel: usize,
+    panels: usize,
     first: usize,
     end: usize,
 }

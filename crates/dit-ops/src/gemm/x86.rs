@@ -1,12 +1,13 @@
-//! One panel of a product, with AVX2, AVX-512 or AMX.
+//! One panel of a product, with AVX2 a few, with AVX-512 or AMX.
 
-use std::mem::MaybeUninit;
+use std::cell::RefCell;
 
 use super::{
     AMX_ROWS, AVX2_ROWS, AVX2_ROWS_AT_ONCE, AVX512_ROWS, Epilogue, Kernel, Left, Output, Panels, Place, WIDTH, Words,
     epilogue,
 };
 use crate::{
+    aligned::Aligned,
     amx::{self, Tiles},
     avx2, avx512,
 };
@@ -16,7 +17,7 @@ const LANES: usize = WIDTH / 16;
 
 const _: () = assert!(AMX_ROWS == amx::BLOCK_ROWS && LANES == amx::BLOCK_LANES);
 
-/// One panel for the rows of `place`.
+/// The panels of `place` for its rows.
 ///
 /// # Safety
 /// The CPU has the instructions of `kernel`, which is one of `right.kind`; the sizes fit as `multiply` asserts; `place` lies within
@@ -104,25 +105,36 @@ macro_rules! multiply_panel_avx2 {
                 )
             };
             let depth = right.depth;
-            let panel = right.lines[place.panel * depth * LANES..][..depth * LANES].as_ptr();
-            let column = place.panel * WIDTH;
-            let mut sums = [const { MaybeUninit::<[u32; WIDTH]>::uninit() }; AVX2_ROWS_AT_ONCE];
-            let mut first = place.first;
-            while first < place.end {
-                let rows = AVX2_ROWS_AT_ONCE.min(place.end - first);
-                let start = left.words[first * left.stride..].as_ptr();
-                let place = sums.as_mut_ptr().cast();
-                // SAFETY: each row has `depth` words, the panel `depth` times `LANES` lines, `sums` a row for each, which is
-                // written. Results are this task's own, and lie within the output's rows; `column` is a panel's first.
-                unsafe {
-                    avx2::tile::$words::multiply::<LANES>(start, left.stride, rows, panel, depth, place, WIDTH);
-                    let sums = sums[..rows].assume_init_ref();
-                    epilogue::avx2::finish_rows(sums, first, column, right.columns, &epilogue, output);
+            let lines = right.lines[place.panel * depth * LANES..][..place.panels * depth * LANES].as_ptr();
+            let sums_apart = AVX2_ROWS_AT_ONCE * WIDTH;
+            SUMS.with_borrow_mut(|sums| {
+                let sums = sums.at_least(place.panels * sums_apart);
+                let mut first = place.first;
+                while first < place.end {
+                    let rows = AVX2_ROWS_AT_ONCE.min(place.end - first);
+                    let start = left.words[first * left.stride..].as_ptr();
+                    let sums_of = (sums_apart, WIDTH);
+                    // SAFETY: each row has `depth` words, each panel `depth` times `LANES` lines, `sums` a row for each by each panel.
+                    unsafe {
+                        let (panels, sums) = ((lines, place.panels), sums.as_mut_ptr());
+                        avx2::tile::$words::multiply::<LANES>(start, left.stride, rows, panels, depth, sums, sums_of);
+                    }
+                    for panel in 0..place.panels {
+                        let sums = &sums[panel * sums_apart..].as_chunks::<WIDTH>().0[..rows];
+                        let column = (place.panel + panel) * WIDTH;
+                        // SAFETY: results are this task's own, and lie within the output's rows; `column` is a panel's first.
+                        unsafe { epilogue::avx2::finish_rows(sums, first, column, right.columns, &epilogue, output) };
+                    }
+                    first += rows;
                 }
-                first += rows;
-            }
+            });
         }
     };
+}
+
+thread_local! {
+    /// What a thread keeps sums in.
+    static SUMS: RefCell<Aligned<u32>> = RefCell::default();
 }
 
 multiply_panel_avx2!(avx2_f32, fp32);
@@ -171,9 +183,9 @@ multiply_panel_amx!(amx_int8, int8);
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::ptr;
+    use std::{mem::MaybeUninit, ptr};
 
-    use super::{LANES, MaybeUninit, WIDTH};
+    use super::{LANES, WIDTH};
     use crate::{
         cpu::Cpu,
         gemm::{Activation, Dequantize, Epilogue, Left, Line, Output, Panels, RowScale, Words, multiply},

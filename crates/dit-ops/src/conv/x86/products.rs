@@ -121,10 +121,10 @@ macro_rules! products_avx2 {
                         left,
                         stride,
                         rows,
-                        panel.as_ptr(),
+                        (panel.as_ptr(), 1),
                         depth,
                         sums.cast(),
-                        sums_stride,
+                        (0, sums_stride),
                     );
                 }
             }
