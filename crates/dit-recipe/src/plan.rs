@@ -181,8 +181,10 @@ impl Plan {
         if let Some(parts) = fitting(recipe.train.checkpoint_activations) {
             helps.push(format!("train.accumulate={parts}"));
         }
+        // Of a model of one block or two, recomputing saves nothing.
         if !recipe.train.checkpoint_activations
             && let Some(parts) = fitting(true)
+            && fitting(false).is_none_or(|kept| parts < kept)
         {
             let parts =
                 if parts > recipe.train.accumulate { format!(" and train.accumulate={parts}") } else { String::new() };

@@ -103,3 +103,12 @@ fn the_key_that_helps_is_named_with_a_value_that_fits() {
     check_fit(&[], 15 * GIB, Err(&["train.checkpoint_activations=true and train.accumulate="]));
     check_fit(&[], 10 * GIB, Err(&["nothing makes it fit", "smaller model"]));
 }
+
+#[test]
+fn recomputing_is_not_recommended_where_it_saves_nothing() {
+    let geometry = ["model.hidden=1152", "model.depth=1", "model.heads=16", "model.patch=2"];
+    let (recipe, config, plan) = planned(&geometry);
+    assert!(plan.memory_otherwise.activations >= plan.memory.activations);
+    let error = plan.check(&recipe, &config, plan.memory.total() - 1).unwrap_err().to_string();
+    assert!(error.contains("train.accumulate=2") && !error.contains("checkpoint_activations"), "{error}");
+}

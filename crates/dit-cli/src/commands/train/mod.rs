@@ -38,7 +38,7 @@ use crate::{
 const RECIPE: &str = "recipe.toml";
 
 /// What helps a run that memory did not suffice for.
-const MEMORY_HELP: &str = "the last whole step is kept: continue with --resume when more memory is free; or begin again with --set \
+const MEMORY_HELP: &str = "once a step was taken, the last whole one is kept: continue with --resume when more memory is free; or begin again with --set \
     train.accumulate=2 (or more), or --set train.checkpoint_activations=true";
 
 /// What `--json` prints.
