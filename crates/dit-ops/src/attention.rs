@@ -29,6 +29,14 @@ pub fn self_attention(qkv: &Tensor, heads: i64) -> Tensor {
     {
         return result;
     }
+    plain_self_attention(qkv, heads)
+}
+
+/// [`self_attention`] by [`plain_attention`].
+///
+/// # Shapes
+/// As [`self_attention`].
+pub(crate) fn plain_self_attention(qkv: &Tensor, heads: i64) -> Tensor {
     let [q, k, v] = split_heads(qkv, heads); // (N, H, T, D/H) each
     merge_heads(&plain_attention(&q, &k, &v))
 }

@@ -5,8 +5,7 @@ use std::{cell::RefCell, mem::MaybeUninit};
 
 use crate::{
     element::{Bf16, Element},
-    gemm::{self, Epilogue, Left, Line, Output, Panels, ResultElement, WIDTH, Words},
-    memory::ask_for_huge_pages,
+    gemm::{self, Epilogue, Left, Line, Output, Panels, ResultElement, WIDTH, Words, room_for_lines, words_of_lines},
     packed::{as_words, bytes_of},
     parallel::{self, Destination},
     simd::multiversion,
@@ -101,7 +100,7 @@ impl<E: Factor> Matrix<'_, E> {
     /// As a right factor.
     pub(crate) fn panels(&self) -> OwnedPanels {
         let (columns, depth) = (self.columns, self.depth());
-        let mut lines = unset_lines(Panels::lines_of(columns, depth));
+        let mut lines = room_for_lines(Panels::lines_of(columns, depth));
         let destination = Destination::new(lines.spare_capacity_mut().as_mut_ptr());
         parallel::for_each(depth.div_ceil(WORDS_OF_A_TASK), &|task| {
             with_scratch(columns.next_multiple_of(WIDTH), |words| {
@@ -128,7 +127,7 @@ impl<E: Factor> Matrix<'_, E> {
         let (columns, depth) = (self.columns, self.depth());
         // Rows that are a power of two apart would meet in a few sets of the caches.
         let apart = depth.div_ceil(16) + 1;
-        let mut lines = unset_lines(columns * apart);
+        let mut lines = room_for_lines(columns * apart);
         let tasks = depth.div_ceil(WORDS_OF_A_TASK);
         let mut partial = vec![0.0_f32; if sums { tasks * columns } else { 0 }];
         let destination = Destination::new(lines.spare_capacity_mut().as_mut_ptr());
@@ -220,16 +219,8 @@ pub(crate) struct Transposed {
 
 impl Transposed {
     pub(crate) fn as_left(&self) -> Left<'_> {
-        // SAFETY: a line is sixteen words.
-        let words = unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), 16 * self.lines.len()) };
-        Left { words, rows: self.rows, stride: 16 * self.apart }
+        Left { words: words_of_lines(&self.lines), rows: self.rows, stride: 16 * self.apart }
     }
-}
-
-fn unset_lines(count: usize) -> Vec<Line> {
-    let mut lines: Vec<Line> = Vec::with_capacity(count);
-    ask_for_huge_pages(lines.as_mut_ptr().cast(), count * size_of::<Line>());
-    lines
 }
 
 thread_local! {

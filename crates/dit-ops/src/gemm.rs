@@ -15,6 +15,7 @@ use std::mem::MaybeUninit;
 use crate::{
     cpu::Cpu,
     element::{Bf16, Element},
+    memory::ask_for_huge_pages,
     parallel::{self, Destination},
 };
 
@@ -80,6 +81,19 @@ impl Words {
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Line(pub [u32; 16]);
+
+/// Lines as the words that they are.
+pub(crate) fn words_of_lines(lines: &[Line]) -> &[u32] {
+    // SAFETY: a line is sixteen words.
+    unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), 16 * lines.len()) }
+}
+
+/// Room for `count` lines, in large pages where the system has them.
+pub(crate) fn room_for_lines(count: usize) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::with_capacity(count);
+    ask_for_huge_pages(lines.as_mut_ptr().cast(), count * size_of::<Line>());
+    lines
+}
 
 /// The left factor: `rows` rows of `words` words.
 #[derive(Clone, Copy)]

@@ -1,8 +1,8 @@
 use tch::Tensor;
 
 use crate::{
-    Cpu, add_gated, differentiable, gemm::Words, layer_norm_modulate, merge_heads, plain_add_gated, plain_attention,
-    plain_layer_norm_modulate, self_attention, split_heads,
+    Cpu, add_gated, attention::plain_self_attention, differentiable, gemm::Words, layer_norm_modulate, plain_add_gated,
+    plain_layer_norm_modulate, self_attention,
 };
 
 /// How a network's Linears and what lies between them are computed.
@@ -62,18 +62,16 @@ impl Kernels {
         }
     }
 
-    /// softmax(q·kᵀ / √(D/H))·v in H heads: [`self_attention`], [`plain_attention`], or one that gives gradients.
+    /// softmax(q·kᵀ / √(D/H))·v in H heads: [`self_attention`], [`plain_attention`](crate::plain_attention), or one that gives gradients.
     ///
     /// # Shapes
     /// `qkv` (N, T, 3D) → (N, T, D).
     pub fn self_attention(self, qkv: &Tensor, heads: i64) -> Tensor {
-        let plain = || {
-            let [q, k, v] = split_heads(qkv, heads); // (N, H, T, D/H) each
-            merge_heads(&plain_attention(&q, &k, &v))
-        };
         match self {
-            Self::Plain => plain(),
-            Self::Differentiable => differentiable::self_attention(qkv, heads).unwrap_or_else(plain),
+            Self::Plain => plain_self_attention(qkv, heads),
+            Self::Differentiable => {
+                differentiable::self_attention(qkv, heads).unwrap_or_else(|| plain_self_attention(qkv, heads))
+            }
             Self::Fused | Self::Int8 => self_attention(qkv, heads),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     element::Element,
-    gemm::{Line, RowScale},
+    gemm::{Line, RowScale, words_of_lines},
     parallel::{self, Destination},
     simd::multiversion,
 };
@@ -39,8 +39,7 @@ pub(crate) struct Rows {
 impl Rows {
     /// Four codes a word, row by row; the first row begins at a cache line.
     pub(crate) fn words(&self) -> &[u32] {
-        // SAFETY: a line is sixteen words.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), 16 * self.lines.len()) }
+        words_of_lines(&self.lines)
     }
 }
 

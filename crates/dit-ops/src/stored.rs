@@ -12,8 +12,7 @@ use tch::Kind;
 
 use crate::{
     element::{Bf16, Element},
-    gemm::{Line, Panels, WIDTH, Words},
-    memory::ask_for_huge_pages,
+    gemm::{Line, Panels, WIDTH, Words, room_for_lines},
     parallel::{self, Destination},
     quantize::quantize_column,
     simd::multiversion,
@@ -80,8 +79,7 @@ pub(crate) fn pack(weight: StoredWeight<'_>, words: Words, kind: Kind) -> Packed
     let depth = weight.inputs / words.elements();
     let panel_lines = depth * (WIDTH / 16);
     let count = Panels::lines_of(weight.outputs, depth);
-    let mut lines: Vec<Line> = Vec::with_capacity(count);
-    ask_for_huge_pages(lines.as_mut_ptr().cast(), count * size_of::<Line>());
+    let mut lines = room_for_lines(count);
     let quantized = if words == Words::Int8 { weight.outputs } else { 0 };
     let (mut steps, mut sums) = (vec![0.0_f32; quantized], vec![0_i32; quantized]);
     let non_finite = AtomicUsize::new(0);
