@@ -316,7 +316,7 @@ macro_rules! tile_avx2 {
             stride: usize,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { avx2::tile::$words::multiply::<LANES>(rows, depth, count, (panel, 1), depth, sums, (0, stride)) }
+            unsafe { avx2::tile::$words::multiply::<LANES>(rows, depth, count, panel, depth, sums, stride) }
         }
     };
 }

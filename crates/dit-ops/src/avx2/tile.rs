@@ -1,6 +1,6 @@
-//! Sums of products of rows with one panel. A register of AVX-512's panels is two here, and sixteen registers hold the sums of one of
-//! the panel's lanes of sixteen columns and few rows. So the lanes are gone through one after the other, and a stretch of the inner
-//! dimension at a time, whose part of a lane stays in the first-level cache while all rows pass.
+//! Sums of products of rows with one panel, both read where they lie. A register of AVX-512's panels is two here, and sixteen registers
+//! hold the sums of one of the panel's lanes of sixteen columns and few rows. So the lanes are gone through one after the other, and a
+//! stretch of the inner dimension at a time, whose part of a lane stays in the first-level cache while all rows pass.
 
 use std::arch::x86_64::*;
 
@@ -19,37 +19,36 @@ macro_rules! tile {
             use super::*;
 
             /// Most rows of a tile: their sums, the weights and one activation fill the registers.
-            pub(crate) const ROWS: usize = $rows;
+            const ROWS: usize = $rows;
 
-            /// Multiplies `rows` rows, `stride` words apart, with panels of 16·`LANES` columns that follow one another; row r's sums (bits
-            /// of fp32, or int32) by panel p go to `sums + p·sums_apart + r·sums_stride`. A stretch of the rows stays in the second-level
-            /// cache while all panels pass.
+            /// Multiplies `rows` rows, `stride` words apart, with a panel of 16·`LANES` columns; row r's sums (bits of fp32, or int32) go to
+            /// `sums + r·sums_stride`.
             ///
             /// # Safety
-            /// The CPU has the features; each row has `depth` words, each panel `depth` times `LANES` lines; 16·`LANES` words from
-            /// each row's places in `sums` are writable, and nobody else's.
+            /// The CPU has the features; each row has `depth` words, the panel `depth` times `LANES` lines; 16·`LANES` words from
+            /// each row's place in `sums` are writable, and nobody else's.
             #[target_feature(enable = "avx2,fma")]
             pub(crate) unsafe fn multiply<const LANES: usize>(
                 left: *const u32,
                 stride: usize,
                 rows: usize,
-                (panels, count): (*const Line, usize),
+                panel: *const Line,
                 depth: usize,
                 sums: *mut u32,
-                (sums_apart, sums_stride): (usize, usize),
+                sums_stride: usize,
             ) {
                 let mut done = 0;
                 while done == 0 || done < depth {
                     let words = STRETCH.min(depth - done);
-                    for (panel, lane) in (0..count * LANES).map(|lane| (lane / LANES, lane % LANES)) {
+                    for lane in 0..LANES {
                         let mut row = 0;
                         while row < rows {
                             // SAFETY: the rows from here on, their words and the lane's lines from `done` on, and their sums are
                             // there, as the caller promises.
                             unsafe {
                                 let left = left.add(row * stride + done);
-                                let lines = panels.add((panel * depth + done) * LANES + lane);
-                                let place = sums.add(panel * sums_apart + row * sums_stride + lane * 16);
+                                let lines = panel.add(done * LANES + lane);
+                                let place = sums.add(row * sums_stride + lane * 16);
                                 let (goes_on, rest) = (done > 0, rows - row);
                                 row += match rest {
                                     _ if rest >= ROWS => {
@@ -127,7 +126,7 @@ macro_rules! functions {
             $(#[$doc])*
             #[target_feature(enable = "avx2,fma")]
             #[inline]
-            fn $name($($argument: $type),*) -> $result $body
+            pub(super) fn $name($($argument: $type),*) -> $result $body
         )+
     };
 }

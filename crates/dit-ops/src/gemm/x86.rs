@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 
 use super::{
-    AMX_ROWS, AVX2_ROWS, AVX2_ROWS_AT_ONCE, AVX512_ROWS, Epilogue, Kernel, Left, Output, Panels, Place, WIDTH, Words,
-    epilogue,
+    AMX_ROWS, AVX2_FEW_ROWS, AVX2_ROWS, AVX2_ROWS_AT_ONCE, AVX512_ROWS, Epilogue, Kernel, Left, Output, Panels, Place,
+    WIDTH, Words, epilogue,
 };
 use crate::{
     aligned::Aligned,
@@ -101,7 +101,7 @@ macro_rules! multiply_panel_avx2 {
         unsafe fn $name(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output, place: Place) {
             const {
                 assert!(
-                    AVX2_ROWS.is_multiple_of(avx2::tile::$words::ROWS) && AVX2_ROWS_AT_ONCE.is_multiple_of(AVX2_ROWS)
+                    AVX2_ROWS.is_multiple_of(avx2::block::ROWS) && AVX2_ROWS_AT_ONCE.is_multiple_of(AVX2_ROWS)
                 )
             };
             let depth = right.depth;
@@ -113,11 +113,19 @@ macro_rules! multiply_panel_avx2 {
                 while first < place.end {
                     let rows = AVX2_ROWS_AT_ONCE.min(place.end - first);
                     let start = left.words[first * left.stride..].as_ptr();
-                    let sums_of = (sums_apart, WIDTH);
                     // SAFETY: each row has `depth` words, each panel `depth` times `LANES` lines, `sums` a row for each by each panel.
                     unsafe {
-                        let (panels, sums) = ((lines, place.panels), sums.as_mut_ptr());
-                        avx2::tile::$words::multiply::<LANES>(start, left.stride, rows, panels, depth, sums, sums_of);
+                        if rows >= AVX2_FEW_ROWS {
+                            let (panels, apart) = ((lines, place.panels), (sums_apart, WIDTH));
+                            let sums = sums.as_mut_ptr();
+                            avx2::block::$words::multiply::<LANES>(start, left.stride, rows, panels, depth, sums, apart);
+                        } else {
+                            for panel in 0..place.panels {
+                                let lines = lines.add(panel * depth * LANES);
+                                let sums = sums[panel * sums_apart..].as_mut_ptr();
+                                avx2::tile::$words::multiply::<LANES>(start, left.stride, rows, lines, depth, sums, WIDTH);
+                            }
+                        }
                     }
                     for panel in 0..place.panels {
                         let sums = &sums[panel * sums_apart..].as_chunks::<WIDTH>().0[..rows];

@@ -121,10 +121,10 @@ macro_rules! products_avx2 {
                         left,
                         stride,
                         rows,
-                        (panel.as_ptr(), 1),
+                        panel.as_ptr(),
                         depth,
                         sums.cast(),
-                        (0, sums_stride),
+                        sums_stride,
                     );
                 }
             }
