@@ -8,7 +8,7 @@
 //!
 //! A tile is 8 rows × 48 columns: 24 accumulators, 3 registers of weights, and one broadcast activation, of 32 registers. A
 //! panel stays in the second-level cache while all rows pass. AMX multiplies 32 rows by the same 48 columns of the same panels,
-//! AVX2 6 rows by 16 of the columns at a time, once both are copied to where its few registers reach them.
+//! AVX2 6 rows by 16 of the columns at a time, once both are copied to where its few registers reach them, or few rows where they lie.
 
 use std::mem::MaybeUninit;
 
@@ -29,11 +29,12 @@ const ROWS_AT_ONCE: usize = 512;
 const BYTES_AT_ONCE: usize = 1 << 20;
 /// Rows that rows come in multiples of with AVX2: a multiple of its tiles'.
 const AVX2_ROWS: usize = 12;
-/// Fewer rows than this are not worth copying there, nor the weights that they are multiplied by.
-const AVX2_FEW_ROWS: usize = 12;
-/// Rows whose sums are held at once there, while a stretch of a panel stays in the first-level cache.
+/// Fewest rows of a task that are worth copying there, with the weights that they are multiplied by. Either way gives the same bits: how many
+/// rows a task has depends on the threads.
+const AVX2_FEWEST_COPIED: usize = 12;
+/// Rows that are copied, and whose sums are held, at once there: 192 and 144 kB of a second-level cache.
 const AVX2_ROWS_AT_ONCE: usize = 192;
-/// Panels that such rows pass together, so that the rows themselves need not be fetched anew for each.
+/// Panels that such rows pass together, so that they need not be copied anew for each.
 const AVX2_PANELS_AT_ONCE: usize = 4;
 /// Rows of a tile with AMX.
 const AMX_ROWS: usize = 32;

@@ -5,7 +5,10 @@
 //! In a profile of DiT-S/2's Linears copying takes an eighth of the time, and the inner loop what the products take in registers;
 //! [`tile`](super::tile)'s, which reads the factors where they lie, takes a quarter more.
 
-use std::{arch::x86_64::*, cell::RefCell};
+use std::{
+    arch::{asm, x86_64::*},
+    cell::RefCell,
+};
 
 use super::tile::{dot_f32, pairs, signed, unsigned};
 use crate::{aligned::Aligned, gemm::Line};
@@ -58,21 +61,28 @@ macro_rules! block {
                     while done == 0 || done < depth {
                         let words = WORDS.min(depth - done);
                         let of_tile = |tile: usize| of_rows.wrapping_add(tile * ROWS * words * $planes);
-                        // SAFETY: the rows' words and the lane's lines from `done` on, and the sums, are there, as the caller promises;
-                        // the copies have room.
+                        // SAFETY: the rows' words and the lane's lines from `done` on, and the sums, are there, as the caller promises.
+                        // The copies have room; what one of a tile spills, the next one's overwrites, and behind the last there is room
+                        // for it. A cache line is where each copy of a lane begins.
                         unsafe {
                             for tile in 0..tiles {
                                 let first = tile * ROWS;
                                 let rows = ROWS.min(rows - first);
                                 copy_rows(left.add(first * stride + done), stride, rows, words, of_tile(tile));
                             }
-                            let lane_at =
-                                |lane: usize| panels.wrapping_add((lane / LANES * depth + done) * LANES + lane % LANES);
+                            let lane_at = |lane: usize, done: usize| {
+                                panels.wrapping_add((lane / LANES * depth + done) * LANES + lane % LANES)
+                            };
                             for lane in 0..count * LANES {
-                                copy_lane::<LANES>(lane_at(lane), words, of_lane);
+                                copy_lane::<LANES>(lane_at(lane, done), words, of_lane);
+                                let next = if lane + 1 < count * LANES {
+                                    lane_at(lane + 1, done)
+                                } else {
+                                    lane_at(0, done + WORDS) // or what follows it, after the last stretch
+                                };
                                 let place = sums.add(lane / LANES * sums_apart + lane % LANES * 16);
                                 for tile in 0..tiles {
-                                    ask_for_part::<LANES>(lane_at(lane + 1), words, tile, tiles);
+                                    ask_for_part::<LANES>(next, words, tile, tiles);
                                     let place = place.add(tile * ROWS * sums_stride);
                                     add_products(of_tile(tile), of_lane, words * $planes, place, sums_stride, done > 0);
                                 }
@@ -86,7 +96,8 @@ macro_rules! block {
             /// The words of up to [`ROWS`] rows, zeros for those that are not there, side by side.
             ///
             /// # Safety
-            /// As [`multiply`]; `place` has room for the words up to the next multiple of [`AT_ONCE`].
+            /// As [`multiply`]; `place`, an even number of words from a cache line, has room for the words up to the next multiple of
+            /// [`AT_ONCE`], all of which are overwritten.
             #[target_feature(enable = "avx2,fma")]
             unsafe fn copy_rows(left: *const u32, stride: usize, rows: usize, words: usize, place: *mut u32) {
                 for first in (0..words).step_by(AT_ONCE) {
@@ -94,7 +105,7 @@ macro_rules! block {
                     let row = |row: usize| unsafe {
                         let start = left.wrapping_add(row * stride + first);
                         // The next tile's row in its place.
-                        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(ROWS * stride).cast());
+                        _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(ROWS * stride).cast());
                         $of_rows(match words - first {
                             _ if row >= rows => _mm256_setzero_si256(),
                             AT_ONCE.. => _mm256_loadu_si256(start.cast()),
@@ -116,7 +127,7 @@ macro_rules! block {
             /// The lines of a lane, `LANES` apart, one after the other.
             ///
             /// # Safety
-            /// As [`multiply`]; `place` has room for `words` lines times the planes.
+            /// As [`multiply`]; `place`, a cache line's start, has room for `words` lines times the planes.
             #[target_feature(enable = "avx2,fma")]
             unsafe fn copy_lane<const LANES: usize>(lines: *const Line, words: usize, place: *mut u32) {
                 for word in 0..words {
@@ -136,15 +147,15 @@ macro_rules! block {
                 }
             }
 
-            /// The products of a tile's and a lane's copies, of `words` words, are added to the sums if it `goes_on`, or become them.
+            /// The products of a tile's and a lane's copies, of `copied` words, are added to the sums if it `goes_on`, or become them.
             ///
             /// # Safety
-            /// As [`multiply`].
+            /// As [`multiply`]; `of_tile` has [`ROWS`] words for each of the copied, `of_lane`, a cache line's start, a line.
             #[target_feature(enable = "avx2,fma")]
             unsafe fn add_products(
                 of_tile: *const u32,
                 of_lane: *const u32,
-                words: usize,
+                copied: usize,
                 sums: *mut u32,
                 sums_stride: usize,
                 goes_on: bool,
@@ -161,7 +172,7 @@ macro_rules! block {
                         }
                     }
                     let (mut activations, mut line) = (of_tile, of_lane.cast::<__m256i>());
-                    let mut left = words;
+                    let mut left = copied;
                     while left >= TURN {
                         for word in 0..TURN {
                             step!($dot, accumulators, activations.add(word * ROWS), line.add(2 * word));
@@ -216,11 +227,23 @@ functions! {
     fn same(words: __m256i) -> [__m256i; 1] { [words] }
     fn widened(words: __m256i) -> [__m256i; 2] { pairs(words).map(|plane| _mm256_castps_si256(plane)) }
     fn of_floats(sums: __m256i, activations: __m256i, weights: __m256i) -> __m256i {
-        let [sums, activations, weights] = [sums, activations, weights].map(|bits| _mm256_castsi256_ps(bits));
-        _mm256_castps_si256(dot_f32(sums, activations, weights))
+        let (activations, weights) = (_mm256_castsi256_ps(activations), _mm256_castsi256_ps(weights));
+        _mm256_castps_si256(dot_f32(_mm256_castsi256_ps(sums), activations, weights))
     }
     fn of_shorts(sums: __m256i, activations: __m256i, weights: __m256i) -> __m256i {
-        _mm256_add_epi32(sums, _mm256_madd_epi16(activations, weights))
+        let (mut sums, products) = (sums, _mm256_madd_epi16(activations, weights));
+        // `_mm256_add_epi32`, but the compiler does not see that it might add the products of several words to each other first, which
+        // takes more registers than there are.
+        // SAFETY: the CPU has AVX2; nothing but the register changes.
+        unsafe {
+            asm!(
+                "vpaddd {sums}, {sums}, {products}",
+                sums = inout(ymm_reg) sums,
+                products = in(ymm_reg) products,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        sums
     }
     /// A mask of the first `count` lanes.
     fn first_lanes(count: usize) -> __m256i {
@@ -241,7 +264,7 @@ fn ask_for_part<const LANES: usize>(lines: *const Line, words: usize, part: usiz
 /// Word w of six rows goes to `place + w·apart`, one row's after the other's.
 ///
 /// # Safety
-/// The CPU has AVX2; six words from each place are writable.
+/// The CPU has AVX2; six words from each place, an even number of words from a cache line, are writable.
 #[target_feature(enable = "avx2")]
 #[inline]
 unsafe fn store_side_by_side([a, b, c, d, e, f]: [__m256i; ROWS], place: *mut u32, apart: usize) {
@@ -269,4 +292,82 @@ unsafe fn store_side_by_side([a, b, c, d, e, f]: [__m256i; ROWS], place: *mut u3
             }
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tile, *};
+    use crate::cpu::Cpu;
+
+    const LANES: usize = 3;
+
+    /// The same words for both: numbers of all sizes, their signs and, where words hold several, all of them.
+    fn words(count: usize, seed: u32, of_word: impl Fn(u32) -> u32) -> Vec<u32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            of_word(state ^ state >> 15)
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    macro_rules! same_bits {
+        ($name:ident, $module:ident, $of_word:expr) => {
+            /// Which of the two multiplies a row depends on the number of threads, and must not show.
+            #[test]
+            fn $name() {
+                if !Cpu::detect().avx2 {
+                    eprintln!("SKIPPED: no AVX2");
+                    return;
+                }
+                // A large product first: what it leaves behind in the copies must not show.
+                for rows in [192, 1, 5, 6, 11, 12, 13, 17, 191] {
+                    for depth in [300, 0, 1, 7, 8, 9, 127, 128, 129, 255, 256, 257, 515] {
+                        for (count, stride) in [(1, depth), (4, depth + 5)] {
+                            let left = words(rows * stride, 7, $of_word);
+                            let right = words(16 * LANES * count * depth, 11, $of_word);
+                            let lines: Vec<Line> = right.as_chunks::<16>().0.iter().map(|&words| Line(words)).collect();
+                            let (apart, width) = (rows.next_multiple_of(ROWS) * 16 * LANES, 16 * LANES);
+                            let mut sums = vec![u32::MAX; count * apart];
+                            let mut expected = vec![0; rows * width];
+                            // SAFETY: the CPU has the instructions; rows, panels and sums are as large as is said.
+                            unsafe {
+                                let panels = (lines.as_ptr(), count);
+                                let place = (apart, width);
+                                $module::multiply::<LANES>(
+                                    left.as_ptr(),
+                                    stride,
+                                    rows,
+                                    panels,
+                                    depth,
+                                    sums.as_mut_ptr(),
+                                    place,
+                                );
+                                for panel in 0..count {
+                                    let lines = lines.as_ptr().add(panel * depth * LANES);
+                                    let place = expected.as_mut_ptr();
+                                    tile::$module::multiply::<LANES>(
+                                        left.as_ptr(),
+                                        stride,
+                                        rows,
+                                        lines,
+                                        depth,
+                                        place,
+                                        width,
+                                    );
+                                    let found = &sums[panel * apart..][..rows * width];
+                                    assert!(found == expected, "{rows} rows, {depth} words, panel {panel} of {count}");
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        };
+    }
+
+    // Exponents near that of 1, so that sums round, and no sum is NaN.
+    same_bits!(fp32, fp32, |word| word & 0x80ff_ffff | 0x3f00_0000);
+    same_bits!(bf16, bf16, |word| word & 0x80ff_80ff | 0x3f00_3f00);
+    same_bits!(int8, int8, |word| word);
 }

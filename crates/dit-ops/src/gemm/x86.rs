@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 
 use super::{
-    AMX_ROWS, AVX2_FEW_ROWS, AVX2_ROWS, AVX2_ROWS_AT_ONCE, AVX512_ROWS, Epilogue, Kernel, Left, Output, Panels, Place,
-    WIDTH, Words, epilogue,
+    AMX_ROWS, AVX2_FEWEST_COPIED, AVX2_ROWS, AVX2_ROWS_AT_ONCE, AVX512_ROWS, Epilogue, Kernel, Left, Output, Panels,
+    Place, WIDTH, Words, epilogue,
 };
 use crate::{
     aligned::Aligned,
@@ -16,6 +16,7 @@ use crate::{
 const LANES: usize = WIDTH / 16;
 
 const _: () = assert!(AMX_ROWS == amx::BLOCK_ROWS && LANES == amx::BLOCK_LANES);
+const _: () = assert!(AVX2_ROWS.is_multiple_of(avx2::block::ROWS) && AVX2_ROWS_AT_ONCE.is_multiple_of(AVX2_ROWS));
 
 /// The panels of `place` for its rows.
 ///
@@ -99,11 +100,6 @@ macro_rules! multiply_panel_avx2 {
         /// As [`multiply_panel`].
         #[target_feature(enable = "avx2,fma")]
         unsafe fn $name(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output, place: Place) {
-            const {
-                assert!(
-                    AVX2_ROWS.is_multiple_of(avx2::block::ROWS) && AVX2_ROWS_AT_ONCE.is_multiple_of(AVX2_ROWS)
-                )
-            };
             let depth = right.depth;
             let lines = right.lines[place.panel * depth * LANES..][..place.panels * depth * LANES].as_ptr();
             let sums_apart = AVX2_ROWS_AT_ONCE * WIDTH;
@@ -113,17 +109,34 @@ macro_rules! multiply_panel_avx2 {
                 while first < place.end {
                     let rows = AVX2_ROWS_AT_ONCE.min(place.end - first);
                     let start = left.words[first * left.stride..].as_ptr();
-                    // SAFETY: each row has `depth` words, each panel `depth` times `LANES` lines, `sums` a row for each by each panel.
+                    // SAFETY: each row has `depth` words, each panel `depth` times `LANES` lines, `sums` a row for each by each panel, and for
+                    // the rows up to the next multiple of a block's, as asserted above.
                     unsafe {
-                        if rows >= AVX2_FEW_ROWS {
+                        if rows >= AVX2_FEWEST_COPIED {
                             let (panels, apart) = ((lines, place.panels), (sums_apart, WIDTH));
                             let sums = sums.as_mut_ptr();
-                            avx2::block::$words::multiply::<LANES>(start, left.stride, rows, panels, depth, sums, apart);
+                            avx2::block::$words::multiply::<LANES>(
+                                start,
+                                left.stride,
+                                rows,
+                                panels,
+                                depth,
+                                sums,
+                                apart,
+                            );
                         } else {
                             for panel in 0..place.panels {
                                 let lines = lines.add(panel * depth * LANES);
                                 let sums = sums[panel * sums_apart..].as_mut_ptr();
-                                avx2::tile::$words::multiply::<LANES>(start, left.stride, rows, lines, depth, sums, WIDTH);
+                                avx2::tile::$words::multiply::<LANES>(
+                                    start,
+                                    left.stride,
+                                    rows,
+                                    lines,
+                                    depth,
+                                    sums,
+                                    WIDTH,
+                                );
                             }
                         }
                     }
@@ -242,7 +255,19 @@ mod tests {
                 eprintln!("SKIPPED: no kernel for {kind:?}");
                 continue;
             }
-            for (rows, depth) in [(1, 16), (2, 9), (5, 16), (17, 23), (33, 32), (50, 7), (49, 300)] {
+            for (rows, depth) in [
+                (1, 16),
+                (2, 9),
+                (5, 16),
+                (17, 23),
+                (33, 32),
+                (50, 7),
+                (49, 300),
+                (12, 1),
+                (24, 7),
+                (48, 129),
+                (36, 300),
+            ] {
                 let memory = Guarded::new(4 * rows * depth);
                 let left = Left { words: memory.words(rows * depth), rows, stride: depth };
                 let lines = vec![Line([0x0101_0101; 16]); Panels::lines_of(50, depth)];
