@@ -637,9 +637,10 @@ fn a_file_that_the_user_put_there_is_used_if_it_is_right() {
 fn litter_of_a_killed_conversion_is_cleared() {
     let server = vae_server();
     let bench = Bench::new(json!([vae_entry(&server)]));
-    std::fs::create_dir_all(bench.path(".fetched/work")).unwrap();
-    std::fs::write(bench.path(".fetched/work/.v.safetensors.Ab3xYz.part"), "half").unwrap();
-    std::fs::write(bench.path(".fetched/work/v.safetensors"), "whole, but not in its place").unwrap();
+    let work = bench.path(".fetched/work");
+    std::fs::create_dir_all(&work).unwrap();
+    std::fs::write(work.join(".v.safetensors.Ab3xYz.part"), "half").unwrap();
+    std::fs::write(work.join("v.safetensors"), "whole, but not in its place").unwrap();
     bench.fetch(&["v"]).unwrap();
     assert_eq!(bench.files(), VAE_RESULT);
 }
