@@ -83,6 +83,9 @@ pub(crate) unsafe fn transpose_sixteen(
 }
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) use x86::transpose_four;
+
+#[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::{arch::x86_64::*, mem::MaybeUninit};
 
@@ -155,18 +158,7 @@ mod x86 {
         for block in (0..depth).step_by(8) {
             // SAFETY: eight words of each row; the caller's promise.
             let row = |row: usize| unsafe { _mm256_loadu_si256(rows.add(row * stride + block).cast()) };
-            // Word j of four rows in the lower half of `four[j]`, word 4 + j in the upper one.
-            let four = |first: usize| {
-                let (a, b, c, d) = (row(first), row(first + 1), row(first + 2), row(first + 3));
-                let (ab_low, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-                let (cd_low, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
-                [
-                    _mm256_unpacklo_epi64(ab_low, cd_low),
-                    _mm256_unpackhi_epi64(ab_low, cd_low),
-                    _mm256_unpacklo_epi64(ab_high, cd_high),
-                    _mm256_unpackhi_epi64(ab_high, cd_high),
-                ]
-            };
+            let four = |first: usize| transpose_four([row(first), row(first + 1), row(first + 2), row(first + 3)]);
             let (a, b, c, d) = (four(0), four(4), four(8), four(12));
             for j in 0..4 {
                 let halves = |a: __m256i, b: __m256i| {
@@ -185,6 +177,20 @@ mod x86 {
         }
         // As above.
         _mm_sfence();
+    }
+
+    /// Eight words of four rows: word j of each in the lower half of register j, word 4 + j in the upper one.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(crate) fn transpose_four([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
+        let (ab_low, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+        let (cd_low, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+        [
+            _mm256_unpacklo_epi64(ab_low, cd_low),
+            _mm256_unpackhi_epi64(ab_low, cd_low),
+            _mm256_unpacklo_epi64(ab_high, cd_high),
+            _mm256_unpackhi_epi64(ab_high, cd_high),
+        ]
     }
 }
 

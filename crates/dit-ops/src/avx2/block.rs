@@ -10,8 +10,11 @@ use std::{
     cell::RefCell,
 };
 
-use super::tile::{dot_f32, pairs, signed, unsigned};
-use crate::{aligned::Aligned, gemm::Line};
+use super::{
+    tile::{dot_f32, pairs, signed, unsigned},
+    vector,
+};
+use crate::{aligned::Aligned, gemm::Line, transpose::transpose_four};
 
 /// Rows of a tile: two registers of sums each, two of weights and one activation are fifteen of sixteen.
 pub(crate) const ROWS: usize = 6;
@@ -109,7 +112,7 @@ macro_rules! block {
                         $of_rows(match words - first {
                             _ if row >= rows => _mm256_setzero_si256(),
                             AT_ONCE.. => _mm256_loadu_si256(start.cast()),
-                            rest => _mm256_maskload_epi32(start.cast(), first_lanes(rest)),
+                            rest => _mm256_maskload_epi32(start.cast(), vector::first(rest).bits()[0]),
                         })
                     };
                     let (a, b, c, d, e, f) = (row(0), row(1), row(2), row(3), row(4), row(5));
@@ -211,18 +214,6 @@ block!(fp32, 1, same, same, of_floats);
 block!(bf16, 2, widened, widened, of_floats);
 block!(int8, 2, unsigned, signed, of_shorts);
 
-/// Declares functions of registers alone.
-macro_rules! functions {
-    ($($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty $body:block)+) => {
-        $(
-            $(#[$doc])*
-            #[target_feature(enable = "avx2,fma")]
-            #[inline]
-            fn $name($($argument: $type),*) -> $result $body
-        )+
-    };
-}
-
 functions! {
     fn same(words: __m256i) -> [__m256i; 1] { [words] }
     fn widened(words: __m256i) -> [__m256i; 2] { pairs(words).map(|plane| _mm256_castps_si256(plane)) }
@@ -245,10 +236,6 @@ functions! {
         }
         sums
     }
-    /// A mask of the first `count` lanes.
-    fn first_lanes(count: usize) -> __m256i {
-        _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
-    }
 }
 
 /// Asks for one of `parts` parts of a lane, whose turn is next: the CPU does not foresee lines that lie apart.
@@ -268,19 +255,11 @@ fn ask_for_part<const LANES: usize>(lines: *const Line, words: usize, part: usiz
 #[target_feature(enable = "avx2")]
 #[inline]
 unsafe fn store_side_by_side([a, b, c, d, e, f]: [__m256i; ROWS], place: *mut u32, apart: usize) {
-    let (ab_low, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-    let (cd_low, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+    // Words 0, 1, 4 and 5, then 2, 3, 6 and 7 of the last two.
     let (ef_low, ef_high) = (_mm256_unpacklo_epi32(e, f), _mm256_unpackhi_epi32(e, f));
-    // Words 0 and 4, 1 and 5, 2 and 6, 3 and 7 of four rows; of the others 0, 1, 4 and 5, then 2, 3, 6 and 7.
-    let four = [
-        _mm256_unpacklo_epi64(ab_low, cd_low),
-        _mm256_unpackhi_epi64(ab_low, cd_low),
-        _mm256_unpacklo_epi64(ab_high, cd_high),
-        _mm256_unpackhi_epi64(ab_high, cd_high),
-    ];
     let halves = |words: __m256i| [_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words)];
     let (ef_low, ef_high) = (halves(ef_low), halves(ef_high));
-    for (j, four) in four.into_iter().enumerate() {
+    for (j, four) in transpose_four([a, b, c, d]).into_iter().enumerate() {
         for (half, four) in halves(four).into_iter().enumerate() {
             let place = place.wrapping_add((4 * half + j) * apart);
             let two = _mm_castsi128_pd(if j < 2 { ef_low[half] } else { ef_high[half] });

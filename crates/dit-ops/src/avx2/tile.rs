@@ -119,18 +119,6 @@ tile!(fp32, 6, __m256, _mm256_setzero_ps(), floats, floats, dot_f32, floats, _mm
 tile!(bf16, 4, __m256, _mm256_setzero_ps(), pairs, pairs, dot_bf16, floats, _mm256_castps_si256);
 tile!(int8, 4, __m256i, _mm256_setzero_si256(), signed, unsigned, dot_int8, same, same);
 
-/// Declares functions of registers alone.
-macro_rules! functions {
-    ($($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty $body:block)+) => {
-        $(
-            $(#[$doc])*
-            #[target_feature(enable = "avx2,fma")]
-            #[inline]
-            pub(super) fn $name($($argument: $type),*) -> $result $body
-        )+
-    };
-}
-
 functions! {
     fn same(words: __m256i) -> __m256i { words }
     fn floats(words: __m256i) -> __m256 { _mm256_castsi256_ps(words) }

@@ -24,7 +24,7 @@ impl Mask {
     /// All ones in its lanes.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    fn bits(self) -> Integers {
+    pub(super) fn bits(self) -> Integers {
         static EDGE: [i32; 32] = {
             let mut edge = [0; 32];
             let mut lane = 0;
@@ -40,18 +40,6 @@ impl Mask {
             [_mm256_loadu_si256(start.cast()), _mm256_loadu_si256(start.add(8).cast())]
         }
     }
-}
-
-/// Declares functions of registers alone.
-macro_rules! functions {
-    ($($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty $body:block)+) => {
-        $(
-            $(#[$doc])*
-            #[target_feature(enable = "avx2,fma")]
-            #[inline]
-            pub(crate) fn $name($($argument: $type),*) -> $result $body
-        )+
-    };
 }
 
 functions! {

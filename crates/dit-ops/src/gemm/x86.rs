@@ -100,53 +100,34 @@ macro_rules! multiply_panel_avx2 {
         /// As [`multiply_panel`].
         #[target_feature(enable = "avx2,fma")]
         unsafe fn $name(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output, place: Place) {
-            let depth = right.depth;
+            use avx2::{block, tile};
+            let (depth, stride) = (right.depth, left.stride);
+            let (first, rows) = (place.first, place.end - place.first);
+            assert!(rows <= AVX2_ROWS_AT_ONCE, "the sums have no room for so many");
+            let rows_start = left.words[first * stride..].as_ptr();
             let lines = right.lines[place.panel * depth * LANES..][..place.panels * depth * LANES].as_ptr();
-            let sums_apart = AVX2_ROWS_AT_ONCE * WIDTH;
+            let apart = AVX2_ROWS_AT_ONCE * WIDTH;
             SUMS.with_borrow_mut(|sums| {
-                let sums = sums.at_least(place.panels * sums_apart);
-                let mut first = place.first;
-                while first < place.end {
-                    let rows = AVX2_ROWS_AT_ONCE.min(place.end - first);
-                    let start = left.words[first * left.stride..].as_ptr();
-                    // SAFETY: each row has `depth` words, each panel `depth` times `LANES` lines, `sums` a row for each by each panel, and for
-                    // the rows up to the next multiple of a block's, as asserted above.
-                    unsafe {
-                        if rows >= AVX2_FEWEST_COPIED {
-                            let (panels, apart) = ((lines, place.panels), (sums_apart, WIDTH));
-                            let sums = sums.as_mut_ptr();
-                            avx2::block::$words::multiply::<LANES>(
-                                start,
-                                left.stride,
-                                rows,
-                                panels,
-                                depth,
-                                sums,
-                                apart,
-                            );
-                        } else {
-                            for panel in 0..place.panels {
-                                let lines = lines.add(panel * depth * LANES);
-                                let sums = sums[panel * sums_apart..].as_mut_ptr();
-                                avx2::tile::$words::multiply::<LANES>(
-                                    start,
-                                    left.stride,
-                                    rows,
-                                    lines,
-                                    depth,
-                                    sums,
-                                    WIDTH,
-                                );
-                            }
+                let sums = sums.at_least(place.panels * apart);
+                let start = sums.as_mut_ptr();
+                // SAFETY: each row has `depth` words, each panel `depth` times `LANES` lines, `sums` a row for each by each panel, and for
+                // the rows up to the next multiple of a block's, as asserted above.
+                unsafe {
+                    if rows >= AVX2_FEWEST_COPIED {
+                        let (panels, apart) = ((lines, place.panels), (apart, WIDTH));
+                        block::$words::multiply::<LANES>(rows_start, stride, rows, panels, depth, start, apart);
+                    } else {
+                        for panel in 0..place.panels {
+                            let (lines, start) = (lines.add(panel * depth * LANES), start.add(panel * apart));
+                            tile::$words::multiply::<LANES>(rows_start, stride, rows, lines, depth, start, WIDTH);
                         }
                     }
-                    for panel in 0..place.panels {
-                        let sums = &sums[panel * sums_apart..].as_chunks::<WIDTH>().0[..rows];
-                        let column = (place.panel + panel) * WIDTH;
-                        // SAFETY: results are this task's own, and lie within the output's rows; `column` is a panel's first.
-                        unsafe { epilogue::avx2::finish_rows(sums, first, column, right.columns, &epilogue, output) };
-                    }
-                    first += rows;
+                }
+                for panel in 0..place.panels {
+                    let sums = &sums[panel * apart..].as_chunks::<WIDTH>().0[..rows];
+                    let column = (place.panel + panel) * WIDTH;
+                    // SAFETY: results are this task's own, and lie within the output's rows; `column` is a panel's first.
+                    unsafe { epilogue::avx2::finish_rows(sums, first, column, right.columns, &epilogue, output) };
                 }
             });
         }
