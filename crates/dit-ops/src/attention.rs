@@ -6,7 +6,7 @@ use crate::{
     packed::words_of,
 };
 
-/// Longest sequence that the kernel takes: a few rows of scores have to stay in the second-level cache.
+/// Longest sequence that the kernels take: sixteen to 32 queries' scores have to stay in the second-level cache.
 const MOST_TOKENS: usize = 8192;
 
 /// Longest sequence, in tokens, for which two bf16 matrix products around a softmax were measured to be faster than libtorch's
@@ -19,7 +19,7 @@ const MOST_KEPT_SCORES: i64 = 1 << 25;
 /// Multi-head self-attention, softmax(q·kᵀ / √(D/H))·v for each of H heads, from queries, keys and values as one Linear gives them.
 ///
 /// Where the CPU has the instructions: a kernel of this crate, whose scores and softmax are fp32, and whose weights are rounded to
-/// the tensor's kind. Else [`plain_attention`].
+/// the tensor's kind (with AVX2 alone they stay fp32). Else [`plain_attention`].
 ///
 /// # Shapes
 /// `qkv` (N, T, 3D) → (N, T, D).
@@ -116,7 +116,7 @@ impl Shape {
 pub(crate) fn fused(qkv: &Tensor, heads: i64) -> Option<Tensor> {
     let shape = Shape::of(qkv, heads)?;
     #[cfg(target_arch = "x86_64")]
-    return Some(x86::self_attention(qkv, shape));
+    return Some(x86::self_attention(&qkv.contiguous(), shape));
     #[cfg(not(target_arch = "x86_64"))]
     {
         let _ = shape;
@@ -125,6 +125,10 @@ pub(crate) fn fused(qkv: &Tensor, heads: i64) -> Option<Tensor> {
 }
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod softmax;
 #[cfg(target_arch = "x86_64")]
-mod x86;
+pub(crate) mod x86;

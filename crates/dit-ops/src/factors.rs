@@ -23,28 +23,28 @@ pub(crate) trait Factor: ResultElement {
     /// What a word of them holds.
     const WORDS: Words;
 
-    /// A word for each column: of one row, or of two rows' elements; the second row is taken for zero where it is not there.
-    fn join(first: &[Self], second: &[Self], words: &mut [u32]);
+    /// A word for each column: of one row, or of two rows' elements; the second row is taken for zero where it is not there. Where
+    /// elements are no words as they lie, they are joined in `words`.
+    fn join<'a>(first: &'a [Self], second: &[Self], words: &'a mut [u32]) -> &'a [u32];
 }
 
 impl Factor for f32 {
     const WORDS: Words = Words::F32;
 
-    fn join(first: &[Self], _: &[Self], words: &mut [u32]) {
-        for (word, value) in words.iter_mut().zip(first) {
-            *word = value.to_bits();
-        }
+    fn join<'a>(first: &'a [Self], _: &[Self], _: &'a mut [u32]) -> &'a [u32] {
+        as_words(first)
     }
 }
 
 impl Factor for Bf16 {
     const WORDS: Words = Words::Bf16;
 
-    fn join(first: &[Self], second: &[Self], words: &mut [u32]) {
+    fn join<'a>(first: &'a [Self], second: &[Self], words: &'a mut [u32]) -> &'a [u32] {
         match second {
             [] => join_rows(first, &vec![Self(0); first.len()], words),
             second => join_rows(first, second, words),
         }
+        words
     }
 }
 
@@ -73,11 +73,11 @@ impl<E: Factor> Matrix<'_, E> {
         self.rows().div_ceil(E::WORDS.elements())
     }
 
-    /// Word `word` of each column.
-    fn words(&self, word: usize, words: &mut [u32]) {
+    /// Word `word` of each column, where they lie or in `words`.
+    fn words<'a>(&'a self, word: usize, words: &'a mut [u32]) -> &'a [u32] {
         let first = word * E::WORDS.elements();
         let row = |row: usize| if row < self.rows() { &self.values[row * self.columns..][..self.columns] } else { &[] };
-        E::join(row(first), row(first + 1), words);
+        E::join(row(first), row(first + 1), words)
     }
 
     /// As a left factor.
@@ -103,11 +103,13 @@ impl<E: Factor> Matrix<'_, E> {
         let mut lines = room_for_lines(Panels::lines_of(columns, depth));
         let destination = Destination::new(lines.spare_capacity_mut().as_mut_ptr());
         parallel::for_each(depth.div_ceil(WORDS_OF_A_TASK), &|task| {
-            with_scratch(columns.next_multiple_of(WIDTH), |words| {
+            with_scratch(columns, |scratch| {
                 for word in task * WORDS_OF_A_TASK..depth.min((task + 1) * WORDS_OF_A_TASK) {
-                    self.words(word, &mut words[..columns]);
-                    words[columns..].fill(0);
-                    for (panel, words) in words.chunks_exact(WIDTH).enumerate() {
+                    let (panels, rest) = self.words(word, scratch).as_chunks::<WIDTH>();
+                    let mut last = [0; WIDTH];
+                    last[..rest.len()].copy_from_slice(rest);
+                    let last = (!rest.is_empty()).then_some(&last);
+                    for (panel, words) in panels.iter().chain(last).enumerate() {
                         // SAFETY: each word of each panel is one task's own; `lines` outlives the tasks.
                         let lines = unsafe { destination.slice((panel * depth + word) * LANES, LANES) };
                         for (line, words) in lines.iter_mut().zip(words.as_chunks::<16>().0) {
@@ -134,10 +136,14 @@ impl<E: Factor> Matrix<'_, E> {
         let partial_sums = Destination::new(partial.as_mut_ptr());
         parallel::for_each(tasks, &|task| {
             let first_word = task * WORDS_OF_A_TASK;
-            with_scratch(16 * columns, |words| {
+            with_scratch(17 * columns, |words| {
+                let (row, words) = words.split_at_mut(columns);
                 for block in (first_word..depth.min(first_word + WORDS_OF_A_TASK)).step_by(16) {
                     for (word, words) in words.chunks_exact_mut(columns).enumerate() {
-                        if block + word < depth { self.words(block + word, words) } else { words.fill(0) }
+                        match block + word {
+                            word if word < depth => words.copy_from_slice(self.words(word, row)),
+                            _ => words.fill(0),
+                        }
                     }
                     // SAFETY: sixteen rows of words; line `block / 16` of every row is this task's own; `lines` outlives the tasks.
                     unsafe {

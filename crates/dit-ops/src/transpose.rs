@@ -72,7 +72,7 @@ pub(crate) unsafe fn transpose_sixteen(
             }
             cpu if cpu.avx2 => {
                 let done = depth / 8 * 8;
-                x86::transpose_avx2(rows, stride, done, lines, apart);
+                x86::transpose_avx2::<true>(rows, stride, done, lines, apart);
                 return done;
             }
             _ => {}
@@ -83,7 +83,7 @@ pub(crate) unsafe fn transpose_sixteen(
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::transpose_four;
+pub(crate) use x86::{transpose_avx2, transpose_four};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -143,12 +143,12 @@ mod x86 {
         _mm_sfence();
     }
 
-    /// The same with AVX2, a multiple of 8 words.
+    /// The same with AVX2, a multiple of 8 words; past the caches or not.
     ///
     /// # Safety
     /// As [`transpose`], but the CPU has AVX2.
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn transpose_avx2(
+    pub(crate) unsafe fn transpose_avx2<const PAST_CACHES: bool>(
         rows: *const u32,
         stride: usize,
         depth: usize,
@@ -169,14 +169,21 @@ mod x86 {
                     // SAFETY: the caller's promise; a `Line` is aligned to 64 bytes.
                     unsafe {
                         let line = lines.add((block + 4 * half + j) * apart).cast::<__m256i>();
-                        _mm256_stream_si256(line, ab);
-                        _mm256_stream_si256(line.add(1), cd);
+                        if PAST_CACHES {
+                            _mm256_stream_si256(line, ab);
+                            _mm256_stream_si256(line.add(1), cd);
+                        } else {
+                            _mm256_store_si256(line, ab);
+                            _mm256_store_si256(line.add(1), cd);
+                        }
                     }
                 }
             }
         }
-        // As above.
-        _mm_sfence();
+        if PAST_CACHES {
+            // As above.
+            _mm_sfence();
+        }
     }
 
     /// Eight words of four rows: word j of each in the lower half of register j, word 4 + j in the upper one.

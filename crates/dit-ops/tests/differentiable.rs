@@ -41,7 +41,7 @@ fn check(
         assert!(off < 10.0 * tolerance(kind), "{name} {kind:?}: {place}: {off}");
         // No further off than libtorch's operators, give or take a rounding.
         let (off, theirs) = (distance(ours, expected), distance(libtorch, expected));
-        let rounding = if kind == Kind::Float { 1e-6 } else { 2e-3 };
+        let rounding = if kind == Kind::Float { 1e-6 } else { 4e-3 };
         assert!(off < 1.2 * theirs + rounding, "{name} {kind:?}: {place}: {off}, and {theirs} by libtorch's operators");
     }
 }
@@ -83,9 +83,15 @@ fn linears() {
 fn attention() {
     for kind in KINDS {
         // The last is odd.
-        for [samples, tokens, heads, head] in
-            [[1, 2, 1, 2], [2, 16, 3, 8], [1, 50, 2, 64], [2, 130, 2, 72], [1, 258, 1, 64], [1, 33, 2, 20]]
-        {
+        for [samples, tokens, heads, head] in [
+            [1, 2, 1, 2],
+            [2, 16, 3, 8],
+            [1, 50, 2, 64],
+            [2, 130, 2, 72],
+            [1, 258, 1, 64],
+            [1, 300, 1, 24],
+            [1, 33, 2, 20],
+        ] {
             let qkv = normal(&[samples, tokens, 3 * heads * head], 1) * 1.5;
             let name = format!("{samples} × {tokens}, {heads} heads of {head}");
             let attend = |kernels: Kernels| move |all: &[Tensor]| kernels.self_attention(&all[0], heads);

@@ -1,13 +1,13 @@
-//! A row of attention's weights, sixteen at a time: softmax but for the division by the sum.
+//! A row of attention's weights with AVX-512, sixteen at a time: softmax but for the division by the sum.
 
 use std::{f32::consts::LOG2_E, f64::consts::LN_2};
 
-use crate::cpu::Cpu;
+use crate::{avx512::vector as v, cpu::Cpu};
 
 /// Values of a register.
 const LANES: usize = 16;
 /// ln 2ᵏ / k!, k from 6 to 0: Taylor's series of 2ᶠ, whose rest is below 1.3e-7 of it where |f| ≤ ½.
-const SERIES: [f32; 7] = {
+pub(super) const SERIES: [f32; 7] = {
     let x = LN_2;
     let (square, cube) = (x * x, x * x * x);
     let exact = [cube * cube / 720.0, square * cube / 120.0, square * square / 24.0, cube / 6.0, square / 2.0, x, 1.0];
@@ -22,130 +22,114 @@ const SERIES: [f32; 7] = {
 /// 2 to this and below is 0.
 const LEAST: f32 = -150.0;
 
-/// One module for each set of instructions; bf16 may take more of them.
-macro_rules! softmax {
-    ($set:ident, $features:literal, $features_bf16:literal) => {
-        pub(crate) mod $set {
-            use super::*;
-            use crate::$set::vector as v;
-
-            /// exp(scale·(score − the greatest)) of the first `tokens` scores, as words of fp32; 0 past them. Gives their sum.
-            ///
-            /// # Panics
-            /// If there are fewer words than scores, or `tokens` is more than either.
-            #[target_feature(enable = $features)]
-            pub(crate) fn fp32(scores: &[f32], tokens: usize, scale: f32, words: &mut [u32]) -> f32 {
-                let row = Row::new(scores, tokens, scale);
-                let mut sum = v::zero();
-                for (block, words) in words[..scores.len()].as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                    let weights = row.weights(block);
-                    sum = v::add(sum, weights);
-                    // SAFETY: a block has as many words as a register.
-                    unsafe { v::store(words.as_mut_ptr().cast(), weights) };
-                }
-                v::sum(sum)
-            }
-
-            /// As [`fp32`](fp32()), rounded to bf16, two to a word; the sum is of what was rounded.
-            ///
-            /// # Panics
-            /// If there are fewer words than pairs of scores, or `tokens` is more than either.
-            #[target_feature(enable = $features_bf16)]
-            pub(in super::super) fn bf16(scores: &[f32], tokens: usize, scale: f32, words: &mut [u32]) -> f32 {
-                let row = Row::new(scores, tokens, scale);
-                let mut sums = [v::zero(); 2];
-                for (pair, words) in words[..scores.len() / 2].as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                    let weights = [row.weights(2 * pair), row.weights(2 * pair + 1)];
-                    for (sum, &weights) in sums.iter_mut().zip(&weights) {
-                        *sum = v::add(*sum, weights);
-                    }
-                    // SAFETY: a block has as many words as a register.
-                    unsafe { v::store_two_as_bf16(words.as_mut_ptr(), weights) };
-                }
-                v::sum(v::add(sums[0], sums[1]))
-            }
-
-            /// Scores, and what makes weights of them.
-            struct Row<'a> {
-                blocks: &'a [[f32; LANES]],
-                tokens: usize,
-                /// scale · log₂ e.
-                factor: v::Floats,
-                /// −greatest · factor.
-                offset: v::Floats,
-            }
-
-            impl<'a> Row<'a> {
-                #[target_feature(enable = $features)]
-                #[inline]
-                fn new(scores: &'a [f32], tokens: usize, scale: f32) -> Self {
-                    let (blocks, rest) = scores.as_chunks::<LANES>();
-                    assert!(rest.is_empty() && tokens <= scores.len(), "{tokens} of {} scores", scores.len());
-                    let mut row = Self { blocks, tokens, factor: v::splat(scale * LOG2_E), offset: v::zero() };
-                    let mut greatest = [v::splat(f32::NEG_INFINITY); 2];
-                    for block in 0..tokens.div_ceil(LANES) {
-                        let greatest = &mut greatest[block % 2];
-                        *greatest = v::max_within(row.mask(block), *greatest, row.load(block));
-                    }
-                    let greatest = v::greatest(v::max(greatest[0], greatest[1]));
-                    row.offset = v::sub(v::zero(), v::mul(v::splat(greatest), row.factor));
-                    row
-                }
-
-                #[target_feature(enable = $features)]
-                #[inline]
-                fn load(&self, block: usize) -> v::Floats {
-                    // SAFETY: a block is as long as a register.
-                    unsafe { v::load(self.blocks[block].as_ptr()) }
-                }
-
-                /// Which lanes of a block are tokens.
-                #[inline(always)]
-                fn mask(&self, block: usize) -> v::Mask {
-                    v::first(self.tokens.saturating_sub(block * LANES))
-                }
-
-                #[target_feature(enable = $features)]
-                #[inline]
-                fn weights(&self, block: usize) -> v::Floats {
-                    let power = v::mul_add(self.load(block), self.factor, self.offset);
-                    v::keep(self.mask(block), exp2(power))
-                }
-            }
-
-            /// 2ˣ, within two units in the last place; 0 far below, NaN of NaN.
-            #[target_feature(enable = $features)]
-            #[inline]
-            fn exp2(x: v::Floats) -> v::Floats {
-                // Of NaN, the maximum is its second argument.
-                let x = v::max(v::splat(LEAST), x);
-                let whole = v::round(x);
-                let fraction = v::sub(x, whole);
-                let mut sum = v::splat(SERIES[0]);
-                for &coefficient in &SERIES[1..] {
-                    sum = v::mul_add(sum, fraction, v::splat(coefficient));
-                }
-                v::scale_by_power(sum, whole)
-            }
-        }
-    };
-}
-
-/// The weights of one row, [`fp32`](avx512::fp32), with the widest instructions that there are.
+/// exp(scale·(score − the greatest)) of the first `tokens` scores, as words of fp32; 0 past them. Gives their sum.
 ///
 /// # Panics
-/// As that, and if the CPU has neither AVX-512 nor AVX2.
-pub(crate) fn fp32(scores: &[f32], tokens: usize, scale: f32, words: &mut [u32]) -> f32 {
-    let cpu = Cpu::detect();
-    assert!(cpu.avx512 || cpu.avx2);
-    // SAFETY: the CPU has the instructions.
-    unsafe {
-        if cpu.avx512 { avx512::fp32(scores, tokens, scale, words) } else { avx2::fp32(scores, tokens, scale, words) }
+/// If there are fewer words than scores, or `tokens` is more than either.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn fp32(scores: &[f32], tokens: usize, scale: f32, words: &mut [u32]) -> f32 {
+    let row = Row::new(scores, tokens, scale);
+    let mut sum = v::zero();
+    for (block, words) in words[..scores.len()].as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+        let weights = row.weights(block);
+        sum = v::add(sum, weights);
+        // SAFETY: a block has as many words as a register.
+        unsafe { v::store(words.as_mut_ptr().cast(), weights) };
+    }
+    v::sum(sum)
+}
+
+/// As [`fp32`], rounded to bf16, two to a word; the sum is of what was rounded.
+///
+/// # Panics
+/// If there are fewer words than pairs of scores, or `tokens` is more than either.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+pub(super) fn bf16(scores: &[f32], tokens: usize, scale: f32, words: &mut [u32]) -> f32 {
+    let row = Row::new(scores, tokens, scale);
+    let mut sums = [v::zero(); 2];
+    for (pair, words) in words[..scores.len() / 2].as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+        let weights = [row.weights(2 * pair), row.weights(2 * pair + 1)];
+        for (sum, &weights) in sums.iter_mut().zip(&weights) {
+            *sum = v::add(*sum, weights);
+        }
+        // SAFETY: a block has as many words as a register.
+        unsafe { v::store_two_as_bf16(words.as_mut_ptr(), weights) };
+    }
+    v::sum(v::add(sums[0], sums[1]))
+}
+
+/// Scores, and what makes weights of them.
+struct Row<'a> {
+    blocks: &'a [[f32; LANES]],
+    tokens: usize,
+    /// scale · log₂ e.
+    factor: v::Floats,
+    /// −greatest · factor.
+    offset: v::Floats,
+}
+
+impl<'a> Row<'a> {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    fn new(scores: &'a [f32], tokens: usize, scale: f32) -> Self {
+        let (blocks, rest) = scores.as_chunks::<LANES>();
+        assert!(rest.is_empty() && tokens <= scores.len(), "{tokens} of {} scores", scores.len());
+        let mut row = Self { blocks, tokens, factor: v::splat(scale * LOG2_E), offset: v::zero() };
+        let mut greatest = [v::splat(f32::NEG_INFINITY); 2];
+        for block in 0..tokens.div_ceil(LANES) {
+            let greatest = &mut greatest[block % 2];
+            *greatest = v::max_within(row.mask(block), *greatest, row.load(block));
+        }
+        let greatest = v::greatest(v::max(greatest[0], greatest[1]));
+        row.offset = v::sub(v::zero(), v::mul(v::splat(greatest), row.factor));
+        row
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    fn load(&self, block: usize) -> v::Floats {
+        // SAFETY: a block is as long as a register.
+        unsafe { v::load(self.blocks[block].as_ptr()) }
+    }
+
+    /// Which lanes of a block are tokens.
+    #[inline(always)]
+    fn mask(&self, block: usize) -> v::Mask {
+        v::first(self.tokens.saturating_sub(block * LANES))
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    fn weights(&self, block: usize) -> v::Floats {
+        let power = v::mul_add(self.load(block), self.factor, self.offset);
+        v::keep(self.mask(block), exp2(power))
     }
 }
 
-softmax!(avx512, "avx512f,avx512bw,avx512dq,avx512vl", "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16");
-softmax!(avx2, "avx2,fma", "avx2,fma");
+/// 2ˣ, within two units in the last place; 0 far below, NaN of NaN.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+fn exp2(x: v::Floats) -> v::Floats {
+    // Of NaN, the maximum is its second argument.
+    let x = v::max(v::splat(LEAST), x);
+    let whole = v::round(x);
+    let fraction = v::sub(x, whole);
+    let mut sum = v::splat(SERIES[0]);
+    for &coefficient in &SERIES[1..] {
+        sum = v::mul_add(sum, fraction, v::splat(coefficient));
+    }
+    v::scale_by_power(sum, whole)
+}
+
+/// The weights of one row, [`fp32`].
+///
+/// # Panics
+/// As that, and if the CPU has no AVX-512.
+pub(crate) fn softmax(scores: &[f32], tokens: usize, scale: f32, words: &mut [u32]) -> f32 {
+    assert!(Cpu::detect().avx512);
+    // SAFETY: the CPU has the instructions.
+    unsafe { fp32(scores, tokens, scale, words) }
+}
 
 #[cfg(test)]
 mod tests {
@@ -187,15 +171,14 @@ mod tests {
     /// A kernel.
     type Softmax = unsafe fn(&[f32], usize, f32, &mut [u32]) -> f32;
 
-    /// Those in fp32 and those in bf16 that this CPU has.
+    /// The one in fp32 and the one in bf16, if this CPU has them.
     fn kernels() -> [Vec<Softmax>; 2] {
         let cpu = Cpu::detect();
-        let those =
-            |present: &[(bool, Softmax)]| present.iter().filter(|kernel| kernel.0).map(|kernel| kernel.1).collect();
-        [
-            those(&[(cpu.avx512, avx512::fp32), (cpu.avx2, avx2::fp32)]),
-            those(&[(cpu.avx512_bf16, avx512::bf16), (cpu.avx2, avx2::bf16)]),
-        ]
+        if !cpu.avx512 {
+            eprintln!("SKIPPED: no AVX-512");
+        }
+        let kernel = |there: bool, kernel: Softmax| if there { vec![kernel] } else { Vec::new() };
+        [kernel(cpu.avx512, fp32), kernel(cpu.avx512_bf16, bf16)]
     }
 
     #[test]

@@ -86,8 +86,8 @@ macro_rules! block {
                                 let place = sums.add(lane / LANES * sums_apart + lane % LANES * 16);
                                 for tile in 0..tiles {
                                     ask_for_part::<LANES>(next, words, tile, tiles);
-                                    let place = place.add(tile * ROWS * sums_stride);
-                                    add_products(of_tile(tile), of_lane, words * $planes, place, sums_stride, done > 0);
+                                    let sums = (place.add(tile * ROWS * sums_stride), sums_stride);
+                                    add_products::<ROWS, 1>(of_tile(tile), of_lane, words * $planes, sums, done > 0);
                                 }
                             }
                         }
@@ -150,23 +150,53 @@ macro_rules! block {
                 }
             }
 
-            /// The products of a tile's and a lane's copies, of `copied` words, are added to the sums if it `goes_on`, or become them.
+            /// The products of a tile's and a lane's words, of `depth` words once widened, are added to the sums if it `goes_on`, or become
+            /// them. In the tile word w of row r lies at w·`WORD` + r·`ROW`, in the lane its line at 16·w; rows of sums lie apart. (Distances
+            /// that the compiler does not know cost it a register.)
             ///
             /// # Safety
-            /// As [`multiply`]; `of_tile` has [`ROWS`] words for each of the copied, `of_lane`, a cache line's start, a line.
+            /// The CPU has the features; `tile` has a word for each of [`ROWS`] rows and `depth` words, `lane` a line for each of these,
+            /// which begins at a multiple of 32 bytes; there are places for [`ROWS`] rows of `sums`, and nobody else's.
             #[target_feature(enable = "avx2,fma")]
-            unsafe fn add_products(
-                of_tile: *const u32,
-                of_lane: *const u32,
-                copied: usize,
-                sums: *mut u32,
-                sums_stride: usize,
+            #[inline]
+            pub(crate) unsafe fn add_products<const WORD: usize, const ROW: usize>(
+                tile: *const u32,
+                lane: *const u32,
+                depth: usize,
+                sums: (*mut u32, usize),
                 goes_on: bool,
             ) {
                 /// Words of one turn of the loop.
                 const TURN: usize = 4;
+                let whole = depth / TURN * TURN;
+                // SAFETY: the caller's promise.
+                unsafe {
+                    if whole > 0 || depth == 0 {
+                        add_in_turns::<TURN, WORD, ROW>(tile, lane, whole, sums, goes_on);
+                    }
+                    if whole < depth {
+                        let (tile, lane) = (tile.add(whole * WORD), lane.add(whole * 16));
+                        add_in_turns::<1, WORD, ROW>(tile, lane, depth - whole, sums, goes_on || whole > 0);
+                    }
+                }
+            }
+
+            /// The same of a multiple of `TURN` words, so many to a turn of the loop. (Two loops in one function take more registers than
+            /// there are.)
+            ///
+            /// # Safety
+            /// As [`add_products`].
+            #[target_feature(enable = "avx2,fma")]
+            #[inline]
+            unsafe fn add_in_turns<const TURN: usize, const WORD: usize, const ROW: usize>(
+                mut tile: *const u32,
+                mut lane: *const u32,
+                depth: usize,
+                (sums, apart): (*mut u32, usize),
+                goes_on: bool,
+            ) {
                 let mut accumulators = [[_mm256_setzero_si256(); 2]; ROWS];
-                let place = |row: usize, half: usize| sums.wrapping_add(row * sums_stride + half * 8).cast::<__m256i>();
+                let place = |row: usize, half: usize| sums.wrapping_add(row * apart + half * 8).cast::<__m256i>();
                 // SAFETY: the caller's promise.
                 unsafe {
                     if goes_on {
@@ -174,16 +204,11 @@ macro_rules! block {
                             *accumulators = [0, 1].map(|half| _mm256_loadu_si256(place(row, half)));
                         }
                     }
-                    let (mut activations, mut line) = (of_tile, of_lane.cast::<__m256i>());
-                    let mut left = copied;
-                    while left >= TURN {
+                    for _ in 0..depth / TURN {
                         for word in 0..TURN {
-                            step!($dot, accumulators, activations.add(word * ROWS), line.add(2 * word));
+                            step!($dot, ROW, accumulators, tile.add(word * WORD), lane.add(word * 16));
                         }
-                        (activations, line, left) = (activations.add(TURN * ROWS), line.add(2 * TURN), left - TURN);
-                    }
-                    for word in 0..left {
-                        step!($dot, accumulators, activations.add(word * ROWS), line.add(2 * word));
+                        (tile, lane) = (tile.add(TURN * WORD), lane.add(TURN * 16));
                     }
                     for (row, accumulators) in accumulators.into_iter().enumerate() {
                         for (half, accumulator) in accumulators.into_iter().enumerate() {
@@ -198,11 +223,11 @@ macro_rules! block {
 
 /// One word of the inner dimension.
 macro_rules! step {
-    ($dot:ident, $accumulators:ident, $activations:expr, $line:expr) => {
-        let (activations, line) = ($activations, $line);
+    ($dot:ident, $row:ident, $accumulators:ident, $activations:expr, $line:expr) => {
+        let (activations, line) = ($activations, $line.cast::<__m256i>());
         let weights = [_mm256_load_si256(line), _mm256_load_si256(line.add(1))];
         for row in 0..ROWS {
-            let activation = _mm256_set1_epi32((*activations.add(row)).cast_signed());
+            let activation = _mm256_set1_epi32((*activations.add(row * $row)).cast_signed());
             for half in 0..2 {
                 $accumulators[row][half] = $dot($accumulators[row][half], activation, weights[half]);
             }
@@ -254,7 +279,7 @@ fn ask_for_part<const LANES: usize>(lines: *const Line, words: usize, part: usiz
 /// The CPU has AVX2; six words from each place, an even number of words from a cache line, are writable.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn store_side_by_side([a, b, c, d, e, f]: [__m256i; ROWS], place: *mut u32, apart: usize) {
+pub(crate) unsafe fn store_side_by_side([a, b, c, d, e, f]: [__m256i; ROWS], place: *mut u32, apart: usize) {
     // Words 0, 1, 4 and 5, then 2, 3, 6 and 7 of the last two.
     let (ef_low, ef_high) = (_mm256_unpacklo_epi32(e, f), _mm256_unpackhi_epi32(e, f));
     let halves = |words: __m256i| [_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words)];

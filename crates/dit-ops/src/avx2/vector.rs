@@ -79,33 +79,12 @@ functions! {
     }
     /// a / b: AVX2's estimate is too rough, and bettering it takes as long as dividing.
     fn divide_roughly(a: Floats, b: Floats) -> Floats { div(a, b) }
-    /// The lanes of the mask, zeros in the others.
-    fn keep(mask: Mask, a: Floats) -> Floats {
-        if mask.0 == 16 {
-            return a;
-        }
-        let [low, high] = mask.bits().map(|bits| _mm256_castsi256_ps(bits));
-        [_mm256_and_ps(low, a[0]), _mm256_and_ps(high, a[1])]
-    }
-    /// [`max`] in the lanes of the mask, `a` in the others.
-    fn max_within(mask: Mask, a: Floats, b: Floats) -> Floats {
-        let [low, high] = mask.bits().map(|bits| _mm256_castsi256_ps(bits));
-        let greater = max(a, b);
-        [_mm256_blendv_ps(a[0], greater[0], low), _mm256_blendv_ps(a[1], greater[1], high)]
-    }
     /// The sum of all lanes.
     fn sum(a: Floats) -> f32 {
         let eight = _mm256_add_ps(a[0], a[1]);
         let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
         _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
-    }
-    /// The greatest of all lanes.
-    fn greatest(a: Floats) -> f32 {
-        let eight = _mm256_max_ps(a[0], a[1]);
-        let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-        let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-        _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
     }
     fn splat_integer(value: i32) -> Integers { [_mm256_set1_epi32(value); 2] }
     fn sub_integers(a: Integers, b: Integers) -> Integers { [_mm256_sub_epi32(a[0], b[0]), _mm256_sub_epi32(a[1], b[1])] }
@@ -210,11 +189,5 @@ accesses! {
         let mut all = [0_u16; 16];
         store_bf16(all.as_mut_ptr(), a);
         std::ptr::copy_nonoverlapping(all.as_ptr(), start, mask.0);
-    }
-    /// `low` and `high`, rounded to bf16, one after the other.
-    unsafe fn store_two_as_bf16(place: *mut u32, halves: [Floats; 2]) {
-        let [low, high] = halves;
-        store_bf16(place.cast(), round_to_bf16(low));
-        store_bf16(place.cast::<u16>().add(16), round_to_bf16(high));
     }
 }

@@ -1,196 +1,42 @@
-//! Attention's backward pass by this crate's products.
-
-use std::mem::MaybeUninit;
+//! Which instructions attention and its backward pass take.
 
 use dit_autograd::differentiable;
 use tch::{Kind, Tensor};
 
+use super::avx512;
 use crate::{
-    attention::{Shape, fused, softmax},
-    element::{Bf16, Element, allocate, needs_gradient, values},
-    factors::{Factor, Matrix, product},
-    packed::{as_words, on_word_boundary},
-    parallel::{self, Destination},
-    simd::multiversion,
+    attention::{Shape, avx2},
+    cpu::Cpu,
+    element::{Bf16, Element, needs_gradient},
+    gemm::Words,
 };
 
-/// (N, T, 3·H·head) → (N, T, H·head); of bf16 an even number of tokens. `None` where the forward pass has no kernel.
+/// As [`super::self_attention`].
 pub(super) fn self_attention(qkv: &Tensor, shape: Shape) -> Option<Tensor> {
+    let cpu = Cpu::detect();
+    let fits = shape.tokens <= avx512::MOST_TOKENS;
     match qkv.kind() {
-        Kind::Float => of_kind::<f32>(qkv, shape),
-        _ => of_kind::<Bf16>(qkv, shape),
+        Kind::Float if fits && Words::F32.in_avx512(cpu) => avx512::self_attention::<f32>(qkv, shape),
+        Kind::Float => Some(with_avx2::<f32>(qkv, shape)),
+        _ if !Words::Bf16.in_avx512(cpu) => Some(with_avx2::<Bf16>(qkv, shape)),
+        _ if fits && shape.tokens.is_multiple_of(2) => avx512::self_attention::<Bf16>(qkv, shape),
+        _ => None,
     }
 }
 
-fn of_kind<E: Factor>(qkv: &Tensor, shape: Shape) -> Option<Tensor> {
-    let kept = on_word_boundary::<E>(qkv.detach().contiguous());
-    let output = fused(&kept, shape.heads as i64)?;
-    if !needs_gradient(&[qkv]) {
-        return Some(output);
+fn with_avx2<E: Element>(qkv: &Tensor, shape: Shape) -> Tensor {
+    let kept = qkv.detach().contiguous();
+    let wanted = needs_gradient(&[qkv]);
+    let (output, weightings) = avx2::self_attention::<E>(&kept, shape, wanted);
+    if !wanted {
+        return output;
     }
+    // Not the tensor itself, which will hold what holds this.
+    let kept_output = output.detach();
     let backward = move |gradient: Tensor, _: &[bool]| {
-        let gradient = on_word_boundary::<E>(gradient.contiguous());
-        let (result, start) = allocate::<E>(&kept.size());
-        let (qkv, gradient) = (values::<E>(&kept), values::<E>(&gradient));
-        let destination = Destination::new(start);
-        parallel::for_each(shape.samples * shape.heads, &|task| {
-            let head = Head { shape, sample: task / shape.heads, number: task % shape.heads };
-            // SAFETY: the tasks' heads are different, and the tensor outlives them.
-            unsafe { head.pull_back(qkv, gradient, destination) };
-        });
-        vec![Some(result)]
+        let gradient = gradient.contiguous();
+        let given = avx2::Given { qkv: &kept, output: &kept_output, gradient: &gradient, weightings: &weightings };
+        vec![Some(avx2::pull_back::<E>(&given, shape))]
     };
-    Some(differentiable("SelfAttention", &[qkv], output, backward))
-}
-
-/// One head of one sample.
-struct Head {
-    shape: Shape,
-    sample: usize,
-    number: usize,
-}
-
-impl Head {
-    /// The gradients of this head's queries, keys and values, from that of its results: with weights P = softmax(S), S = scale·Q·Kᵀ,
-    /// and results O = P·V,
-    ///
-    /// dV = Pᵀ·dO, dP = dO·Vᵀ, dS = P ∘ (dP − its mean by P in each row), dQ = scale·dS·K, dK = scale·dSᵀ·Q.
-    ///
-    /// # Safety
-    /// `result` has room for gradients of all of `qkv`, and nobody else touches those of this head.
-    unsafe fn pull_back<E: Factor>(&self, qkv: &[E], gradient: &[E], result: Destination<MaybeUninit<E>>) {
-        let Shape { tokens, head, .. } = self.shape;
-        let scale = 1.0 / (head as f32).sqrt();
-        let [q, k, v] = [0, 1, 2].map(|part| self.words(qkv, 3, part));
-        let of_output = self.words(gradient, 1, 0);
-        let [q, k, v, of_output] =
-            [&q, &k, &v, &of_output].map(|words| Matrix { values: elements::<E>(words), columns: head });
-        let scores = product(q.as_left(), &k.turned_panels());
-        let of_weights = product(of_output.as_left(), &v.turned_panels());
-
-        let mut weights: Vec<E> = Vec::with_capacity(tokens * tokens);
-        let mut of_scores: Vec<E> = Vec::with_capacity(tokens * tokens);
-        let padded = tokens.next_multiple_of(16);
-        let (mut row_scores, mut exponentials) = (vec![0.0; padded], vec![0; padded]);
-        let rows = scores.chunks_exact(tokens).zip(of_weights.chunks_exact(tokens));
-        let places = weights.spare_capacity_mut().chunks_exact_mut(tokens);
-        let places = places.zip(of_scores.spare_capacity_mut().chunks_exact_mut(tokens));
-        for ((scores, of_weights), (weights, of_scores)) in rows.zip(places) {
-            let scores = if tokens == padded {
-                scores
-            } else {
-                row_scores[..tokens].copy_from_slice(scores);
-                &row_scores
-            };
-            let total = softmax::fp32(scores, tokens, scale, &mut exponentials);
-            pull_back_softmax(&exponentials[..tokens], total, of_weights, scale, weights, of_scores);
-        }
-        // SAFETY: there is room for `tokens` rows of `tokens` elements, and every row is written.
-        unsafe {
-            weights.set_len(tokens * tokens);
-            of_scores.set_len(tokens * tokens);
-        }
-
-        drop((scores, of_weights));
-
-        // What is large is the right factor: the gradients come out turned, (head, T).
-        let of_scores = Matrix { values: &of_scores, columns: tokens };
-        let weights = Matrix { values: &weights, columns: tokens };
-        let of_q = product(k.transposed(false).as_left(), &of_scores.turned_panels());
-        let of_k = product(q.transposed(false).as_left(), &of_scores.panels());
-        let of_v = product(of_output.transposed(false).as_left(), &weights.panels());
-        for (part, gradient) in [of_q, of_k, of_v].iter().enumerate() {
-            for token in 0..tokens {
-                // SAFETY: the caller's promise.
-                let place = unsafe { result.slice(self.start(3, part, token), head) };
-                for (place, values) in place.iter_mut().zip(gradient.chunks_exact(tokens)) {
-                    place.write(E::from_f32(values[token]));
-                }
-            }
-        }
-    }
-
-    /// Where this head's values of part `part` of `parts` begin.
-    fn start(&self, parts: usize, part: usize, token: usize) -> usize {
-        let Shape { tokens, heads, head, .. } = self.shape;
-        (((self.sample * tokens + token) * parts + part) * heads + self.number) * head
-    }
-
-    /// Those, row by row, as words.
-    fn words<E: Element>(&self, all: &[E], parts: usize, part: usize) -> Vec<u32> {
-        let Shape { tokens, head, .. } = self.shape;
-        let mut words = Vec::with_capacity(tokens * head);
-        for token in 0..tokens {
-            words.extend_from_slice(as_words(&all[self.start(parts, part, token)..][..head]));
-        }
-        words
-    }
-}
-
-/// Words as the elements that they are of.
-fn elements<E: Factor>(words: &[u32]) -> &[E] {
-    // SAFETY: a word is so many elements, fp32 or bf16, and its alignment at least theirs.
-    unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len() * E::WORDS.elements()) }
-}
-
-multiversion! {
-    /// A row of weights from the exponentials, bits of fp32, and their sum; and scale times the gradient of its scores from that of the weights.
-    fn pull_back_softmax<E: Element>(
-        exponentials: &[u32],
-        total: f32,
-        of_weights: &[f32],
-        scale: f32,
-        weights: &mut [MaybeUninit<E>],
-        of_scores: &mut [MaybeUninit<E>],
-    ) {
-        const LANES: usize = 16;
-        let factor = 1.0 / total;
-        let mut sums = [0.0_f32; LANES];
-        for (exponentials, of_weights) in exponentials.chunks(LANES).zip(of_weights.chunks(LANES)) {
-            for ((sum, &bits), of_weight) in sums.iter_mut().zip(exponentials).zip(of_weights) {
-                *sum += f32::from_bits(bits) * of_weight;
-            }
-        }
-        let mean = sums.iter().sum::<f32>() * factor;
-        let all = exponentials.iter().zip(of_weights).zip(weights).zip(of_scores);
-        for (((&bits, of_weight), weight), of_score) in all {
-            let exact = f32::from_bits(bits) * factor;
-            weight.write(E::from_f32(exact));
-            of_score.write(E::from_f32(exact * (of_weight - mean) * scale));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{attention::plain_attention, cpu::Cpu, merge_heads, split_heads};
-
-    /// Of both kinds, though in fp32 it is only chosen where there is AVX-512.
-    #[test]
-    fn gradients_are_those_of_the_mathematics() {
-        if !Cpu::detect().avx2 {
-            eprintln!("SKIPPED: no AVX2");
-            return;
-        }
-        for (kind, tolerance) in [(Kind::Float, 2e-5), (Kind::BFloat16, 2e-2)] {
-            for [samples, tokens, heads, head] in [[1, 2, 1, 2], [2, 16, 3, 8], [1, 50, 2, 64], [2, 130, 2, 72]] {
-                let shape = [samples, tokens, 3 * heads * head];
-                let at = Tensor::arange(shape.iter().product::<i64>(), (Kind::Double, tch::Device::Cpu));
-                let qkv = ((&at * 12.9898).sin() * 2.0).view(shape).to_kind(kind);
-                let weights = (at * 0.7311).cos().view(shape).narrow(2, 0, heads * head).to_kind(kind);
-                let exact = qkv.to_kind(Kind::Double).set_requires_grad(true);
-                let [q, k, v] = split_heads(&exact, heads);
-                (merge_heads(&plain_attention(&q, &k, &v)) * weights.to_kind(Kind::Double))
-                    .sum(Kind::Double)
-                    .backward();
-                let own = qkv.set_requires_grad(true);
-                let result = self_attention(&own, Shape::of(&own, heads).unwrap()).unwrap();
-                (result * &weights).sum(Kind::Float).backward();
-                let error = (own.grad().to_kind(Kind::Double) - exact.grad()).norm().double_value(&[]);
-                let error = error / exact.grad().norm().double_value(&[]);
-                assert!(error < tolerance, "{kind:?} {shape:?}: {error}");
-            }
-        }
-    }
+    differentiable("SelfAttention", &[qkv], output, backward)
 }
