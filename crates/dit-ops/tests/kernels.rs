@@ -2,8 +2,6 @@
 //!
 //! On a CPU without AVX2 the same tests hold for what the kernels fall back to.
 
-use std::process::Command;
-
 use dit_ops::{
     Cpu, Kernels, Linear, PackedLinear, StoredWeight, add_gated,
     conv::{Convolution, Products},
@@ -377,18 +375,5 @@ fn attention_survives_large_scores_and_carries_gradients() {
 /// The kernels that wider ones take the place of, by running all of these tests again without those.
 #[test]
 fn without_wider_instructions_too() {
-    let cpu = Cpu::detect();
-    for (variable, there) in [("DIT_NO_AMX", cpu.amx), ("DIT_NO_AVX512", cpu.avx512)] {
-        if !there {
-            eprintln!("SKIPPED: nothing for {variable} to do without, or this is the run without");
-            continue;
-        }
-        let mut again = Command::new(std::env::current_exe().unwrap());
-        let output = again.args(["--skip", "without_wider_instructions_too"]).env(variable, "1").output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && said.contains("kernels_are_used_where_the_cpu_has_them ... ok"),
-            "{variable}: {said}"
-        );
-    }
+    support::again_without_wider_instructions();
 }

@@ -158,7 +158,7 @@ macro_rules! attend {
             let queries = queries.at_least(QUERIES * depth);
             pack_keys(job, keys, depth);
             pack_values(job, values, lanes, words);
-            let scale = 1.0 / (head as f32).sqrt();
+            let scale = job.head.scale();
             let mut sums = [0_u32; ROWS * MOST_LANES * 16];
             let mut first = job.queries.start;
             while first < job.queries.end {

@@ -19,6 +19,16 @@ pub(crate) struct Head {
 }
 
 impl Head {
+    /// The head at place `index` among all of them.
+    pub(crate) fn at(shape: Shape, index: usize) -> Self {
+        Self { shape, sample: index / shape.heads, number: index % shape.heads }
+    }
+
+    /// What scores are multiplied by: 1 / √(values of a head).
+    pub(crate) fn scale(self) -> f32 {
+        1.0 / (self.shape.head as f32).sqrt()
+    }
+
     /// Its place among all heads.
     pub(crate) fn index(self) -> usize {
         self.sample * self.shape.heads + self.number
@@ -50,7 +60,7 @@ pub(super) fn deal(shape: Shape, multiple: usize, work: &(dyn Fn(Head, Range<usi
         let (head, part) = (task / parts, task % parts);
         let own = part * queries..tokens.min((part + 1) * queries);
         if !own.is_empty() {
-            work(Head { shape, sample: head / heads, number: head % heads }, own);
+            work(Head::at(shape, head), own);
         }
     });
 }

@@ -1,5 +1,8 @@
 //! Numbers to compute with, and how far results are off.
 
+use std::process::Command;
+
+use dit_ops::Cpu;
 use tch::{Device, Kind, Tensor};
 
 /// Normal numbers that depend on `seed` alone (libtorch's generator is global, and tests run side by side).
@@ -39,3 +42,23 @@ pub fn tolerance(kind: Kind) -> f64 {
 }
 
 pub const KINDS: [Kind; 2] = [Kind::Float, Kind::BFloat16];
+
+/// Runs all tests of this program again without AMX and without AVX-512, where they are there, but the one that calls this, which is named
+/// `without_wider_instructions_too`.
+#[allow(dead_code, reason = "each test program takes what it needs")]
+pub fn again_without_wider_instructions() {
+    let cpu = Cpu::detect();
+    for (variable, there) in [("DIT_NO_AMX", cpu.amx), ("DIT_NO_AVX512", cpu.avx512)] {
+        if !there {
+            eprintln!("SKIPPED: nothing for {variable} to do without, or this is the run without");
+            continue;
+        }
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        let output = again.args(["--skip", "without_wider_instructions_too"]).env(variable, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("kernels_are_used_where_the_cpu_has_them ... ok"),
+            "{variable}: {said}"
+        );
+    }
+}

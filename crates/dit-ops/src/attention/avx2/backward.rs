@@ -4,6 +4,7 @@ use tch::Tensor;
 
 use super::*;
 use crate::{
+    cpu::Cpu,
     element::{allocate, values},
     parallel::{self, Destination},
 };
@@ -11,40 +12,44 @@ use crate::{
 /// Queries that pass at a time: their part of the second-level cache is half of it, that of their weights by sixteen keys a third of the first.
 const QUERIES: usize = 144;
 
-/// What the backward pass is given besides the tensors' shape.
+/// What the backward pass is given.
 pub(crate) struct Given<'a> {
+    pub shape: Shape,
     /// (N, T, 3·H·head).
     pub qkv: &'a Tensor,
     /// (N, T, H·head), and its gradient.
     pub output: &'a Tensor,
     pub gradient: &'a Tensor,
-    /// (N·H·T).
-    pub weightings: &'a [Weighting],
+    pub kept: &'a Kept,
 }
 
 /// The gradient of `qkv`: with weights P = softmax(S), S = scale·Q·Kᵀ, and results O = P·V,
 ///
-/// dV = Pᵀ·dO, dP = dO·Vᵀ, dS = P ∘ (dP − δ), δ the sum of dO ∘ O in each row, dQ = scale·dS·K, dK = scale·dSᵀ·Q.
+/// dV = Pᵀ·dO, dP = dO·Vᵀ, dS = P ∘ (dP − δ), δ the sum of dO ∘ O in each row, dQ = scale·dS·K, dK = scale·dSᵀ·Q
 ///
-/// The CPU has AVX2; all tensors are contiguous, and of `E`.
-pub(crate) fn pull_back<E: Element>(given: &Given<'_>, shape: Shape) -> Tensor {
-    let (result, start) = allocate::<E>(&given.qkv.size());
+/// (Dao et al. 2022, "FlashAttention", appendix B). δ is of results as they were before they were rounded: the rows of dS would sum to its error.
+///
+/// # Panics
+/// If the CPU has no AVX2, or a tensor is not contiguous, of `E` and of the shape.
+pub(crate) fn pull_back<E: Element>(given: &Given<'_>) -> Tensor {
+    assert!(Cpu::detect().avx2);
+    let shape = given.shape;
+    let Shape { samples, tokens, heads, head: width } = shape;
+    let (result, start) = allocate::<E>(&[samples as i64, tokens as i64, (3 * heads * width) as i64]);
     let destination = Destination::new(start);
     let [qkv, output, gradient] = [given.qkv, given.output, given.gradient].map(values::<E>);
-    parallel::for_each(shape.samples * shape.heads, &|task| {
-        let head = Head { shape, sample: task / shape.heads, number: task % shape.heads };
-        let own = OneHead {
-            qkv,
-            output,
-            gradient,
-            weightings: &given.weightings[task * shape.tokens..][..shape.tokens],
-            head,
+    let Kept { weightings, remainders } = given.kept;
+    let remainders = remainders.as_ref().map(values::<E>);
+    parallel::for_each(samples * heads, &|task| {
+        let head = Head::at(shape, task);
+        let weightings = &weightings[task * tokens..][..tokens];
+        let own = OneHead { qkv, output, remainders, gradient, weightings, head };
+        // SAFETY: each task has a head of its own; the tensor outlives them.
+        let put = |part: usize, token: usize, values: &[f32]| unsafe {
+            write(values, destination.slice(head.start(3, part, token), values.len()));
         };
-        // SAFETY: each task has a head of its own; the tensor outlives them. The CPU has the instructions.
-        unsafe {
-            let place = |part: usize, token: usize| destination.slice(head.start(3, part, token), shape.head);
-            own.pull_back(&place);
-        }
+        // SAFETY: the CPU has the instructions, as asserted.
+        unsafe { own.pull_back(&put) };
     });
     result
 }
@@ -98,6 +103,7 @@ thread_local! {
 struct OneHead<'a, E> {
     qkv: &'a [E],
     output: &'a [E],
+    remainders: Option<&'a [E]>,
     gradient: &'a [E],
     /// Of this head's queries.
     weightings: &'a [Weighting],
@@ -109,18 +115,14 @@ impl<E: Element> OneHead<'_, E> {
         Layout { head: self.head.shape.head }
     }
 
-    fn scale(&self) -> f32 {
-        1.0 / (self.head.shape.head as f32).sqrt()
-    }
-
     /// Queries (0), keys (1) or values (2).
     fn part(&self, part: usize) -> Part<'_, E> {
         Part { all: self.qkv, parts: 3, part, head: self.head }
     }
 
-    /// `result` gives the place for a part's gradient of a token.
+    /// `put` is given the gradients of each part of each token.
     #[target_feature(enable = "avx2,fma")]
-    fn pull_back<'a>(&self, result: &dyn Fn(usize, usize) -> &'a mut [MaybeUninit<E>]) {
+    fn pull_back(&self, put: &dyn Fn(usize, usize, &[f32])) {
         let (layout, tokens) = (self.layout(), self.head.shape.tokens);
         let panels = tokens.div_ceil(LANES);
         SCRATCH.with_borrow_mut(|scratch| {
@@ -133,7 +135,7 @@ impl<E: Element> OneHead<'_, E> {
                 }
                 let rows = scratch.queries.of_queries.at_least(own.len() * layout.stride());
                 for (values, query) in rows.chunks_exact(layout.stride()).zip(own) {
-                    write(&values[..layout.head], result(0, query));
+                    put(0, query, &values[..layout.head]);
                 }
             }
             let OfKeys { of_keys, of_values, .. } = &mut scratch.keys;
@@ -143,7 +145,7 @@ impl<E: Element> OneHead<'_, E> {
                 for (panel, gradients) in gradients.chunks_exact(layout.turned()).enumerate() {
                     let first = panel * LANES;
                     layout.turn_back(gradients, LANES.min(tokens - first), stage, |row, values| {
-                        write(values, result(part, first + row));
+                        put(part, first + row, values);
                     });
                 }
             }
@@ -172,8 +174,7 @@ impl<E: Element> OneHead<'_, E> {
     #[target_feature(enable = "avx2,fma")]
     fn lay_queries(&self, own: Range<usize>, scratch: &mut Scratch) {
         let layout = self.layout();
-        let [output, gradient] =
-            [self.output, self.gradient].map(|all| Part { all, parts: 1, part: 0, head: self.head });
+        let whole = |all| Part { all, parts: 1, part: 0, head: self.head };
         let tiles = own.len().div_ceil(ROWS);
         let by_six = tiles * ROWS * ROWS;
         let stage = scratch.stage.at_least(layout.rows(LANES));
@@ -189,13 +190,16 @@ impl<E: Element> OneHead<'_, E> {
             layout.gather(self.part(0), tokens, own.end, stage);
             layout.lay_side_by_side(stage, queries);
             layout.part_by_six(stage, within, queries_by_six, by_six);
-            layout.gather(gradient, tokens, own.end, stage);
+            layout.gather(whole(self.gradient), tokens, own.end, stage);
             layout.lay_side_by_side(stage, of_outputs);
             layout.part_by_six(stage, within, of_outputs_by_six, by_six);
-            layout.gather(output, tokens, own.end, outputs);
-            let rows = stage.chunks_exact(layout.stride()).zip(outputs.chunks_exact(layout.stride()));
-            for (delta, (gradient, output)) in deltas.iter_mut().zip(rows) {
-                *delta = dot(gradient, output);
+            deltas.fill(0.0);
+            for part in [Some(self.output), self.remainders].into_iter().flatten() {
+                layout.gather(whole(part), tokens, own.end, outputs);
+                let rows = stage.chunks_exact(layout.stride()).zip(outputs.chunks_exact(layout.stride()));
+                for (delta, (gradient, output)) in deltas.iter_mut().zip(rows) {
+                    *delta += dot(gradient, output);
+                }
             }
         }
     }
@@ -203,7 +207,7 @@ impl<E: Element> OneHead<'_, E> {
     /// What these queries and a panel's keys and values give each other.
     #[target_feature(enable = "avx2,fma")]
     fn pass(&self, own: Range<usize>, panel: usize, scratch: &mut Scratch) {
-        let (layout, scale, tokens) = (self.layout(), self.scale(), self.head.shape.tokens);
+        let (layout, scale, tokens) = (self.layout(), self.head.scale(), self.head.shape.tokens);
         let Layout { head: width } = layout;
         let (count, tiles) = (own.len(), own.len().div_ceil(ROWS));
         let by_six = tiles * ROWS * ROWS;
@@ -218,7 +222,7 @@ impl<E: Element> OneHead<'_, E> {
         for (tile, (rows, weights)) in rows.zip(weights.chunks_exact_mut(TILE)).enumerate() {
             multiply(rows, turned_keys, width, weights, false);
             let first = own.start + tile * ROWS;
-            weigh(weights, scale, |row| self.weightings.get(first + row).copied().unwrap_or_default());
+            weigh(weights, scale * LOG2_E, |row| self.weightings.get(first + row).copied().unwrap_or_default());
         }
         let of_values = &mut keys.of_values.at_least(turned.end)[turned.clone()];
         let values = queries.of_outputs_by_six.at_least(layout.tiles() * by_six).chunks_exact(by_six);
@@ -256,14 +260,13 @@ impl<E: Element> OneHead<'_, E> {
 
 /// A tile's weights of its scores.
 #[target_feature(enable = "avx2,fma")]
-fn weigh(scores: &mut [f32], scale: f32, weighting: impl Fn(usize) -> Weighting) {
-    let scale = v::splat(scale * LOG2_E);
+fn weigh(scores: &mut [f32], factor: f32, weighting: impl Fn(usize) -> Weighting) {
     for (row, line) in scores.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-        let Weighting { offset, factor } = weighting(row);
+        let weighting = weighting(row);
         // SAFETY: a line is two registers.
         unsafe {
-            let weights = exp2(v::mul_add(v::load(line.as_ptr()), scale, v::splat(offset)));
-            v::store(line.as_mut_ptr(), v::mul(weights, v::splat(factor)));
+            let weights = exponentials(v::load(line.as_ptr()), v::splat(weighting.greatest), v::splat(factor));
+            v::store(line.as_mut_ptr(), v::mul(weights, v::splat(weighting.factor)));
         }
     }
 }

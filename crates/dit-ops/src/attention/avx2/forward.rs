@@ -1,10 +1,11 @@
 use std::{cell::RefCell, ops::Range};
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::*;
 use crate::{
     attention::x86::deal,
+    cpu::Cpu,
     element::{allocate, values},
     parallel::Destination,
 };
@@ -33,43 +34,55 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// (N, T, 3·H·head) → (N, T, H·head), and if they are wanted the weightings (N·H·T). The CPU has AVX2.
-pub(crate) fn self_attention<E: Element>(qkv: &Tensor, shape: Shape, keep: bool) -> (Tensor, Vec<Weighting>) {
+/// (N, T, 3·H·head), contiguous and of `E` → (N, T, H·head), and if it is wanted what the backward pass takes.
+///
+/// # Panics
+/// If the CPU has no AVX2.
+pub(crate) fn self_attention<E: Element>(qkv: &Tensor, shape: Shape, keep: bool) -> (Tensor, Option<Kept>) {
+    assert!(Cpu::detect().avx2);
     let Shape { samples, tokens, heads, head } = shape;
-    let (result, start) = allocate::<E>(&[samples as i64, tokens as i64, (heads * head) as i64]);
-    let mut kept = vec![Weighting::default(); if keep { samples * heads * tokens } else { 0 }];
-    let (qkv, result_at, kept_at) = (values::<E>(qkv), Destination::new(start), Destination::new(kept.as_mut_ptr()));
+    let sizes = [samples as i64, tokens as i64, (heads * head) as i64];
+    let (result, start) = allocate::<E>(&sizes);
+    let remainders = (keep && E::KIND != Kind::Float).then(|| allocate::<E>(&sizes));
+    let mut weightings = vec![Weighting::default(); if keep { samples * heads * tokens } else { 0 }];
+    let (qkv, result_at) = (values::<E>(qkv), Destination::new(start));
+    let remainders_at = remainders.as_ref().map(|(_, start)| Destination::new(*start));
+    let weightings_at = Destination::new(weightings.as_mut_ptr());
     deal(shape, LANES, &|head, queries| {
-        let mut ignored = Vec::new();
-        // SAFETY: each task has queries of its own; what is written to outlives them. The CPU has the instructions.
-        unsafe {
-            let weightings = if keep {
-                kept_at.slice(head.index() * tokens + queries.start, queries.len())
-            } else {
-                ignored.resize(queries.len(), Weighting::default());
-                &mut ignored[..]
-            };
-            let result = |query: usize| result_at.slice(head.start(1, 0, query), shape.head);
-            attend(qkv, head, queries, weightings, &result);
-        }
+        // SAFETY: each task has queries of its own, and what is written to outlives them.
+        let put = |query: usize, values: &[f32], weighting: Weighting| unsafe {
+            let start = head.start(1, 0, query);
+            write(values, result_at.slice(start, values.len()));
+            if let Some(remainders_at) = remainders_at {
+                write_remainders::<E>(values, remainders_at.slice(start, values.len()));
+            }
+            if keep {
+                *weightings_at.at(head.index() * tokens + query) = weighting;
+            }
+        };
+        // SAFETY: the CPU has the instructions, as asserted.
+        unsafe { attend(qkv, head, queries, &put) };
     });
-    (result, kept)
+    let remainders = remainders.map(|(tensor, _)| tensor);
+    (result, keep.then_some(Kept { weightings, remainders }))
 }
 
-/// `queries` of one head; `result` gives the place for a query's.
+/// What [`write`] rounds off, rounded.
 #[target_feature(enable = "avx2,fma")]
-fn attend<'a, E: Element>(
-    qkv: &[E],
-    head: Head,
-    queries: Range<usize>,
-    weightings: &mut [Weighting],
-    result: &dyn Fn(usize) -> &'a mut [MaybeUninit<E>],
-) {
+fn write_remainders<E: Element>(values: &[f32], place: &mut [MaybeUninit<E>]) {
+    for (place, &value) in place.iter_mut().zip(values) {
+        place.write(E::from_f32(value - E::from_f32(value).to_f32()));
+    }
+}
+
+/// `put` is given the results of each of the `queries` of one head, and what made its weights.
+#[target_feature(enable = "avx2,fma")]
+fn attend<E: Element>(qkv: &[E], head: Head, queries: Range<usize>, put: &dyn Fn(usize, &[f32], Weighting)) {
     let Shape { tokens, head: width, .. } = head.shape;
     let [all_queries, all_keys, all_values] = [0, 1, 2].map(|part| Part { all: qkv, parts: 3, part, head });
     let layout = Layout { head: width };
     let key_tiles = tokens.div_ceil(ROWS);
-    let scale = 1.0 / (width as f32).sqrt();
+    let factor = head.scale() * LOG2_E;
     SCRATCH.with_borrow_mut(|scratch| {
         let by_six = key_tiles * ROWS * ROWS;
         let stage = scratch.stage.at_least(layout.rows(LANES));
@@ -94,7 +107,7 @@ fn attend<'a, E: Element>(
             for (keys, scores) in keys.chunks_exact(layout.tile()).zip(weights.chunks_exact_mut(TILE)) {
                 multiply(keys, turned_queries, width, scores, false);
             }
-            let (offsets, factors) = weigh(&mut weights[..tokens * LANES], scale);
+            let weightings = weigh(&mut weights[..tokens * LANES], factor);
             for first_key in (0..tokens).step_by(KEYS) {
                 let count = KEYS.min(tokens - first_key);
                 let weights = &weights[first_key * LANES..];
@@ -102,48 +115,38 @@ fn attend<'a, E: Element>(
                     multiply(&values[first_key * ROWS..], weights, count, sums, first_key > 0);
                 }
             }
-            scale_columns(turned, factors);
-            layout.turn_back(turned, count, stage, |row, values| write(values, result(first + row)));
-            let mut of_lanes = [[0.0; LANES]; 2];
-            // SAFETY: a register's words.
-            unsafe {
-                v::store(of_lanes[0].as_mut_ptr(), offsets);
-                v::store(of_lanes[1].as_mut_ptr(), factors);
-            }
-            for (row, weighting) in weightings[first - queries.start..].iter_mut().enumerate().take(count) {
-                *weighting = Weighting { offset: of_lanes[0][row], factor: of_lanes[1][row] };
-            }
+            layout.turn_back(turned, count, stage, |row, values| {
+                let weighting = weightings[row];
+                values.iter_mut().for_each(|value| *value *= weighting.factor);
+                put(first + row, values, weighting);
+            });
         }
     });
 }
 
-/// Makes weights, but for their sums, of scores, a line for each key; gives what makes them, a lane for each query.
+/// Makes weights, but for the division by their sums, of scores: a line for each key, in which each query has its place. Gives what does.
 #[target_feature(enable = "avx2,fma")]
-fn weigh(scores: &mut [f32], scale: f32) -> (Floats, Floats) {
+fn weigh(scores: &mut [f32], factor: f32) -> [Weighting; LANES] {
     let (lines, _) = scores.as_chunks_mut::<LANES>();
-    let factor = v::splat(scale * LOG2_E);
     let mut greatest = v::splat(f32::NEG_INFINITY);
     for line in lines.iter() {
         // SAFETY: a line is two registers.
         greatest = v::max(greatest, unsafe { v::load(line.as_ptr()) });
     }
-    let offsets = v::sub(v::zero(), v::mul(greatest, factor));
     let mut sums = v::zero();
     for line in lines {
         // SAFETY: a line is two registers.
         unsafe {
-            let weights = exp2(v::mul_add(v::load(line.as_ptr()), factor, offsets));
+            let weights = exponentials(v::load(line.as_ptr()), greatest, v::splat(factor));
             sums = v::add(sums, weights);
             v::store(line.as_mut_ptr(), weights);
         }
     }
-    (offsets, v::div(v::splat(1.0), sums))
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn scale_columns(lines: &mut [f32], factors: Floats) {
-    for line in lines.as_chunks_mut::<LANES>().0 {
-        // SAFETY: a line is two registers.
-        unsafe { v::store(line.as_mut_ptr(), v::mul(v::load(line.as_ptr()), factors)) };
+    let mut of_lanes = [[0.0; LANES]; 2];
+    // SAFETY: a line is two registers.
+    unsafe {
+        v::store(of_lanes[0].as_mut_ptr(), greatest);
+        v::store(of_lanes[1].as_mut_ptr(), v::div(v::splat(1.0), sums));
     }
+    std::array::from_fn(|lane| Weighting { greatest: of_lanes[0][lane], factor: of_lanes[1][lane] })
 }

@@ -10,6 +10,8 @@ use std::{arch::x86_64::*, f32::consts::LOG2_E, mem::MaybeUninit};
 pub(crate) use backward::{Given, pull_back};
 pub(crate) use forward::self_attention;
 
+use tch::Tensor;
+
 use super::{Shape, softmax::SERIES, x86::Head};
 use crate::{
     aligned::Aligned,
@@ -27,11 +29,20 @@ const LANES: usize = 16;
 /// Words of a tile of sums.
 const TILE: usize = ROWS * LANES;
 
-/// What makes a query's weights of its scores: exp(scale·score − their greatest) / their sum = 2^(score·scale·log₂e + `offset`) · `factor`.
+/// What makes a query's weights of its scores: exp(scale·(score − `greatest`)) · `factor`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Weighting {
-    offset: f32,
+    greatest: f32,
+    /// 1 / the sum of exponentials.
     factor: f32,
+}
+
+/// What the forward pass keeps for the backward pass, besides what it is given and gives.
+pub(crate) struct Kept {
+    /// (N·H·T).
+    weightings: Vec<Weighting>,
+    /// (N, T, H·head), what rounding took from the results: in fp32, nothing.
+    remainders: Option<Tensor>,
 }
 
 /// A head's values of a tensor that has `parts` for each token: of `qkv` query, key and value, of results one.
@@ -52,7 +63,7 @@ impl<'a, E: Element> Part<'a, E> {
     /// Those of one token.
     #[inline(always)]
     fn row(self, token: usize) -> &'a [E] {
-        &self.all[self.start(token)..][..self.head.shape.head]
+        self.head.row(self.all, self.parts, self.part, token)
     }
 }
 
@@ -93,9 +104,7 @@ impl Layout {
     fn lane(self) -> usize {
         LANES * self.stride()
     }
-}
 
-impl Layout {
     /// The rows of `count` tokens from `first` on; those from `end` on are zero.
     #[target_feature(enable = "avx2,fma")]
     fn gather<E: Element>(self, values: Part<'_, E>, (first, count): (usize, usize), end: usize, place: &mut [f32]) {
@@ -121,8 +130,9 @@ impl Layout {
     #[target_feature(enable = "avx2,fma")]
     fn lay_side_by_side(self, rows: &[f32], place: &mut [f32]) {
         assert!(rows.len() >= self.tile() && place.len() >= self.tile());
+        assert_aligned(place);
         for first in (0..self.head).step_by(8) {
-            // SAFETY: each row has a multiple of 8 words; there is room for as many, as asserted.
+            // SAFETY: each row has a multiple of 8 words; there is room for as many, from a cache line's start on, as asserted.
             unsafe {
                 let row = |row: usize| _mm256_loadu_si256(rows.as_ptr().add(row * self.stride() + first).cast());
                 let rows = [row(0), row(1), row(2), row(3), row(4), row(5)];
@@ -135,10 +145,11 @@ impl Layout {
     #[target_feature(enable = "avx2,fma")]
     fn part_by_six(self, rows: &[f32], (first, count): (usize, usize), place: &mut [f32], apart: usize) {
         assert!(rows.len() >= self.rows(count) && ROWS * (first + count) <= apart);
-        assert!(place.len() >= self.tiles() * apart);
+        assert!(place.len() >= self.tiles() * apart && apart.is_multiple_of(2));
+        assert_aligned(place);
         for row in 0..count {
             for tile in 0..self.tiles() {
-                // SAFETY: eight words from each value of a row on are there, and six places, as asserted.
+                // SAFETY: eight words from each value of a row on are there, and six places from an even number of words on, as asserted.
                 unsafe {
                     let values = rows.as_ptr().add(row * self.stride() + tile * ROWS);
                     let place = place.as_mut_ptr().add(tile * apart + ROWS * (first + row));
@@ -165,7 +176,8 @@ impl Layout {
     #[target_feature(enable = "avx2,fma")]
     fn turn(self, rows: &[f32], lines: &mut [f32]) {
         assert!(rows.len() >= self.lane() && lines.len() >= self.lane());
-        // SAFETY: each row has a multiple of 8 words, and there is a line for each, as asserted; lines begin at cache lines.
+        assert_aligned(lines);
+        // SAFETY: each row has a multiple of 8 words, and there is a line for each, which begins at a cache line, as asserted.
         unsafe {
             let lines = lines.as_mut_ptr().cast::<MaybeUninit<Line>>();
             transpose_avx2::<false>(rows.as_ptr().cast(), self.stride(), self.stride(), lines, 1);
@@ -174,18 +186,20 @@ impl Layout {
 
     /// Lines, one for each value, as sixteen rows of the stage, of which `write` is given the first `count`.
     #[target_feature(enable = "avx2,fma")]
-    fn turn_back(self, lines: &[f32], count: usize, stage: &mut [f32], write: impl Fn(usize, &[f32])) {
+    fn turn_back(self, lines: &[f32], count: usize, stage: &mut [f32], mut write: impl FnMut(usize, &mut [f32])) {
         assert!(lines.len() >= self.lane() && stage.len() >= self.lane());
+        assert_aligned(stage);
         for first in (0..self.head).step_by(LANES) {
-            // SAFETY: there are sixteen lines from each multiple of sixteen values on, and as many rows of the stage.
+            // SAFETY: there are sixteen lines from each multiple of sixteen values on, and as many rows of the stage, whose lines begin at
+            // cache lines.
             unsafe {
                 let place = stage.as_mut_ptr().add(first).cast::<MaybeUninit<Line>>();
                 let lines = lines.as_ptr().add(first * LANES).cast();
                 transpose_avx2::<false>(lines, LANES, LANES, place, self.stride() / LANES);
             }
         }
-        for (at, values) in stage.chunks_exact(self.stride()).take(count).enumerate() {
-            write(at, &values[..self.head]);
+        for (at, values) in stage.chunks_exact_mut(self.stride()).take(count).enumerate() {
+            write(at, &mut values[..self.head]);
         }
     }
 }
@@ -207,27 +221,46 @@ fn write<E: Element>(values: &[f32], place: &mut [MaybeUninit<E>]) {
 #[inline]
 fn multiply(tile: &[f32], lane: &[f32], depth: usize, sums: &mut [f32], goes_on: bool) {
     assert!(tile.len() >= ROWS * depth && lane.len() >= LANES * depth && sums.len() >= TILE);
-    debug_assert!(lane.as_ptr().addr().is_multiple_of(64));
+    assert_aligned(lane);
     let sums = (sums.as_mut_ptr().cast(), LANES);
-    // SAFETY: as asserted; all lines begin at cache lines.
+    // SAFETY: as asserted.
     unsafe { add_products::<ROWS, 1>(tile.as_ptr().cast(), lane.as_ptr().cast(), depth, sums, goes_on) }
 }
 
-/// 2ˣ within two units in the last place, x at most 0; 2⁻¹²⁶ below, which is nothing beside a weight of 1; NaN of NaN.
+/// Panics if the words do not begin at a cache line.
+#[inline(always)]
+fn assert_aligned(words: &[f32]) {
+    assert!(words.as_ptr().addr().is_multiple_of(64), "words from within a cache line");
+}
+
+/// exp(scale·(score − greatest)), `factor` being scale·log₂e: the same bits in the forward and in the backward pass.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn exponentials(scores: Floats, greatest: Floats, factor: Floats) -> Floats {
+    exp2(v::mul(v::sub(scores, greatest), factor))
+}
+
+/// 2ˣ within two units in the last place, x at most 0; 0 below 2⁻¹⁰⁰, so that nothing is subnormal; NaN of NaN.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 fn exp2(x: Floats) -> Floats {
     /// Added, it leaves the nearest whole number in the lowest bits, and 127 more, an exponent's.
     const ROUNDING: f32 = 12_582_912.0 + 127.0;
-    // Of NaN, the maximum is its second argument.
-    let x = v::max(v::splat(-126.0), x);
     let shifted = v::add(x, v::splat(ROUNDING));
     let fraction = v::sub(x, v::sub(shifted, v::splat(ROUNDING)));
     let mut sum = v::splat(SERIES[0]);
     for &coefficient in &SERIES[1..] {
         sum = v::mul_add(sum, fraction, v::splat(coefficient));
     }
-    v::mul(sum, [power(shifted[0]), power(shifted[1])])
+    let power = v::mul(sum, [power(shifted[0]), power(shifted[1])]);
+    [unless_far_below(x[0], power[0]), unless_far_below(x[1], power[1])]
+}
+
+/// 0 where x is below −100, `power` elsewhere and of NaN.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn unless_far_below(x: __m256, power: __m256) -> __m256 {
+    _mm256_and_ps(power, _mm256_cmp_ps::<_CMP_NLT_UQ>(x, _mm256_set1_ps(-100.0)))
 }
 
 /// The numbers whose exponents are the lowest bits.
@@ -238,28 +271,4 @@ fn power(exponents: __m256) -> __m256 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cpu::Cpu;
-
-    #[test]
-    fn powers_of_two_are_close_and_nan_is_not_lost() {
-        if !Cpu::detect().avx2 {
-            eprintln!("SKIPPED: no AVX2");
-            return;
-        }
-        let of = |x: f32| {
-            let mut found = [0.0; LANES];
-            // SAFETY: the CPU has the instructions; a line is two registers.
-            unsafe { v::store(found.as_mut_ptr(), exp2(v::splat(x))) };
-            found[LANES - 1]
-        };
-        for x in (0..126_000).map(|i| i as f32 * -0.001).chain([-0.5, -1e-30, -125.999, -126.0]) {
-            let expected = f64::from(x).exp2();
-            assert!((f64::from(of(x)) - expected).abs() < 3e-7 * expected, "{x}: {}", of(x));
-        }
-        assert_eq!([of(0.0), of(-1.0), of(-126.0)], [1.0, 0.5, f32::MIN_POSITIVE]);
-        assert_eq!([of(-1e6), of(f32::NEG_INFINITY)], [f32::MIN_POSITIVE; 2]);
-        assert!(of(f32::NAN).is_nan());
-    }
-}
+mod tests;

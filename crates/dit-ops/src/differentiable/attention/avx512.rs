@@ -30,9 +30,8 @@ pub(super) fn self_attention<E: Factor>(qkv: &Tensor, shape: Shape) -> Option<Te
         let (qkv, gradient) = (values::<E>(&kept), values::<E>(&gradient));
         let destination = Destination::new(start);
         parallel::for_each(shape.samples * shape.heads, &|task| {
-            let head = Head { shape, sample: task / shape.heads, number: task % shape.heads };
             // SAFETY: the tasks' heads are different, and the tensor outlives them.
-            unsafe { head.pull_back(qkv, gradient, destination) };
+            unsafe { Head::at(shape, task).pull_back(qkv, gradient, destination) };
         });
         vec![Some(result)]
     };
@@ -49,7 +48,7 @@ impl Head {
     /// `result` has room for gradients of all of `qkv`, and nobody else touches those of this head.
     unsafe fn pull_back<E: Factor>(self, qkv: &[E], gradient: &[E], result: Destination<MaybeUninit<E>>) {
         let Shape { tokens, head, .. } = self.shape;
-        let scale = 1.0 / (head as f32).sqrt();
+        let scale = self.scale();
         let [q, k, v] = [0, 1, 2].map(|part| self.words(qkv, 3, part));
         let of_output = self.words(gradient, 1, 0);
         let [q, k, v, of_output] =

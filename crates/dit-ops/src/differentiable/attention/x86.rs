@@ -24,19 +24,17 @@ pub(super) fn self_attention(qkv: &Tensor, shape: Shape) -> Option<Tensor> {
     }
 }
 
+/// Also where there is AVX-512, of sequences that are too long for its kernel (not measured there).
 fn with_avx2<E: Element>(qkv: &Tensor, shape: Shape) -> Tensor {
     let kept = qkv.detach().contiguous();
-    let wanted = needs_gradient(&[qkv]);
-    let (output, weightings) = avx2::self_attention::<E>(&kept, shape, wanted);
-    if !wanted {
-        return output;
-    }
+    let (output, for_backward) = avx2::self_attention::<E>(&kept, shape, needs_gradient(&[qkv]));
+    let Some(for_backward) = for_backward else { return output };
     // Not the tensor itself, which will hold what holds this.
     let kept_output = output.detach();
     let backward = move |gradient: Tensor, _: &[bool]| {
         let gradient = gradient.contiguous();
-        let given = avx2::Given { qkv: &kept, output: &kept_output, gradient: &gradient, weightings: &weightings };
-        vec![Some(avx2::pull_back::<E>(&given, shape))]
+        let given = avx2::Given { shape, qkv: &kept, output: &kept_output, gradient: &gradient, kept: &for_backward };
+        vec![Some(avx2::pull_back::<E>(&given))]
     };
     differentiable("SelfAttention", &[qkv], output, backward)
 }
