@@ -36,8 +36,13 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
     if let Some(error) = error.downcast_ref() {
         return diffusion(error);
     }
+    if let Some(error) = error.downcast_ref() {
+        return recipe(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return training(error);
+    }
     error.is::<Usage>()
-        || matches!(error.downcast_ref(), Some(dit_recipe::Error::Recipe(_) | dit_recipe::Error::Geometry(_)))
         || matches!(error.downcast_ref(), Some(dit_classes::Error::List(_)))
         || matches!(error.downcast_ref(), Some(dit_classifier::Error::Options(_)))
         || matches!(
@@ -48,6 +53,20 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
                     | dit_eval::Error::NeedsFeatures { .. }
             )
         )
+}
+
+fn recipe(error: &dit_recipe::Error) -> bool {
+    matches!(error, dit_recipe::Error::Recipe(_) | dit_recipe::Error::Geometry(_))
+}
+
+fn training(error: &dit_train::TrainError) -> bool {
+    use dit_train::TrainError as E;
+    match error {
+        // What a run began with does not change.
+        E::Recipe { .. } => true,
+        E::NotARecipe(error) => recipe(error),
+        _ => false,
+    }
 }
 
 fn sampling(error: &dit_sample::Error) -> bool {
@@ -110,6 +129,10 @@ mod tests {
         check(dit_recipe::Recipe::from_toml("", &["x=1".to_owned()]).unwrap_err(), true);
         check(dit_recipe::Error::Geometry("3 heads do not divide hidden 32".to_owned()), true);
         check(dit_recipe::Error::Data(Vec::new()), false);
+        check(dit_train::TrainError::Recipe { path: "run".into(), differences: vec!["a key".to_owned()] }, true);
+        check(dit_train::TrainError::NotARecipe(dit_recipe::Error::Geometry("too narrow".to_owned())), true);
+        check(dit_train::TrainError::NotARecipe(dit_recipe::Error::Data(Vec::new())), false);
+        check(dit_train::TrainError::FeedEnded, false);
         check(dit_sample::Error::Cancelled, false);
         check(dit_sample::Error::Diffusion(dit_diffusion::Error::EmptySchedule), false);
         check(std::io::Error::other("a full disk"), false);

@@ -171,10 +171,10 @@ fn help_for_non_finite(report: &NonFiniteReport, after: &str) -> &'static str {
             "the weights are beyond repair: continue from an older checkpoint by removing the newest, or begin another run with a lower learning rate, warm-up or gradient clipping"
         }
         (_, true) => {
-            "the weights of the step before are kept; --resume --set guardian.on_non_finite=skip goes on without such steps, roll-back from the checkpoint before; if it comes again, begin another run with a lower learning rate, warm-up, gradient clipping or fp32"
+            "the weights of the step before are kept; --resume --set guardian.on_non_finite=skip goes on without such steps, roll-back from the checkpoint before; if it comes again, begin another run with a lower learning rate, warm-up, gradient clipping, or fp32 in place of bf16"
         }
         (_, false) => {
-            "the checkpoints are intact; begin another run with a lower learning rate, warm-up, gradient clipping or fp32"
+            "the checkpoints are intact; begin another run with a lower learning rate, warm-up, gradient clipping, or fp32 in place of bf16"
         }
     }
 }
