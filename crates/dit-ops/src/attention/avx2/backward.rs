@@ -176,7 +176,7 @@ impl<E: Element> OneHead<'_, E> {
         let layout = self.layout();
         let whole = |all| Part { all, parts: 1, part: 0, head: self.head };
         let tiles = own.len().div_ceil(ROWS);
-        let by_six = tiles * ROWS * ROWS;
+        let by_six = by_six(tiles);
         let stage = scratch.stage.at_least(layout.rows(LANES));
         let outputs = scratch.outputs.at_least(layout.rows(ROWS));
         let OfQueries { queries, of_outputs, queries_by_six, of_outputs_by_six, deltas, .. } = &mut scratch.queries;
@@ -210,7 +210,7 @@ impl<E: Element> OneHead<'_, E> {
         let (layout, scale, tokens) = (self.layout(), self.head.scale(), self.head.shape.tokens);
         let Layout { head: width } = layout;
         let (count, tiles) = (own.len(), own.len().div_ceil(ROWS));
-        let by_six = tiles * ROWS * ROWS;
+        let by_six = by_six(tiles);
         let goes_on = own.start > 0;
         let Scratch { keys, queries, weights, of_weights, .. } = scratch;
         let (weights, of_weights) = (weights.at_least(tiles * TILE), of_weights.at_least(TILE));

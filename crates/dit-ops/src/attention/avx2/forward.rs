@@ -84,7 +84,7 @@ fn attend<E: Element>(qkv: &[E], head: Head, queries: Range<usize>, put: &dyn Fn
     let key_tiles = tokens.div_ceil(ROWS);
     let factor = head.scale() * LOG2_E;
     SCRATCH.with_borrow_mut(|scratch| {
-        let by_six = key_tiles * ROWS * ROWS;
+        let by_six = by_six(key_tiles);
         let stage = scratch.stage.at_least(layout.rows(LANES));
         let keys = scratch.keys.at_least(key_tiles * layout.tile());
         let values = scratch.values_by_six.at_least(layout.tiles() * by_six);

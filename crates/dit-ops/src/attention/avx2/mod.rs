@@ -67,6 +67,11 @@ impl<'a, E: Element> Part<'a, E> {
     }
 }
 
+/// Words of six values of each row, of so many tiles of rows.
+fn by_six(tiles: usize) -> usize {
+    tiles * ROWS * ROWS
+}
+
 /// How a head's values lie in fp32.
 #[derive(Clone, Copy)]
 struct Layout {
