@@ -125,9 +125,9 @@ pub(crate) fn fused(qkv: &Tensor, heads: i64) -> Option<Tensor> {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod avx2;
+mod amx;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(crate) mod flash;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod softmax;
 #[cfg(target_arch = "x86_64")]

@@ -67,7 +67,7 @@ pub(crate) unsafe fn transpose_sixteen(
         match crate::cpu::Cpu::detect() {
             cpu if cpu.avx512 => {
                 let done = depth / 16 * 16;
-                x86::transpose(rows, stride, done, lines, apart);
+                x86::transpose_avx512::<true>(rows, stride, done, lines, apart);
                 return done;
             }
             cpu if cpu.avx2 => {
@@ -83,7 +83,7 @@ pub(crate) unsafe fn transpose_sixteen(
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{transpose_avx2, transpose_four};
+pub(crate) use x86::{transpose_avx2, transpose_avx512, transpose_four};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -91,13 +91,13 @@ mod x86 {
 
     use crate::gemm::Line;
 
-    /// The first `depth` words, a multiple of 16, of sixteen rows: each word's sixteen to one line, `apart` lines apart. They are
-    /// written past the caches, which have no use for them: a line need not be read before it is overwritten.
+    /// The first `depth` words, a multiple of 16, of sixteen rows: each word's sixteen to one line, `apart` lines apart. They may be
+    /// written past the caches, if these have no use for them: a line need not be read then before it is overwritten.
     ///
     /// # Safety
     /// The CPU has AVX-512. `rows` is followed by 15 · `stride` + `depth` words, `lines` by (`depth` − 1) · `apart` + 1 lines.
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn transpose(
+    pub(crate) unsafe fn transpose_avx512<const PAST_CACHES: bool>(
         rows: *const u32,
         stride: usize,
         depth: usize,
@@ -135,18 +135,23 @@ mod x86 {
                 for (quarter, line) in quarters.into_iter().enumerate() {
                     let word = block + 4 * quarter + j;
                     // SAFETY: the caller's promise; a `Line` is aligned to 64 bytes.
-                    unsafe { _mm512_stream_si512(lines.add(word * apart).cast(), line) };
+                    unsafe {
+                        let place = lines.add(word * apart).cast();
+                        if PAST_CACHES { _mm512_stream_si512(place, line) } else { _mm512_store_si512(place, line) }
+                    }
                 }
             }
         }
-        // Others may read the lines once this thread says that it is done.
-        _mm_sfence();
+        if PAST_CACHES {
+            // Others may read the lines once this thread says that it is done.
+            _mm_sfence();
+        }
     }
 
-    /// The same with AVX2, a multiple of 8 words; past the caches or not.
+    /// The same with AVX2, a multiple of 8 words.
     ///
     /// # Safety
-    /// As [`transpose`], but the CPU has AVX2.
+    /// As [`transpose_avx512`], but the CPU has AVX2.
     #[target_feature(enable = "avx2")]
     pub(crate) unsafe fn transpose_avx2<const PAST_CACHES: bool>(
         rows: *const u32,

@@ -4,8 +4,11 @@ use std::ops::Range;
 
 use tch::{Kind, Tensor};
 
-use super::{Shape, avx2, avx512};
-use crate::{cpu::Cpu, element::Bf16, gemm::Words, parallel};
+use super::{
+    Shape, amx,
+    flash::{self, Avx2, Avx512},
+};
+use crate::{cpu::Cpu, element::Bf16, parallel};
 
 /// Fewest queries of a head that are dealt out by themselves.
 const FEWEST_QUERIES: usize = 96;
@@ -66,12 +69,37 @@ pub(super) fn deal(shape: Shape, multiple: usize, work: &(dyn Fn(Head, Range<usi
 }
 
 /// (N, T, 3·H·head), contiguous → (N, T, H·head). There is a kernel for it.
-pub(super) fn self_attention(qkv: &Tensor, shape: Shape) -> Tensor {
-    let cpu = Cpu::detect();
-    match qkv.kind() {
-        Kind::Float if Words::F32.in_avx512(cpu) => avx512::self_attention::<f32>(qkv, shape),
-        Kind::Float => avx2::self_attention::<f32>(qkv, shape, false).0,
-        _ if Words::Bf16.in_avx512(cpu) => avx512::self_attention::<Bf16>(qkv, shape),
-        _ => avx2::self_attention::<Bf16>(qkv, shape, false).0,
+pub(crate) fn self_attention(qkv: &Tensor, shape: Shape) -> Tensor {
+    if qkv.kind() == Kind::BFloat16 && Cpu::detect().amx {
+        amx::self_attention(qkv, shape)
+    } else {
+        flash_attention(qkv, shape, false).0
     }
+}
+
+/// Calls a function of `flash` with the widest registers that this CPU has for tensors of a kind.
+macro_rules! with_registers {
+    ($kind:expr, $function:path, $($argument:expr),+) => {{
+        let cpu = Cpu::detect();
+        match $kind {
+            Kind::Float => match Avx512::<f32>::of(cpu) {
+                Some(registers) => $function(registers, $($argument),+),
+                None => $function(Avx2::<f32>::of(cpu).expect("there is a kernel"), $($argument),+),
+            },
+            _ => match Avx512::<Bf16>::of(cpu) {
+                Some(registers) => $function(registers, $($argument),+),
+                None => $function(Avx2::<Bf16>::of(cpu).expect("there is a kernel"), $($argument),+),
+            },
+        }
+    }};
+}
+
+/// [`flash::self_attention`].
+pub(crate) fn flash_attention(qkv: &Tensor, shape: Shape, keep: bool) -> (Tensor, Option<flash::Kept>) {
+    with_registers!(qkv.kind(), flash::self_attention, qkv, shape, keep)
+}
+
+/// [`flash::pull_back`], on the CPU that [`flash_attention`] ran on.
+pub(crate) fn pull_back(given: &flash::Given<'_>) -> Tensor {
+    with_registers!(given.qkv.kind(), flash::pull_back, given)
 }

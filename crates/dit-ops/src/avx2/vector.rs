@@ -79,13 +79,6 @@ functions! {
     }
     /// a / b: AVX2's estimate is too rough, and bettering it takes as long as dividing.
     fn divide_roughly(a: Floats, b: Floats) -> Floats { div(a, b) }
-    /// The sum of all lanes.
-    fn sum(a: Floats) -> f32 {
-        let eight = _mm256_add_ps(a[0], a[1]);
-        let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
-    }
     fn splat_integer(value: i32) -> Integers { [_mm256_set1_epi32(value); 2] }
     fn sub_integers(a: Integers, b: Integers) -> Integers { [_mm256_sub_epi32(a[0], b[0]), _mm256_sub_epi32(a[1], b[1])] }
     /// The low halves of the products.

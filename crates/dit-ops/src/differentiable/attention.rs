@@ -2,15 +2,14 @@ use tch::Tensor;
 
 use crate::attention::Shape;
 
-/// softmax(q·kᵀ / √(D/H))·v for each of H heads. `None` where there is no kernel for it: other kinds, another device, another CPU; with
-/// AVX-512, in bf16, sequences that are long, or of an odd number of tokens.
+/// softmax(q·kᵀ / √(D/H))·v for each of H heads. `None` where there is no kernel for it: other kinds, another device, another CPU.
 ///
 /// # Shapes
 /// `qkv` (N, T, 3D) → (N, T, D).
 pub(crate) fn self_attention(qkv: &Tensor, heads: i64) -> Option<Tensor> {
     let shape = Shape::of(qkv, heads)?;
     #[cfg(target_arch = "x86_64")]
-    return x86::self_attention(qkv, shape);
+    return Some(x86::self_attention(qkv, shape));
     #[cfg(not(target_arch = "x86_64"))]
     {
         let _ = shape;
@@ -19,6 +18,6 @@ pub(crate) fn self_attention(qkv: &Tensor, heads: i64) -> Option<Tensor> {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+mod products;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -1,0 +1,181 @@
+//! Attention whose weights never leave the caches: forward, and backward with the weights made anew, so that what is held grows with the
+//! sequence and not with its square (Dao et al. 2022, "FlashAttention").
+//!
+//! What is multiplied lies as the inner loops want it: the rows of a tile side by side, the columns of a lane to a line. Scores are made turned, a
+//! line for each key, so that softmax is by lanes and the weights lie as the second product reads them. What is done in registers is
+//! [`Registers`]', one for each kind of instructions and tensors.
+
+mod avx2;
+mod avx512;
+mod backward;
+mod forward;
+mod layout;
+
+use std::mem::MaybeUninit;
+
+pub(crate) use avx2::Avx2;
+pub(crate) use avx512::Avx512;
+pub(crate) use backward::{Given, pull_back};
+pub(crate) use forward::self_attention;
+use layout::{Layout, Part, Rows};
+use tch::Tensor;
+
+use super::{Shape, x86::Head};
+use crate::element::Element;
+
+/// What makes a query's weights of its scores: exp(scale·(score − `greatest`)) · `factor`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Weighting {
+    greatest: f32,
+    /// 1 / the sum of exponentials.
+    factor: f32,
+}
+
+/// What the forward pass keeps for the backward pass, besides what it is given and gives.
+pub(crate) struct Kept {
+    /// (N·H·T).
+    weightings: Vec<Weighting>,
+    /// (N, T, H·head), what rounding took from the results: in fp32, nothing.
+    remainders: Option<Tensor>,
+}
+
+/// What a tile's gradients of scores are made of.
+#[derive(Clone, Copy)]
+pub(crate) struct OfRows<'a> {
+    /// One for each row.
+    weightings: &'a [Weighting],
+    /// δ, likewise.
+    deltas: &'a [f32],
+    /// What scores are multiplied by.
+    scale: f32,
+    /// Columns that are keys.
+    present: usize,
+}
+
+/// Where a tile's weights and gradients of scores go.
+pub(crate) struct OfTile<'a> {
+    /// Right factors: a line for each word of rows.
+    weights: &'a mut [u32],
+    of_scores: &'a mut [u32],
+    /// Gradients of scores as a left factor: a row's words after the other's. Not written where words are single values: they are
+    /// `of_scores` then.
+    of_scores_by_rows: &'a mut [u32],
+}
+
+/// What is done in the registers of a CPU, for tensors of one kind. Whoever has one is on a CPU that has the instructions.
+///
+/// A factor's *word* is a value in fp32, or a pair of bf16 that follow one another along the inner dimension. Sums are fp32.
+///
+/// # Panics
+/// All, where slices are shorter than what is read or written.
+pub(crate) trait Registers: Copy + Send + Sync {
+    /// Of the tensors.
+    type Element: Element;
+    /// Values of a factor's word: 1, or 2.
+    const PER_WORD: usize;
+    /// Rows of a tile; an even number.
+    const ROWS: usize;
+    /// Columns of a lane; a multiple of 16, at most [`MOST_COLUMNS`].
+    const COLUMNS: usize;
+    /// Queries that pass together in the backward pass: a multiple of a tile's rows. What they and a lane of keys give each other stays in the
+    /// first or second-level cache.
+    const QUERIES: usize;
+
+    /// The words of `rows`, [`Layout::stride`] apart: zeros past a row's, and for rows that are not there.
+    fn gather(self, layout: Layout, rows: Rows<'_, Self::Element>, place: &mut [u32]);
+
+    /// A tile's gathered rows side by side: word w of row r at w·`ROWS` + r.
+    fn lay_side_by_side(self, layout: Layout, rows: &[u32], place: &mut [u32]);
+
+    /// A lane's gathered rows as the columns of lines, one for each word.
+    fn turn(self, layout: Layout, rows: &[u32], lines: &mut [u32]);
+
+    /// The values of `count` gathered rows, as many as a tile has rows at a time: those of group g and the rows of word w go to
+    /// g·`apart` + w·`ROWS`.
+    fn part_by_tiles(self, layout: Layout, rows: &[u32], count: usize, place: &mut [u32], apart: usize);
+
+    /// The same of a lane's gathered rows, as many values as it has columns at a time: group g's lines follow group g − 1's.
+    fn part_by_lanes(self, layout: Layout, rows: &[u32], place: &mut [u32]);
+
+    /// The products of a tile and a lane of `depth` words are added to `ROWS` lines of sums if it `goes_on`, or become them (bits of fp32).
+    fn multiply(self, tile: &[u32], lane: &[u32], depth: usize, sums: &mut [u32], goes_on: bool);
+
+    /// The same where row r's words begin at r·`COLUMNS`/`PER_WORD`, and its sums lie `apart` from the next one's.
+    fn multiply_rows(self, rows: &[u32], lane: &[u32], depth: usize, sums: (&mut [u32], usize), goes_on: bool);
+
+    /// Makes weights, but for the division by their sums, of scores: a line for each of `keys` keys, which become lines of words. Gives what does.
+    fn weigh(self, scores: &mut [u32], keys: usize, factor: f32, weightings: &mut [Weighting]);
+
+    /// A tile's weights P of its scores, and from their gradients dP the scores': scale · P ∘ (dP − δ).
+    fn pull_back_tile(self, scores: &[u32], of_weights: &[u32], of_rows: OfRows<'_>, place: OfTile<'_>);
+
+    /// Lines of sums, one for each value, as rows of values, [`Layout::row`] apart.
+    fn turn_back(self, layout: Layout, lines: &[u32], rows: &mut [f32]);
+
+    /// Values times `factor` as elements.
+    fn write(self, values: &[f32], factor: f32, place: &mut [MaybeUninit<Self::Element>]);
+
+    /// What [`write`](Self::write) rounds off, rounded.
+    fn write_remainders(self, values: &[f32], factor: f32, place: &mut [MaybeUninit<Self::Element>]);
+
+    /// Σ a·b.
+    fn dot(self, a: &[Self::Element], b: &[Self::Element]) -> f32;
+}
+
+/// Most columns of a lane.
+const MOST_COLUMNS: usize = 32;
+
+/// Implements methods of [`Registers`] by functions with features of the same names.
+macro_rules! by_functions {
+    ($($module:ident::$name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)+) => {
+        $(
+            fn $name(self, $($argument: $type),*) $(-> $result)? {
+                // SAFETY: whoever has `self` is on a CPU that has the features.
+                unsafe { $module::$name($($argument),*) }
+            }
+        )+
+    };
+}
+use by_functions;
+
+/// [`Registers::write`], to be compiled with features.
+#[inline(always)]
+fn write<E: Element>(values: &[f32], factor: f32, place: &mut [MaybeUninit<E>]) {
+    for (place, &value) in place.iter_mut().zip(values) {
+        place.write(E::from_f32(value * factor));
+    }
+}
+
+/// [`Registers::write_remainders`], likewise.
+#[inline(always)]
+fn write_remainders<E: Element>(values: &[f32], factor: f32, place: &mut [MaybeUninit<E>]) {
+    for (place, &value) in place.iter_mut().zip(values) {
+        let exact = value * factor;
+        place.write(E::from_f32(exact - E::from_f32(exact).to_f32()));
+    }
+}
+
+/// [`Registers::dot`], likewise.
+#[inline(always)]
+fn dot<E: Element>(a: &[E], b: &[E]) -> f32 {
+    let mut sums = [0.0_f32; 16];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+    for (a, b) in a.iter().zip(b) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a.to_f32() * b.to_f32();
+        }
+    }
+    for ((sum, a), b) in sums.iter_mut().zip(a_rest).zip(b_rest) {
+        *sum += a.to_f32() * b.to_f32();
+    }
+    sums.iter().sum()
+}
+
+/// Panics if the words do not begin at a cache line.
+#[inline(always)]
+fn assert_aligned<T>(words: &[T]) {
+    assert!(words.as_ptr().addr().is_multiple_of(64), "words from within a cache line");
+}
+
+#[cfg(test)]
+mod tests;
