@@ -3,6 +3,7 @@
 use anyhow::Result;
 use dit_diffusion::{ClassConditional, ClassifierFree, Denoiser, GuidedChannels, Timestep};
 use dit_model::{Dit, Kernels};
+use dit_ops::keep_freed_memory;
 use dit_weights::{Checkpoint, OpenOptions};
 use tch::{Device, Kind, Tensor};
 
@@ -27,6 +28,9 @@ impl Guided {
             Precision::Int8 => Kernels::Int8,
         };
         let dit = Dit::load_with(&checkpoint, device, precision.kind(), kernels)?;
+        if device == Device::Cpu {
+            keep_freed_memory();
+        }
         let mut inputs = case.inputs(device)?;
         let (x, labels) = (take(&mut inputs, "x")?, take(&mut inputs, "labels")?);
         let t = Timestep(take(&mut inputs, "t")?.int64_value(&[0]) as u32);

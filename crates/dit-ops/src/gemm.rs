@@ -23,6 +23,8 @@ use crate::{
 pub(crate) const WIDTH: usize = 48;
 /// Rows of a tile with AVX-512.
 const AVX512_ROWS: usize = 8;
+/// Panels that such rows pass together: their results are whole cache lines also in bf16, no half of which another thread writes.
+const AVX512_PANELS_AT_ONCE: usize = 2;
 /// Rows that pass a panel before the next panel's turn: their activations should stay in the last-level cache.
 const ROWS_AT_ONCE: usize = 512;
 /// With AMX, whose products take less time than reading that far away does, bytes of such rows: half of a second-level cache.
@@ -270,7 +272,8 @@ impl Kernel {
     fn panels_at_once(self) -> usize {
         match self {
             Self::Avx2(_) => AVX2_PANELS_AT_ONCE,
-            Self::Avx512(_) | Self::AmxBf16 | Self::AmxInt8 => 1,
+            Self::Avx512(_) => AVX512_PANELS_AT_ONCE,
+            Self::AmxBf16 | Self::AmxInt8 => 1,
         }
     }
 

@@ -8,7 +8,7 @@ use dit_diffusion::{
 };
 use dit_image::Picture;
 use dit_model::Dit;
-use dit_ops::allow_tf32;
+use dit_ops::{allow_tf32, keep_freed_memory};
 use dit_vae::{AutoencoderKl, LatentCodec, Latents};
 use tch::{Device, Kind, Tensor};
 
@@ -133,7 +133,8 @@ impl Pipeline {
     /// # Shapes
     /// → (N, C, H, W) scaled latents, fp32, on the model's device; N images in the batch.
     ///
-    /// On CUDA, a precision of fp32 or TF32 sets libtorch's switch for the whole process, and leaves it: decoding follows it.
+    /// On CUDA, a precision of fp32 or TF32 sets libtorch's switch for the whole process, and leaves it: decoding follows it. On the CPU
+    /// the process keeps freed memory from then on ([`keep_freed_memory`]).
     ///
     /// # Errors
     /// [`dit_diffusion::Error::Cancelled`] if `observe` breaks; [`Error::NotGiven`] for what the settings ask for and the pipeline
@@ -151,6 +152,10 @@ impl Pipeline {
             (self.dit.device().is_cuda(), plan.settings().precision)
         {
             allow_tf32(precision == Precision::Tf32)?;
+        }
+        if self.dit.device() == Device::Cpu {
+            // Every step takes as much again for its activations.
+            keep_freed_memory();
         }
         let images: Vec<u64> = batch.images().collect();
         let (shared, spherical);

@@ -94,6 +94,8 @@ functions! {
         let packed = _mm256_packus_epi32(upper_half(a[0]), upper_half(a[1]));
         _mm256_permute4x64_epi64::<0b11_01_10_00>(packed)
     }
+    /// 32 bf16, likewise: those of the first, then those of the second.
+    fn round_two_to_bf16(a: [Floats; 2]) -> [__m256i; 2] { [round_to_bf16(a[0]), round_to_bf16(a[1])] }
     /// Eight bf16 as int32.
     fn upper_half(a: __m256) -> __m256i {
         let bits = _mm256_castps_si256(a);
@@ -174,6 +176,16 @@ accesses! {
     }
     /// Sixteen bf16.
     unsafe fn store_bf16(start: *mut u16, a: __m256i) { _mm256_storeu_si256(start.cast(), a) }
+    /// 32 bf16.
+    unsafe fn store_two_bf16(start: *mut u16, a: [__m256i; 2]) {
+        store_bf16(start, a[0]);
+        store_bf16(start.add(16), a[1]);
+    }
+    /// 32 bf16 to a whole line, past the caches.
+    unsafe fn stream_two_bf16(start: *mut u16, a: [__m256i; 2]) {
+        _mm256_stream_si256(start.cast(), a[0]);
+        _mm256_stream_si256(start.add(16).cast(), a[1]);
+    }
     /// The lanes of the mask.
     unsafe fn store_bf16_within(mask: Mask, start: *mut u16, a: __m256i) {
         if mask.0 == 16 {

@@ -67,12 +67,23 @@ functions! {
     fn as_floats(a: Integers) -> Floats { _mm512_castsi512_ps(a) }
     /// Sixteen bf16: to the nearest, ties to even, as `Bf16::from_f32`.
     fn round_to_bf16(a: Floats) -> __m256i {
+        _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded_bits(a)))
+    }
+    /// 32 bf16, likewise: those of the first, then those of the second.
+    fn round_two_to_bf16(a: [Floats; 2]) -> __m512i {
+        // The upper half of each word.
+        let upper = _mm512_set_epi16(
+            63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1,
+        );
+        _mm512_permutex2var_epi16(rounded_bits(a[0]), upper, rounded_bits(a[1]))
+    }
+    /// Bf16 in the upper halves, and something in the lower ones.
+    fn rounded_bits(a: Floats) -> Integers {
         let bits = _mm512_castps_si512(a);
         let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
         let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
         let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
-        let upper = _mm512_mask_mov_epi32(_mm512_srli_epi32::<16>(rounded), nan, _mm512_set1_epi32(0x7fc0));
-        _mm512_cvtepi32_epi16(upper)
+        _mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc0_0000))
     }
 }
 
@@ -131,8 +142,10 @@ accesses! {
     unsafe fn load_bf16_within(mask: Mask, start: *const u16) -> Floats {
         _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, start.cast()))))
     }
-    /// Sixteen bf16.
-    unsafe fn store_bf16(start: *mut u16, a: __m256i) { _mm256_storeu_si256(start.cast(), a) }
+    /// 32 bf16.
+    unsafe fn store_two_bf16(start: *mut u16, a: __m512i) { _mm512_storeu_si512(start.cast(), a) }
+    /// 32 bf16 to a whole line, past the caches.
+    unsafe fn stream_two_bf16(start: *mut u16, a: __m512i) { _mm512_stream_si512(start.cast(), a) }
     /// The lanes of the mask.
     unsafe fn store_bf16_within(mask: Mask, start: *mut u16, a: __m256i) {
         _mm256_mask_storeu_epi16(start.cast(), mask, a)

@@ -2,8 +2,26 @@
 
 use std::mem::MaybeUninit;
 
-use super::{Activation, Dequantize, Epilogue, Output, RowScale, WIDTH};
-use crate::element::{Bf16, Element};
+use super::{Activation, Dequantize, Epilogue, Output, RowScale};
+use crate::{
+    element::{Bf16, Element},
+    parallel::Destination,
+};
+
+/// A tile's sums: bits of fp32, or int32.
+#[derive(Clone, Copy)]
+pub(super) struct Sums<'a> {
+    pub words: &'a [u32],
+    /// From one row's to the next one's.
+    pub stride: usize,
+    pub rows: usize,
+    /// Where the first one's result is.
+    pub first: usize,
+    /// Of a panel.
+    pub column: usize,
+    /// Columns, of whole panels: those past the product's last are left.
+    pub width: usize,
+}
 
 /// One module for each set of instructions.
 macro_rules! epilogue {
@@ -14,130 +32,154 @@ macro_rules! epilogue {
 
             /// An element that results are stored as.
             pub(super) trait Stored: Element {
-                /// Stores the first `places.len()`, at most 16, of sixteen results; past the caches, if that is asked for and
-                /// they are whole lines.
+                /// Stores 32 results; past the caches, if that is asked for and they are whole lines.
                 ///
                 /// # Safety
                 /// The CPU has the features.
-                unsafe fn store(results: v::Floats, places: &mut [MaybeUninit<Self>], past_caches: bool);
+                unsafe fn store(results: [v::Floats; 2], places: &mut [MaybeUninit<Self>; 32], past_caches: bool);
+
+                /// Stores the first `places.len()`, at most 16, of sixteen results.
+                ///
+                /// # Safety
+                /// The CPU has the features.
+                unsafe fn store_few(results: v::Floats, places: &mut [MaybeUninit<Self>]);
             }
 
             impl Stored for f32 {
                 #[target_feature(enable = $features)]
                 #[inline]
-                unsafe fn store(results: v::Floats, places: &mut [MaybeUninit<Self>], past_caches: bool) {
-                    // SAFETY: as many places are written as there are.
-                    unsafe {
-                        match places.len() {
-                            16.. if past_caches && places.as_ptr().addr().is_multiple_of(64) => {
-                                v::stream(places.as_mut_ptr().cast(), results);
-                            }
-                            16.. => v::store(places.as_mut_ptr().cast(), results),
-                            few => v::store_within(v::first(few), places.as_mut_ptr().cast(), results),
+                unsafe fn store(results: [v::Floats; 2], places: &mut [MaybeUninit<Self>; 32], past_caches: bool) {
+                    let start = places.as_mut_ptr().cast::<f32>();
+                    let stream = past_caches && start.addr().is_multiple_of(64);
+                    for (half, results) in results.into_iter().enumerate() {
+                        // SAFETY: there are two times sixteen places.
+                        unsafe {
+                            let start = start.add(16 * half);
+                            if stream { v::stream(start, results) } else { v::store(start, results) }
                         }
                     }
+                }
+
+                #[target_feature(enable = $features)]
+                #[inline]
+                unsafe fn store_few(results: v::Floats, places: &mut [MaybeUninit<Self>]) {
+                    // SAFETY: as many places are written as there are.
+                    unsafe { v::store_within(v::first(places.len()), places.as_mut_ptr().cast(), results) };
                 }
             }
 
             impl Stored for Bf16 {
                 #[target_feature(enable = $features)]
                 #[inline]
-                unsafe fn store(results: v::Floats, places: &mut [MaybeUninit<Self>], _: bool) {
-                    // A panel's rows are no whole lines.
-                    let halves = v::round_to_bf16(results);
-                    // SAFETY: as many places are written as there are.
+                unsafe fn store(results: [v::Floats; 2], places: &mut [MaybeUninit<Self>; 32], past_caches: bool) {
+                    let start = places.as_mut_ptr().cast::<u16>();
+                    let halves = v::round_two_to_bf16(results);
+                    // SAFETY: there are 32 places.
                     unsafe {
-                        match places.len() {
-                            16.. => v::store_bf16(places.as_mut_ptr().cast(), halves),
-                            few => v::store_bf16_within(v::first(few), places.as_mut_ptr().cast(), halves),
+                        if past_caches && start.addr().is_multiple_of(64) {
+                            v::stream_two_bf16(start, halves);
+                        } else {
+                            v::store_two_bf16(start, halves);
                         }
                     }
                 }
+
+                #[target_feature(enable = $features)]
+                #[inline]
+                unsafe fn store_few(results: v::Floats, places: &mut [MaybeUninit<Self>]) {
+                    let halves = v::round_to_bf16(results);
+                    // SAFETY: as many places are written as there are.
+                    unsafe { v::store_bf16_within(v::first(places.len()), places.as_mut_ptr().cast(), halves) };
+                }
             }
 
-            /// The results of rows from `first` on, from their sums.
+            /// The results of a tile.
             ///
             /// # Safety
-            /// The CPU has the features; the rows are the product's, `column` is a panel's first, and nobody else touches these
-            /// results.
+            /// The CPU has the features; `sums` lie within the product, and nobody else touches these results.
             #[target_feature(enable = $features)]
             #[inline]
-            pub(in super::super) unsafe fn finish_rows(
-                sums: &[[u32; WIDTH]],
-                first: usize,
-                column: usize,
+            pub(in super::super) unsafe fn finish(
+                sums: Sums<'_>,
                 columns: usize,
                 epilogue: &Epilogue<'_>,
                 output: Output,
             ) {
-                let width = WIDTH.min(columns - column);
-                for (row, sums) in sums.iter().enumerate() {
-                    let row = first + row;
-                    let start = row * columns + column;
-                    // SAFETY: the caller's promises.
-                    unsafe {
-                        match epilogue.before {
-                            Some(Output::F32(place)) => keep(epilogue, sums, column, place.slice(start, width)),
-                            Some(Output::Bf16(place)) => keep(epilogue, sums, column, place.slice(start, width)),
-                            None => {}
+                // SAFETY: the caller's promises.
+                unsafe {
+                    if let Some(before) = epilogue.before {
+                        let plain = Epilogue { activation: Activation::Identity, ..*epilogue };
+                        match before {
+                            Output::F32(place) => finish_as(sums, columns, &plain, place),
+                            Output::Bf16(place) => finish_as(sums, columns, &plain, place),
                         }
-                        match output {
-                            Output::F32(place) => finish(epilogue, sums, row, column, place.slice(start, width)),
-                            Output::Bf16(place) => finish(epilogue, sums, row, column, place.slice(start, width)),
-                        }
+                    }
+                    match output {
+                        Output::F32(place) => finish_as(sums, columns, epilogue, place),
+                        Output::Bf16(place) => finish_as(sums, columns, epilogue, place),
                     }
                 }
             }
 
-            /// The results of one row of a tile whose first column is `column`, into their places: one panel's, or what there is of
-            /// it.
-            ///
-            /// # Safety
-            /// The CPU has the features; `row` is one of the product's, `column` a panel's first; `epilogue` fits the product.
-            #[target_feature(enable = $features)]
-            #[inline]
-            pub(super) unsafe fn finish<E: Stored>(
-                epilogue: &Epilogue<'_>,
-                sums: &[u32; WIDTH],
-                row: usize,
-                column: usize,
-                places: &mut [MaybeUninit<E>],
-            ) {
-                for ((lane, sums), places) in sums.as_chunks::<16>().0.iter().enumerate().zip(places.chunks_mut(16)) {
-                    let column = column + lane * 16;
-                    // SAFETY: sixteen sums; whatever goes by columns has a value for each of the panel's.
-                    unsafe {
-                        let bits = v::load_integers(sums.as_ptr().cast());
-                        let mut results = match &epilogue.dequantize {
-                            None => v::as_floats(bits),
-                            Some(dequantize) => real(dequantize, bits, row, column),
-                        };
-                        if let Some(bias) = epilogue.bias.get(column..column + 16) {
-                            results = v::add(results, v::load(bias.as_ptr()));
-                        }
-                        if epilogue.activation == Activation::GeluTanh {
-                            results = gelu_tanh(results);
-                        }
-                        E::store(results, places, epilogue.past_caches);
-                    }
-                }
-            }
-
-            /// What [`finish`] makes of one row of sums of real numbers if no activation follows.
-            ///
             /// # Safety
             /// As [`finish`].
             #[target_feature(enable = $features)]
             #[inline]
-            unsafe fn keep<E: Stored>(
+            unsafe fn finish_as<E: Stored>(
+                sums: Sums<'_>,
+                columns: usize,
                 epilogue: &Epilogue<'_>,
-                sums: &[u32; WIDTH],
-                column: usize,
-                places: &mut [MaybeUninit<E>],
+                place: Destination<MaybeUninit<E>>,
             ) {
-                let plain = Epilogue { activation: Activation::Identity, ..*epilogue };
-                // SAFETY: the caller's promise; no row's step is asked for.
-                unsafe { finish(&plain, sums, 0, column, places) }
+                // SAFETY: the caller's promises.
+                unsafe {
+                    match epilogue.activation {
+                        Activation::Identity => finish_rows::<E, false>(sums, columns, epilogue, place),
+                        Activation::GeluTanh => finish_rows::<E, true>(sums, columns, epilogue, place),
+                    }
+                }
+            }
+
+            /// # Safety
+            /// As [`finish`].
+            #[target_feature(enable = $features)]
+            unsafe fn finish_rows<E: Stored, const GELU: bool>(
+                sums: Sums<'_>,
+                columns: usize,
+                epilogue: &Epilogue<'_>,
+                place: Destination<MaybeUninit<E>>,
+            ) {
+                let Sums { words, stride, rows, first, column, width } = sums;
+                let width = width.min(columns - column);
+                for row in 0..rows {
+                    let words = &words[row * stride..][..stride];
+                    let row = first + row;
+                    // SAFETY: sixteen sums from each register's first on, and whatever goes by columns has a value for each of a panel's.
+                    let results = |at: usize| unsafe {
+                        let bits = v::load_integers(words[at..at + 16].as_ptr().cast());
+                        let mut results = match &epilogue.dequantize {
+                            None => v::as_floats(bits),
+                            Some(dequantize) => real(dequantize, bits, row, column + at),
+                        };
+                        if let Some(bias) = epilogue.bias.get(column + at..column + at + 16) {
+                            results = v::add(results, v::load(bias.as_ptr()));
+                        }
+                        if GELU { gelu_tanh(results) } else { results }
+                    };
+                    // SAFETY: these results are the caller's own.
+                    let places = unsafe { place.slice(row * columns + column, width) };
+                    let (wide, rest) = places.as_chunks_mut::<32>();
+                    let done = 32 * wide.len();
+                    for (pair, places) in wide.iter_mut().enumerate() {
+                        let results = [results(32 * pair), results(32 * pair + 16)];
+                        // SAFETY: the CPU has the features.
+                        unsafe { E::store(results, places, epilogue.past_caches) };
+                    }
+                    for (few, places) in rest.chunks_mut(16).enumerate() {
+                        // SAFETY: the CPU has the features.
+                        unsafe { E::store_few(results(done + 16 * few), places) };
+                    }
+                }
             }
 
             /// (sum − zero · total) · step_row · step_column.
@@ -189,17 +231,17 @@ mod tests {
     }
 
     /// A kernel's `finish`.
-    type Finish<E> = unsafe fn(&Epilogue<'_>, &[u32; WIDTH], usize, usize, &mut [MaybeUninit<E>]);
+    type Finish = unsafe fn(Sums<'_>, usize, &Epilogue<'_>, Output);
 
     /// # Safety
     /// The CPU has the kernels' instructions.
-    unsafe fn check(finish_wide: Finish<f32>, finish_narrow: Finish<Bf16>) {
+    unsafe fn check(finish: Finish) {
         let special = [0.0, -0.0, 1e-30, -1e-30, 40.0, -40.0, 3e38, f32::INFINITY, f32::NAN];
         let values: Vec<f32> = (-640..640).map(|i| i as f32 * 0.0137).chain(special).collect();
         for activation in [Activation::Identity, Activation::GeluTanh] {
             let epilogue = Epilogue { activation, ..Epilogue::plain() };
-            for values in values.chunks(WIDTH) {
-                let mut sums = [0; WIDTH];
+            for values in [48, 96, 39].into_iter().flat_map(|width| values.chunks(width)) {
+                let mut sums = [0; 96];
                 for (sum, value) in sums.iter_mut().zip(values) {
                     *sum = value.to_bits();
                 }
@@ -207,8 +249,9 @@ mod tests {
                 let mut narrow = vec![MaybeUninit::new(Bf16(7)); values.len()];
                 // SAFETY: the caller's promise; nothing goes by columns. Every element was set above.
                 let (wide, narrow) = unsafe {
-                    finish_wide(&epilogue, &sums, 0, 0, &mut wide);
-                    finish_narrow(&epilogue, &sums, 0, 0, &mut narrow);
+                    let sums = Sums { words: &sums, stride: 96, rows: 1, first: 0, column: 0, width: 96 };
+                    finish(sums, values.len(), &epilogue, Output::F32(Destination::new(wide.as_mut_ptr())));
+                    finish(sums, values.len(), &epilogue, Output::Bf16(Destination::new(narrow.as_mut_ptr())));
                     (wide.assume_init_ref(), narrow.assume_init_ref())
                 };
                 for ((&value, &wide), narrow) in values.iter().zip(wide).zip(narrow) {
@@ -231,10 +274,10 @@ mod tests {
         // SAFETY: the CPU has the instructions.
         unsafe {
             if cpu.avx512 {
-                check(avx512::finish, avx512::finish);
+                check(avx512::finish);
             }
             if cpu.avx2 {
-                check(avx2::finish, avx2::finish);
+                check(avx2::finish);
             }
         }
         if !cpu.avx2 {

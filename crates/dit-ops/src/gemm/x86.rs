@@ -1,10 +1,11 @@
-//! One panel of a product, with AVX2 a few, with AVX-512 or AMX.
+//! A few panels of a product, with AMX one.
 
 use std::cell::RefCell;
 
 use super::{
-    AMX_ROWS, AVX2_FEWEST_COPIED, AVX2_ROWS, AVX2_ROWS_AT_ONCE, AVX512_ROWS, Epilogue, Kernel, Left, Output, Panels,
-    Place, WIDTH, Words, epilogue,
+    AMX_ROWS, AVX2_FEWEST_COPIED, AVX2_ROWS, AVX2_ROWS_AT_ONCE, AVX512_PANELS_AT_ONCE, AVX512_ROWS, Epilogue, Kernel,
+    Left, Output, Panels, Place, WIDTH, Words,
+    epilogue::{self, Sums},
 };
 use crate::{
     aligned::Aligned,
@@ -59,10 +60,11 @@ macro_rules! multiply_panel {
         unsafe fn $name(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output, place: Place) {
             use avx512::tile::$words::tile;
             const ROWS: usize = AVX512_ROWS;
+            const STRIDE: usize = AVX512_PANELS_AT_ONCE * WIDTH;
             let depth = right.depth;
-            let panel = right.lines[place.panel * depth * LANES..][..depth * LANES].as_ptr();
-            let column = place.panel * WIDTH;
-            let mut sums = [[0; WIDTH]; ROWS];
+            let lines = &right.lines[place.panel * depth * LANES..][..place.panels * depth * LANES];
+            let mut sums = [[0; STRIDE]; ROWS];
+            assert!(place.panels <= AVX512_PANELS_AT_ONCE, "the sums have no room for so many");
             let mut first = place.first;
             while first < place.end {
                 let rows = ROWS.min(place.end - first);
@@ -70,20 +72,28 @@ macro_rules! multiply_panel {
                 let starts: [*const u32; ROWS] =
                     std::array::from_fn(|row| left.words[(first + row.min(rows - 1)) * left.stride..].as_ptr());
                 let [one, two, ..] = starts;
-                // SAFETY: each start is followed by a row's `depth` words, the panel has `depth` times `LANES` lines, `sums` a row
-                // for each.
-                unsafe {
-                    match rows {
-                        1 | 2 => {
-                            tile::<2, LANES>([one, two], panel, depth, sums.as_flattened_mut().as_mut_ptr(), WIDTH)
+                for panel in 0..place.panels {
+                    // SAFETY: each start is followed by a row's `depth` words, each panel has `depth` times `LANES` lines, `sums` a row
+                    // for each.
+                    unsafe {
+                        let panel_lines = lines.as_ptr().add(panel * depth * LANES);
+                        let sums = sums.as_flattened_mut().as_mut_ptr().add(panel * WIDTH);
+                        match rows {
+                            1 | 2 => tile::<2, LANES>([one, two], panel_lines, depth, sums, STRIDE),
+                            _ => tile::<ROWS, LANES>(starts, panel_lines, depth, sums, STRIDE),
                         }
-                        _ => tile::<ROWS, LANES>(starts, panel, depth, sums.as_flattened_mut().as_mut_ptr(), WIDTH),
                     }
                 }
-                // SAFETY: these results are this task's own, and lie within the output's rows; `column` is a panel's first.
-                unsafe {
-                    epilogue::avx512::finish_rows(&sums[..rows], first, column, right.columns, &epilogue, output)
+                let sums = Sums {
+                    words: sums.as_flattened(),
+                    stride: STRIDE,
+                    rows,
+                    first,
+                    column: place.panel * WIDTH,
+                    width: place.panels * WIDTH,
                 };
+                // SAFETY: these results are this task's own, and lie within the output's rows.
+                unsafe { epilogue::avx512::finish(sums, right.columns, &epilogue, output) };
                 first += rows;
             }
         }
@@ -124,10 +134,10 @@ macro_rules! multiply_panel_avx2 {
                     }
                 }
                 for panel in 0..place.panels {
-                    let sums = &sums[panel * apart..].as_chunks::<WIDTH>().0[..rows];
                     let column = (place.panel + panel) * WIDTH;
-                    // SAFETY: results are this task's own, and lie within the output's rows; `column` is a panel's first.
-                    unsafe { epilogue::avx2::finish_rows(sums, first, column, right.columns, &epilogue, output) };
+                    let sums = Sums { words: &sums[panel * apart..], stride: WIDTH, rows, first, column, width: WIDTH };
+                    // SAFETY: results are this task's own, and lie within the output's rows.
+                    unsafe { epilogue::avx2::finish(sums, right.columns, &epilogue, output) };
                 }
             });
         }
@@ -171,9 +181,10 @@ macro_rules! multiply_panel_amx {
                         }
                         amx::$module::strip::<LANES>(rows, panel, depth, place, WIDTH);
                     }
-                    // Results are this task's own, and lie within the output's rows; `column` is a panel's first.
-                    epilogue::avx512::finish_rows(&sums[..count], first, column, right.columns, &epilogue, output);
                 }
+                let sums = Sums { words: sums.as_flattened(), stride: WIDTH, rows: count, first, column, width: WIDTH };
+                // SAFETY: results are this task's own, and lie within the output's rows.
+                unsafe { epilogue::avx512::finish(sums, right.columns, &epilogue, output) };
                 first += count;
             }
         }
