@@ -344,8 +344,8 @@ mod bf16 {
         );
         let by_rows = &mut of_scores_by_rows.as_chunks_mut::<COLUMNS>().0[..ROWS / 2];
         for pair in 0..ROWS / 2 {
-            let mut of_pair = [[v::zero(); LANES]; 2];
-            for half in 0..LANES {
+            let mut halves = [[v::zero(); 2]; LANES];
+            for (half, of_half) in halves.iter_mut().enumerate() {
                 let of_row =
                     |row: usize| pull_back(load(&scores[row], half), load(&of_weights[row], half), &of_rows, row);
                 let ((first, of_first), (second, of_second)) = (of_row(2 * pair), of_row(2 * pair + 1));
@@ -354,11 +354,12 @@ mod bf16 {
                 let (of_first, of_second) = (v::keep(present, of_first), v::keep(present, of_second));
                 store_bits(&mut weights_at[pair], half, rounded_pairs(first, second));
                 store_bits(&mut of_scores_at[pair], half, rounded_pairs(of_first, of_second));
-                (of_pair[0][half], of_pair[1][half]) = (of_first, of_second);
+                *of_half = [of_first, of_second];
             }
             // A row is sixteen words, half of a line.
-            for (row, [low, high]) in of_pair.into_iter().enumerate() {
-                store_bits(&mut by_rows[pair], row, rounded(low, high));
+            let [low, high] = halves;
+            for row in 0..2 {
+                store_bits(&mut by_rows[pair], row, rounded(low[row], high[row]));
             }
         }
     }
