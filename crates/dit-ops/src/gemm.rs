@@ -6,8 +6,8 @@
 //! panels of [`WIDTH`] columns, word by word, the panel's columns beside each other: weights that stay once, all else when it comes
 //! ([`factors`](crate::factors)).
 //!
-//! A tile is 8 rows × 48 columns: 24 accumulators, 3 registers of weights, and one broadcast activation, of 32 registers. A
-//! panel stays in the second-level cache while all rows pass. AMX multiplies 32 rows by the same 48 columns of the same panels,
+//! A tile is 8 rows × 48 columns: 24 accumulators, 3 registers of weights, and one broadcast activation, of 32 registers. Two
+//! panels, or one, stay in the second-level cache while all rows pass. AMX multiplies 32 rows by the same 48 columns of the same panels,
 //! AVX2 6 rows by 16 of the columns at a time, once both are copied to where its few registers reach them, or few rows where they lie.
 
 use std::mem::MaybeUninit;
@@ -23,9 +23,12 @@ use crate::{
 pub(crate) const WIDTH: usize = 48;
 /// Rows of a tile with AVX-512.
 const AVX512_ROWS: usize = 8;
-/// Panels that such rows pass together: their results are whole cache lines also in bf16, no half of which another thread writes.
+/// Most panels that such rows pass together: their results, where rows are whole cache lines, are so too, also in bf16, and no other thread
+/// writes half of one.
 const AVX512_PANELS_AT_ONCE: usize = 2;
-/// Rows that pass a panel before the next panel's turn: their activations should stay in the last-level cache.
+/// Lines of panels that pass together, where they are several: half of a second-level cache.
+const AVX512_LINES_AT_ONCE: usize = 8192;
+/// Rows that pass the panels of a task before the next ones' turn: their activations should stay in the last-level cache.
 const ROWS_AT_ONCE: usize = 512;
 /// With AMX, whose products take less time than reading that far away does, bytes of such rows: half of a second-level cache.
 const BYTES_AT_ONCE: usize = 1 << 20;
@@ -220,7 +223,7 @@ pub(crate) fn multiply(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>
 
     let panels = right.columns.div_ceil(WIDTH);
     let kernel = Kernel::of(right.kind, rows, Cpu::detect());
-    let together = kernel.panels_at_once();
+    let together = kernel.panels_at_once(panels, right.depth);
     let groups = panels.div_ceil(together);
     let chunk = rows_of_a_task(kernel, rows, groups, right.depth);
     parallel::for_each(rows.div_ceil(chunk) * groups, &|task| {
@@ -268,11 +271,15 @@ impl Kernel {
         }
     }
 
-    /// Panels of a task.
-    fn panels_at_once(self) -> usize {
+    /// Panels of a task, of so many, with so many words of the inner dimension.
+    fn panels_at_once(self, panels: usize, depth: usize) -> usize {
         match self {
             Self::Avx2(_) => AVX2_PANELS_AT_ONCE,
-            Self::Avx512(_) => AVX512_PANELS_AT_ONCE,
+            // Few panels are shared by all threads rather than taken by half of them.
+            Self::Avx512(_) if panels >= 2 * AVX512_PANELS_AT_ONCE * threads() => {
+                (AVX512_LINES_AT_ONCE / (WIDTH / 16) / depth.max(1)).clamp(1, AVX512_PANELS_AT_ONCE)
+            }
+            Self::Avx512(_) => 1,
             Self::AmxBf16 | Self::AmxInt8 => 1,
         }
     }
@@ -289,14 +296,17 @@ impl Kernel {
     }
 }
 
+fn threads() -> usize {
+    usize::try_from(tch::get_num_threads()).unwrap_or(1)
+}
+
 /// Small enough that every thread has a few tasks.
 fn rows_of_a_task(kernel: Kernel, rows: usize, groups: usize, depth: usize) -> usize {
-    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
-    let parts = (4 * threads).div_ceil(groups);
+    let parts = (4 * threads()).div_ceil(groups);
     rows.div_ceil(parts).next_multiple_of(kernel.rows()).clamp(kernel.rows(), kernel.rows_at_once(depth))
 }
 
-/// One task: these rows through those panels, one but with AVX2.
+/// One task: these rows through those panels.
 #[derive(Clone, Copy)]
 struct Place {
     panel: usize,

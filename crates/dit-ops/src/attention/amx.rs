@@ -70,9 +70,10 @@ thread_local! {
 /// (N, T, 3·H·head) → (N, T, H·head).
 ///
 /// # Panics
-/// If the CPU has no AMX.
+/// If the CPU has no AMX, or no AVX-512 BF16.
 pub(super) fn self_attention(qkv: &Tensor, shape: Shape) -> Tensor {
-    assert!(Cpu::detect().amx);
+    let cpu = Cpu::detect();
+    assert!(cpu.amx && cpu.avx512_bf16);
     let Shape { samples, tokens, heads, head } = shape;
     let (result, start) = allocate::<Bf16>(&[samples as i64, tokens as i64, (heads * head) as i64]);
     let (qkv, result_at) = (values::<Bf16>(qkv), Destination::new(start));
@@ -222,7 +223,7 @@ fn pack_values(job: &Job<'_>, lines: &mut [Line], lanes: usize, words: usize) {
             let line = &mut lines[panel * MOST_LANES * words + word * panel_lanes + within];
             let columns = lane * 16..head.min(lane * 16 + 16);
             let mut parts = [[zero; 16]; 2];
-            for (offset, part) in parts.iter_mut().enumerate().take(PER_WORD) {
+            for (offset, part) in parts.iter_mut().enumerate() {
                 let token = word * PER_WORD + offset;
                 if token < tokens {
                     part[..columns.len()].copy_from_slice(&job.row(2, token)[columns.clone()]);

@@ -19,8 +19,8 @@ pub(super) const SERIES: [f32; 7] = {
     }
     rounded
 };
-/// 2 to this and below is 0.
-const LEAST: f32 = -150.0;
+/// 2 to less than this is 0, so that nothing is subnormal.
+const LEAST: f32 = -100.0;
 
 /// exp(scale·(score − the greatest)) of the first `tokens` scores, as words of fp32; 0 past them. Gives their sum.
 ///
@@ -106,19 +106,17 @@ impl<'a> Row<'a> {
     }
 }
 
-/// 2ˣ, within two units in the last place; 0 far below, NaN of NaN.
+/// 2ˣ, within two units in the last place; 0 below 2⁻¹⁰⁰, NaN of NaN.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-fn exp2(x: v::Floats) -> v::Floats {
-    // Of NaN, the maximum is its second argument.
-    let x = v::max(v::splat(LEAST), x);
+pub(super) fn exp2(x: v::Floats) -> v::Floats {
     let whole = v::round(x);
     let fraction = v::sub(x, whole);
     let mut sum = v::splat(SERIES[0]);
     for &coefficient in &SERIES[1..] {
         sum = v::mul_add(sum, fraction, v::splat(coefficient));
     }
-    v::scale_by_power(sum, whole)
+    v::keep(v::unless_less(x, v::splat(LEAST)), v::scale_by_power(sum, whole))
 }
 
 /// The weights of one row, [`fp32`].

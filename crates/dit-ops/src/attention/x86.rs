@@ -80,15 +80,14 @@ pub(crate) fn self_attention(qkv: &Tensor, shape: Shape) -> Tensor {
 /// Calls a function of `flash` with the widest registers that this CPU has for tensors of a kind.
 macro_rules! with_registers {
     ($kind:expr, $function:path, $($argument:expr),+) => {{
-        let cpu = Cpu::detect();
         match $kind {
-            Kind::Float => match Avx512::<f32>::of(cpu) {
+            Kind::Float => match Avx512::<f32>::detect() {
                 Some(registers) => $function(registers, $($argument),+),
-                None => $function(Avx2::<f32>::of(cpu).expect("there is a kernel"), $($argument),+),
+                None => $function(Avx2::<f32>::detect().expect("there is a kernel"), $($argument),+),
             },
-            _ => match Avx512::<Bf16>::of(cpu) {
+            _ => match Avx512::<Bf16>::detect() {
                 Some(registers) => $function(registers, $($argument),+),
-                None => $function(Avx2::<Bf16>::of(cpu).expect("there is a kernel"), $($argument),+),
+                None => $function(Avx2::<Bf16>::detect().expect("there is a kernel"), $($argument),+),
             },
         }
     }};

@@ -52,6 +52,8 @@ functions! {
     fn divide_roughly(a: Floats, b: Floats) -> Floats { _mm512_mul_ps(a, _mm512_rcp14_ps(b)) }
     /// The lanes of the mask, zeros in the others.
     fn keep(mask: Mask, a: Floats) -> Floats { _mm512_maskz_mov_ps(mask, a) }
+    /// The lanes where a is not less than b.
+    fn unless_less(a: Floats, b: Floats) -> Mask { _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(a, b) }
     /// [`max`] in the lanes of the mask, `a` in the others.
     fn max_within(mask: Mask, a: Floats, b: Floats) -> Floats { _mm512_mask_max_ps(a, mask, a, b) }
     /// The sum of all lanes.

@@ -15,9 +15,9 @@ pub(super) struct Sums<'a> {
     /// From one row's to the next one's.
     pub stride: usize,
     pub rows: usize,
-    /// Where the first one's result is.
+    /// The product's row that the first one is.
     pub first: usize,
-    /// Of a panel.
+    /// The product's column that the first one is, a panel's first.
     pub column: usize,
     /// Columns, of whole panels: those past the product's last are left.
     pub width: usize,
@@ -32,17 +32,18 @@ macro_rules! epilogue {
 
             /// An element that results are stored as.
             pub(super) trait Stored: Element {
-                /// Stores 32 results; past the caches, if that is asked for and they are whole lines.
+                /// Stores 32 results; past the caches, if that is asked for and they are whole lines: whoever asks says by `sfence` when others
+                /// may read them.
                 ///
                 /// # Safety
                 /// The CPU has the features.
                 unsafe fn store(results: [v::Floats; 2], places: &mut [MaybeUninit<Self>; 32], past_caches: bool);
 
-                /// Stores the first `places.len()`, at most 16, of sixteen results.
+                /// Stores the first `places.len()`, at most 16, of sixteen results; past the caches likewise.
                 ///
                 /// # Safety
                 /// The CPU has the features.
-                unsafe fn store_few(results: v::Floats, places: &mut [MaybeUninit<Self>]);
+                unsafe fn store_few(results: v::Floats, places: &mut [MaybeUninit<Self>], past_caches: bool);
             }
 
             impl Stored for f32 {
@@ -62,9 +63,16 @@ macro_rules! epilogue {
 
                 #[target_feature(enable = $features)]
                 #[inline]
-                unsafe fn store_few(results: v::Floats, places: &mut [MaybeUninit<Self>]) {
+                unsafe fn store_few(results: v::Floats, places: &mut [MaybeUninit<Self>], past_caches: bool) {
+                    let start = places.as_mut_ptr().cast::<f32>();
                     // SAFETY: as many places are written as there are.
-                    unsafe { v::store_within(v::first(places.len()), places.as_mut_ptr().cast(), results) };
+                    unsafe {
+                        if past_caches && places.len() == 16 && start.addr().is_multiple_of(64) {
+                            v::stream(start, results);
+                        } else {
+                            v::store_within(v::first(places.len()), start, results);
+                        }
+                    }
                 }
             }
 
@@ -86,7 +94,7 @@ macro_rules! epilogue {
 
                 #[target_feature(enable = $features)]
                 #[inline]
-                unsafe fn store_few(results: v::Floats, places: &mut [MaybeUninit<Self>]) {
+                unsafe fn store_few(results: v::Floats, places: &mut [MaybeUninit<Self>], _: bool) {
                     let halves = v::round_to_bf16(results);
                     // SAFETY: as many places are written as there are.
                     unsafe { v::store_bf16_within(v::first(places.len()), places.as_mut_ptr().cast(), halves) };
@@ -96,7 +104,8 @@ macro_rules! epilogue {
             /// The results of a tile.
             ///
             /// # Safety
-            /// The CPU has the features; `sums` lie within the product, and nobody else touches these results.
+            /// The CPU has the features; `sums` lie within the product, and nobody else touches these results. Where they go past the caches,
+            /// the caller fences.
             #[target_feature(enable = $features)]
             #[inline]
             pub(in super::super) unsafe fn finish(
@@ -177,7 +186,7 @@ macro_rules! epilogue {
                     }
                     for (few, places) in rest.chunks_mut(16).enumerate() {
                         // SAFETY: the CPU has the features.
-                        unsafe { E::store_few(results(done + 16 * few), places) };
+                        unsafe { E::store_few(results(done + 16 * few), places, epilogue.past_caches) };
                     }
                 }
             }

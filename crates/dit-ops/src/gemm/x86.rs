@@ -116,29 +116,27 @@ macro_rules! multiply_panel_avx2 {
             assert!(rows <= AVX2_ROWS_AT_ONCE, "the sums have no room for so many");
             let rows_start = left.words[first * stride..].as_ptr();
             let lines = right.lines[place.panel * depth * LANES..][..place.panels * depth * LANES].as_ptr();
-            let apart = AVX2_ROWS_AT_ONCE * WIDTH;
+            let width = place.panels * WIDTH;
             SUMS.with_borrow_mut(|sums| {
-                let sums = sums.at_least(place.panels * apart);
+                let sums = sums.at_least(AVX2_ROWS_AT_ONCE * width);
                 let start = sums.as_mut_ptr();
                 // SAFETY: each row has `depth` words, each panel `depth` times `LANES` lines, `sums` a row for each by each panel, and for
                 // the rows up to the next multiple of a block's, as asserted above.
                 unsafe {
                     if rows >= AVX2_FEWEST_COPIED {
-                        let (panels, apart) = ((lines, place.panels), (apart, WIDTH));
+                        let (panels, apart) = ((lines, place.panels), (WIDTH, width));
                         block::$words::multiply::<LANES>(rows_start, stride, rows, panels, depth, start, apart);
                     } else {
                         for panel in 0..place.panels {
-                            let (lines, start) = (lines.add(panel * depth * LANES), start.add(panel * apart));
-                            tile::$words::multiply::<LANES>(rows_start, stride, rows, lines, depth, start, WIDTH);
+                            let (lines, start) = (lines.add(panel * depth * LANES), start.add(panel * WIDTH));
+                            tile::$words::multiply::<LANES>(rows_start, stride, rows, lines, depth, start, width);
                         }
                     }
                 }
-                for panel in 0..place.panels {
-                    let column = (place.panel + panel) * WIDTH;
-                    let sums = Sums { words: &sums[panel * apart..], stride: WIDTH, rows, first, column, width: WIDTH };
-                    // SAFETY: results are this task's own, and lie within the output's rows.
-                    unsafe { epilogue::avx2::finish(sums, right.columns, &epilogue, output) };
-                }
+                let column = place.panel * WIDTH;
+                let sums = Sums { words: sums, stride: width, rows, first, column, width };
+                // SAFETY: results are this task's own, and lie within the output's rows.
+                unsafe { epilogue::avx2::finish(sums, right.columns, &epilogue, output) };
             });
         }
     };
@@ -163,6 +161,9 @@ macro_rules! multiply_panel_amx {
             let panel = right.lines[place.panel * depth * LANES..][..depth * LANES].as_ptr();
             let column = place.panel * WIDTH;
             let mut sums = [[0; WIDTH]; amx::BLOCK_ROWS];
+            // Of bf16 a panel's columns are not whole lines.
+            let past_caches = epilogue.past_caches && matches!(output, Output::F32(_));
+            let epilogue = Epilogue { past_caches, ..epilogue };
             // SAFETY: the kernel was chosen because the CPU has it.
             let mut tiles = unsafe { Tiles::of_rows(amx::ROWS) };
             let mut first = place.first;
@@ -198,9 +199,12 @@ multiply_panel_amx!(amx_int8, int8);
 mod tests {
     use std::{mem::MaybeUninit, ptr};
 
+    use tch::Kind;
+
     use super::{LANES, WIDTH};
     use crate::{
         cpu::Cpu,
+        element::{Bf16, Element},
         gemm::{Activation, Dequantize, Epilogue, Left, Line, Output, Panels, RowScale, Words, multiply},
         parallel::Destination,
     };
@@ -284,51 +288,62 @@ mod tests {
                 eprintln!("SKIPPED: no kernel for {kind:?}");
                 continue;
             }
-            let (depth, stride) = (37, 64);
-            // 1 in all weights, in fp32 or twice in bf16; a row's number in its activations.
-            let one = |value: f32| match kind {
-                Words::F32 => value.to_bits(),
-                _ => value.to_bits() >> 16 | value.to_bits() & 0xffff_0000,
-            };
-            for (rows, columns) in [(5, 48), (40, 50), (97, 96)] {
-                let place = |at: usize| if at % stride < depth { one((at / stride % 8) as f32) } else { u32::MAX };
-                let left: Vec<u32> = (0..rows * stride).map(place).collect();
-                let lines = vec![Line([one(1.0); 16]); Panels::lines_of(columns, depth)];
-                let right = Panels { kind, lines: &lines, columns, depth };
-                let bias = vec![0.5; columns.next_multiple_of(WIDTH)];
+            for (rows, columns) in [(5, 48), (40, 50), (97, 96), (9, 144), (17, 224), (20, 400)] {
                 // From a line's start on, and from between two.
                 for offset in [0, 3] {
-                    let mut memory =
-                        [(); 2].map(|()| vec![Line([u32::MAX; 16]); (rows * columns + offset).div_ceil(16)]);
-                    let [after, before] = memory.each_mut().map(|lines| {
-                        Output::F32(Destination::new(
-                            lines.as_mut_ptr().cast::<MaybeUninit<f32>>().wrapping_add(offset),
-                        ))
-                    });
-                    let epilogue = Epilogue {
-                        bias: &bias,
-                        activation: Activation::GeluTanh,
-                        before: Some(before),
-                        past_caches: true,
-                        ..Epilogue::plain()
-                    };
-                    multiply(Left { words: &left, rows, stride }, right, epilogue, after);
-                    let [after, before] =
-                        memory.map(|lines| lines.iter().flat_map(|line| line.0).collect::<Vec<u32>>());
-                    let per_word = kind.elements() as f32;
-                    for at in 0..rows * columns {
-                        let expected = per_word * (depth * (at / columns % 8)) as f32 + 0.5;
-                        let found = [&before, &after].map(|all| f32::from_bits(all[offset + at]));
-                        assert_eq!(found[0], expected, "{kind:?} {rows} × {columns} + {offset}, {at}");
-                        let gelu = if expected > 10.0 { expected } else { 0.345_714 };
-                        assert!(
-                            (found[1] - gelu).abs() < 1e-5,
-                            "{kind:?} {rows} × {columns} + {offset}, {at}: {}",
-                            found[1]
-                        );
-                    }
+                    check_kept_twice::<f32>(kind, rows, columns, offset, Output::F32);
+                    check_kept_twice::<Bf16>(kind, rows, columns, offset, Output::Bf16);
                 }
             }
+        }
+    }
+
+    fn check_kept_twice<E: Element>(
+        kind: Words,
+        rows: usize,
+        columns: usize,
+        offset: usize,
+        output: fn(Destination<MaybeUninit<E>>) -> Output,
+    ) {
+        let (depth, stride) = (37, 64);
+        // A row's number in its activations, that of sixteen columns in their weights; in bf16 twice.
+        let word = |value: f32| match kind {
+            Words::F32 => value.to_bits(),
+            _ => value.to_bits() >> 16 | value.to_bits() & 0xffff_0000,
+        };
+        let (of_row, of_column) = (|row: usize| (row % 8) as f32, |column: usize| (1 + column / 16 % 7) as f32);
+        let place = |at: usize| if at % stride < depth { word(of_row(at / stride)) } else { u32::MAX };
+        let left: Vec<u32> = (0..rows * stride).map(place).collect();
+        let line = |at: usize| Line([word(of_column(at / (depth * LANES) * WIDTH + at % LANES * 16)); 16]);
+        let lines: Vec<Line> = (0..Panels::lines_of(columns, depth)).map(line).collect();
+        let right = Panels { kind, lines: &lines, columns, depth };
+        let bias = vec![0.5; columns.next_multiple_of(WIDTH)];
+        let bytes = (rows * columns + offset) * size_of::<E>();
+        let mut memory = [(); 2].map(|()| vec![Line([u32::MAX; 16]); bytes.div_ceil(64)]);
+        let [after, before] = memory
+            .each_mut()
+            .map(|lines| output(Destination::new(lines.as_mut_ptr().cast::<MaybeUninit<E>>().wrapping_add(offset))));
+        let epilogue = Epilogue {
+            bias: &bias,
+            activation: Activation::GeluTanh,
+            before: Some(before),
+            past_caches: true,
+            ..Epilogue::plain()
+        };
+        multiply(Left { words: &left, rows, stride }, right, epilogue, after);
+        // SAFETY: the memory is so many elements long, and any bits are one.
+        let [after, before] = memory
+            .each_ref()
+            .map(|lines| unsafe { std::slice::from_raw_parts(lines.as_ptr().cast::<E>(), bytes / size_of::<E>()) });
+        for at in 0..rows * columns {
+            let (row, column) = (at / columns, at % columns);
+            let expected = (kind.elements() * depth) as f32 * of_row(row) * of_column(column) + 0.5;
+            let gelu = if expected > 10.0 { expected } else { 0.345_714 };
+            let found = [before, after].map(|all| all[offset + at].to_f32());
+            let name = format!("{kind:?} to {:?}, {rows} × {columns} + {offset}: {row}, {column}", E::KIND);
+            assert_eq!(found[0], E::from_f32(expected).to_f32(), "{name}");
+            let close = if E::KIND == Kind::Float { 1e-5 } else { gelu / 256.0 };
+            assert!((found[1] - gelu).abs() < close, "{name}: {} for {gelu}", found[1]);
         }
     }
 

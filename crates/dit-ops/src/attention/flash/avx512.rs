@@ -1,31 +1,32 @@
-use std::{arch::x86_64::*, f32::consts::LOG2_E, marker::PhantomData, mem::MaybeUninit};
+use std::{arch::x86_64::*, marker::PhantomData, mem::MaybeUninit};
 
-use super::{self as flash, Layout, OfRows, OfTile, Registers, Rows, Weighting, assert_aligned, by_functions};
+use super::{self as flash, Layout, Registers, Rows, assert_aligned, by_functions, lines::lines};
 use crate::{
-    attention::softmax::SERIES,
-    avx512::{
-        tile::{dot_bf16, dot_f32},
-        vector::{self as v, Floats},
-    },
+    attention::softmax::exp2,
+    avx512::tile::{dot_bf16, dot_f32},
     cpu::Cpu,
     element::Bf16,
     gemm::{Line, Words},
     transpose::{transpose_avx512, transpose_four},
 };
 
+lines!(avx512, "avx512f,avx512bw,avx512dq,avx512vl");
+
 /// AVX-512's registers: products in fp32, or of bf16 by AVX-512 BF16.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512<E>(PhantomData<E>);
 
 impl Avx512<f32> {
-    pub(crate) fn of(cpu: Cpu) -> Option<Self> {
-        Words::F32.in_avx512(cpu).then_some(Self(PhantomData))
+    /// Where the CPU has them.
+    pub(crate) fn detect() -> Option<Self> {
+        Words::F32.in_avx512(Cpu::detect()).then_some(Self(PhantomData))
     }
 }
 
 impl Avx512<Bf16> {
-    pub(crate) fn of(cpu: Cpu) -> Option<Self> {
-        Words::Bf16.in_avx512(cpu).then_some(Self(PhantomData))
+    /// Where the CPU has them.
+    pub(crate) fn detect() -> Option<Self> {
+        Words::Bf16.in_avx512(Cpu::detect()).then_some(Self(PhantomData))
     }
 }
 
@@ -35,7 +36,7 @@ const COLUMNS: usize = 32;
 /// Words of a tile of sums.
 const TILE: usize = ROWS * COLUMNS;
 /// Registers of a lane's line.
-const LANES: usize = COLUMNS / 16;
+const HALVES: usize = COLUMNS / 16;
 
 macro_rules! registers {
     ($element:ty, $module:ident, $per_word:literal) => {
@@ -44,20 +45,20 @@ macro_rules! registers {
             const PER_WORD: usize = $per_word;
             const ROWS: usize = ROWS;
             const COLUMNS: usize = COLUMNS;
-            // Half of a first-level cache is what they and 32 keys give each other.
+            // What they and 32 keys give each other is 8 kB for each factor in bf16, and 16 in fp32.
             const QUERIES: usize = 128;
 
             by_functions! {
-                $module::gather(layout: Layout, rows: Rows<'_, $element>, place: &mut [u32]);
-                $module::lay_side_by_side(layout: Layout, rows: &[u32], place: &mut [u32]);
-                $module::turn(layout: Layout, rows: &[u32], lines: &mut [u32]);
-                $module::part_by_tiles(layout: Layout, rows: &[u32], count: usize, place: &mut [u32], apart: usize);
-                $module::part_by_lanes(layout: Layout, rows: &[u32], place: &mut [u32]);
+                $module::gather(layout: Layout<Self>, rows: Rows<'_, $element>, place: &mut [u32]);
+                $module::lay_side_by_side(layout: Layout<Self>, rows: &[u32], place: &mut [u32]);
+                $module::turn(layout: Layout<Self>, rows: &[u32], lines: &mut [u32]);
+                $module::split_by_tiles(layout: Layout<Self>, rows: &[u32], place: &mut [u32], apart: usize);
+                $module::split_by_lanes(layout: Layout<Self>, rows: &[u32], place: &mut [u32]);
                 $module::multiply(tile: &[u32], lane: &[u32], depth: usize, sums: &mut [u32], goes_on: bool);
                 $module::multiply_rows(rows: &[u32], lane: &[u32], depth: usize, sums: (&mut [u32], usize), goes_on: bool);
                 $module::weigh(scores: &mut [u32], keys: usize, factor: f32, weightings: &mut [Weighting]);
                 $module::pull_back_tile(scores: &[u32], of_weights: &[u32], of_rows: OfRows<'_>, place: OfTile<'_>);
-                $module::turn_back(layout: Layout, lines: &[u32], rows: &mut [f32]);
+                $module::turn_back(layout: Layout<Self>, lines: &[u32], rows: &mut [f32]);
                 $module::write(values: &[f32], factor: f32, place: &mut [MaybeUninit<$element>]);
                 $module::write_remainders(values: &[f32], factor: f32, place: &mut [MaybeUninit<$element>]);
                 $module::dot(a: &[$element], b: &[$element]) -> f32;
@@ -76,8 +77,8 @@ macro_rules! functions {
         pub(super) use super::{lay_side_by_side, turn, turn_back};
 
         #[target_feature(enable = $features)]
-        pub(super) fn gather(layout: Layout, rows: Rows<'_, $element>, place: &mut [u32]) {
-            rows.gather::<Avx512<$element>>(layout, place);
+        pub(super) fn gather(layout: Layout<Avx512<$element>>, rows: Rows<'_, $element>, place: &mut [u32]) {
+            rows.gather(layout, place);
         }
 
         #[target_feature(enable = $features)]
@@ -138,7 +139,7 @@ macro_rules! functions {
             (sums, apart): (*mut u32, usize),
             goes_on: bool,
         ) {
-            let mut accumulators = [[_mm512_setzero_ps(); LANES]; ROWS];
+            let mut accumulators = [[_mm512_setzero_ps(); HALVES]; ROWS];
             let place = |row: usize, half: usize| sums.wrapping_add(row * apart + half * 16).cast::<f32>();
             // SAFETY: the caller's promise.
             unsafe {
@@ -153,7 +154,7 @@ macro_rules! functions {
                     let weights = [_mm512_load_si512(lane.cast()), _mm512_load_si512(lane.add(16).cast())];
                     for row in 0..ROWS {
                         let activation = _mm512_set1_epi32((*tile.add(row * ROW)).cast_signed());
-                        for half in 0..LANES {
+                        for half in 0..HALVES {
                             accumulators[row][half] = $dot(accumulators[row][half], activation, weights[half]);
                         }
                     }
@@ -171,54 +172,16 @@ macro_rules! functions {
 
 mod fp32 {
     functions!("avx512f,avx512bw,avx512dq,avx512vl", f32, dot_f32);
+    pub(super) use super::{
+        pull_back_tile_singly as pull_back_tile, split_by_lanes_singly as split_by_lanes, weigh_singly as weigh,
+    };
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    pub(super) fn part_by_tiles(layout: Layout, rows: &[u32], count: usize, place: &mut [u32], apart: usize) {
-        for (row, values) in rows.chunks_exact(layout.stride).enumerate().take(count) {
+    pub(super) fn split_by_tiles(layout: Layout<Avx512<f32>>, rows: &[u32], place: &mut [u32], apart: usize) {
+        assert!(rows.len() >= layout.tile());
+        for (row, values) in rows.chunks_exact(layout.stride).enumerate().take(ROWS) {
             for (group, values) in values.as_chunks::<ROWS>().0.iter().enumerate().take(layout.tiles) {
                 place[group * apart + row * ROWS..][..ROWS].copy_from_slice(values);
-            }
-        }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    pub(super) fn part_by_lanes(layout: Layout, rows: &[u32], place: &mut [u32]) {
-        for (row, values) in rows.chunks_exact(layout.stride).enumerate().take(COLUMNS) {
-            for (group, values) in values.as_chunks::<COLUMNS>().0.iter().enumerate() {
-                place[group * layout.group() + row * COLUMNS..][..COLUMNS].copy_from_slice(values);
-            }
-        }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    pub(super) fn weigh(scores: &mut [u32], keys: usize, factor: f32, weightings: &mut [Weighting]) {
-        let lines = &mut scores.as_chunks_mut::<COLUMNS>().0[..keys];
-        let greatest = greatest_of(lines);
-        let mut sums = [v::zero(); LANES];
-        for line in lines {
-            for half in 0..LANES {
-                let weights = exponentials(load(line, half), greatest[half], v::splat(factor));
-                sums[half] = v::add(sums[half], weights);
-                store(line, half, weights);
-            }
-        }
-        put_weightings(greatest, sums, weightings);
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    pub(super) fn pull_back_tile(scores: &[u32], of_weights: &[u32], of_rows: OfRows<'_>, place: OfTile<'_>) {
-        let (scores, of_weights) = (&scores.as_chunks().0[..ROWS], &of_weights.as_chunks().0[..ROWS]);
-        let OfTile { weights: weights_at, of_scores: of_scores_at, .. } = place;
-        let (weights_at, of_scores_at) = (
-            &mut weights_at.as_chunks_mut::<COLUMNS>().0[..ROWS],
-            &mut of_scores_at.as_chunks_mut::<COLUMNS>().0[..ROWS],
-        );
-        for row in 0..ROWS {
-            for half in 0..LANES {
-                let (weights, of_scores) =
-                    pull_back(load(&scores[row], half), load(&of_weights[row], half), &of_rows, row);
-                store(&mut weights_at[row], half, weights);
-                store(&mut of_scores_at[row], half, of_scores);
             }
         }
     }
@@ -252,7 +215,8 @@ mod bf16 {
     /// Calls `put` with the word of two rows, the register among the row's, and sixteen of the words that the two make.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     #[inline]
-    fn part(layout: Layout, rows: &[u32], count: usize, mut put: impl FnMut(usize, usize, __m512i)) {
+    fn split(layout: Layout<Avx512<Bf16>>, rows: &[u32], count: usize, mut put: impl FnMut(usize, usize, __m512i)) {
+        assert!(rows.len() >= count * layout.stride);
         for (word, rows) in rows.chunks_exact(2 * layout.stride).enumerate().take(count / 2) {
             let (first, second) = rows.split_at(layout.stride);
             for (at, (first, second)) in first.as_chunks::<16>().0.iter().zip(second.as_chunks::<16>().0).enumerate() {
@@ -266,8 +230,8 @@ mod bf16 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    pub(super) fn part_by_tiles(layout: Layout, rows: &[u32], count: usize, place: &mut [u32], apart: usize) {
-        part(layout, rows, count, |word, sixteen, words| {
+    pub(super) fn split_by_tiles(layout: Layout<Avx512<Bf16>>, rows: &[u32], place: &mut [u32], apart: usize) {
+        split(layout, rows, ROWS, |word, sixteen, words| {
             let halves = [_mm512_castsi512_si256(words), _mm512_extracti64x4_epi64::<1>(words)];
             for (half, words) in halves.into_iter().enumerate() {
                 let group = 2 * sixteen + half;
@@ -281,9 +245,9 @@ mod bf16 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    pub(super) fn part_by_lanes(layout: Layout, rows: &[u32], place: &mut [u32]) {
-        part(layout, rows, COLUMNS, |word, sixteen, words| {
-            let (group, half) = (sixteen / LANES, sixteen % LANES);
+    pub(super) fn split_by_lanes(layout: Layout<Avx512<Bf16>>, rows: &[u32], place: &mut [u32]) {
+        split(layout, rows, COLUMNS, |word, sixteen, words| {
+            let (group, half) = (sixteen / HALVES, sixteen % HALVES);
             let place = &mut place[group * layout.group() + word * COLUMNS + half * 16..][..16];
             // SAFETY: sixteen words are a register.
             unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), words) };
@@ -294,9 +258,9 @@ mod bf16 {
     pub(super) fn weigh(scores: &mut [u32], keys: usize, factor: f32, weightings: &mut [Weighting]) {
         let lines = scores.as_chunks_mut::<COLUMNS>().0;
         let greatest = greatest_of(&lines[..keys]);
-        let mut sums = [v::zero(); LANES];
+        let mut sums = [v::zero(); HALVES];
         for pair in 0..keys.div_ceil(2) {
-            for half in 0..LANES {
+            for half in 0..HALVES {
                 let of = |line: &[u32; COLUMNS]| exponentials(load(line, half), greatest[half], v::splat(factor));
                 let first = of(&lines[2 * pair]);
                 let second = if 2 * pair + 1 < keys { of(&lines[2 * pair + 1]) } else { v::zero() };
@@ -344,14 +308,19 @@ mod bf16 {
         );
         let by_rows = &mut of_scores_by_rows.as_chunks_mut::<COLUMNS>().0[..ROWS / 2];
         for pair in 0..ROWS / 2 {
-            let mut halves = [[v::zero(); 2]; LANES];
+            let mut halves = [[v::zero(); 2]; HALVES];
             for (half, of_half) in halves.iter_mut().enumerate() {
                 let of_row =
                     |row: usize| pull_back(load(&scores[row], half), load(&of_weights[row], half), &of_rows, row);
                 let ((first, of_first), (second, of_second)) = (of_row(2 * pair), of_row(2 * pair + 1));
-                // A key that is not there would be half of a word, and 0 times what is not a number is not 0.
-                let present = v::first(of_rows.present.saturating_sub(16 * half));
-                let (of_first, of_second) = (v::keep(present, of_first), v::keep(present, of_second));
+                // What is not there would be half of a word, and 0 times what is not a number is not 0.
+                let there = v::first(of_rows.keys.saturating_sub(16 * half));
+                let of_first = v::keep(there, of_first);
+                let (second, of_second) = if 2 * pair + 1 < of_rows.queries {
+                    (second, v::keep(there, of_second))
+                } else {
+                    (v::zero(), v::zero())
+                };
                 store_bits(&mut weights_at[pair], half, rounded_pairs(first, second));
                 store_bits(&mut of_scores_at[pair], half, rounded_pairs(of_first, of_second));
                 *of_half = [of_first, of_second];
@@ -366,7 +335,10 @@ mod bf16 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn lay_side_by_side(layout: Layout, rows: &[u32], place: &mut [u32]) {
+fn lay_side_by_side<E>(layout: Layout<Avx512<E>>, rows: &[u32], place: &mut [u32])
+where
+    Avx512<E>: Registers,
+{
     assert!(rows.len() >= layout.tile() && place.len() >= layout.tile());
     let place = place.as_mut_ptr();
     for first in (0..layout.words).step_by(8) {
@@ -385,21 +357,27 @@ fn lay_side_by_side(layout: Layout, rows: &[u32], place: &mut [u32]) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn turn(layout: Layout, rows: &[u32], lines: &mut [u32]) {
+fn turn<E>(layout: Layout<Avx512<E>>, rows: &[u32], lines: &mut [u32])
+where
+    Avx512<E>: Registers,
+{
     assert!(rows.len() >= layout.lane() && lines.len() >= layout.lane());
     assert_aligned(lines);
-    for half in 0..LANES {
+    for half in 0..HALVES {
         // SAFETY: each row has a multiple of 16 words, and there is a line for each, which begins at a cache line, as asserted.
         unsafe {
             let rows = rows.as_ptr().add(16 * half * layout.stride);
             let lines = lines.as_mut_ptr().add(16 * half).cast::<MaybeUninit<Line>>();
-            transpose_avx512::<false>(rows, layout.stride, layout.words.next_multiple_of(16), lines, LANES);
+            transpose_avx512::<false>(rows, layout.stride, layout.words.next_multiple_of(16), lines, HALVES);
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn turn_back(layout: Layout, lines: &[u32], rows: &mut [f32]) {
+fn turn_back<E>(layout: Layout<Avx512<E>>, lines: &[u32], rows: &mut [f32])
+where
+    Avx512<E>: Registers,
+{
     assert!(lines.len() >= layout.turned() && rows.len() >= COLUMNS * layout.row());
     assert_aligned(rows);
     for first in (0..layout.head).step_by(16) {
@@ -413,81 +391,9 @@ fn turn_back(layout: Layout, lines: &[u32], rows: &mut [f32]) {
     }
 }
 
-/// Half of a line, bits of fp32.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
-fn load(line: &[u32; COLUMNS], half: usize) -> Floats {
-    // SAFETY: half of a line is a register.
-    unsafe { v::load(line.as_chunks::<16>().0[half].as_ptr().cast()) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
-fn store(line: &mut [u32; COLUMNS], half: usize, values: Floats) {
-    store_bits(line, half, _mm512_castps_si512(values));
-}
-
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
 fn store_bits(line: &mut [u32; COLUMNS], half: usize, words: __m512i) {
     // SAFETY: half of a line is a register.
     unsafe { _mm512_storeu_si512(line.as_chunks_mut::<16>().0[half].as_mut_ptr().cast(), words) };
-}
-
-/// Of each column.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
-fn greatest_of(lines: &[[u32; COLUMNS]]) -> [Floats; LANES] {
-    let mut greatest = [v::splat(f32::NEG_INFINITY); LANES];
-    for line in lines {
-        for (half, greatest) in greatest.iter_mut().enumerate() {
-            *greatest = v::max(*greatest, load(line, half));
-        }
-    }
-    greatest
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn put_weightings(greatest: [Floats; LANES], sums: [Floats; LANES], weightings: &mut [Weighting]) {
-    let (mut of_columns, mut factors) = ([0; COLUMNS], [0; COLUMNS]);
-    for half in 0..LANES {
-        store(&mut of_columns, half, greatest[half]);
-        store(&mut factors, half, v::div(v::splat(1.0), sums[half]));
-    }
-    for (weighting, (greatest, factor)) in weightings.iter_mut().zip(of_columns.into_iter().zip(factors)) {
-        *weighting = Weighting { greatest: f32::from_bits(greatest), factor: f32::from_bits(factor) };
-    }
-}
-
-/// Sixteen of a row's weights, and the gradients of their scores.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
-fn pull_back(scores: Floats, of_weights: Floats, of_rows: &OfRows<'_>, row: usize) -> (Floats, Floats) {
-    let OfRows { weightings, deltas, scale, .. } = *of_rows;
-    let Weighting { greatest, factor } = weightings[row];
-    let exponentials = exponentials(scores, v::splat(greatest), v::splat(scale * LOG2_E));
-    let weights = v::mul(exponentials, v::splat(factor));
-    let of_scores = v::mul(v::mul(weights, v::splat(scale)), v::sub(of_weights, v::splat(deltas[row])));
-    (weights, of_scores)
-}
-
-/// exp(scale·(score − greatest)), `factor` being scale·log₂e: the same bits in the forward and in the backward pass.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
-fn exponentials(scores: Floats, greatest: Floats, factor: Floats) -> Floats {
-    exp2(v::mul(v::sub(scores, greatest), factor))
-}
-
-/// 2ˣ within two units in the last place; 0 below 2⁻¹⁰⁰, so that nothing is subnormal; NaN of NaN.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-#[inline]
-pub(super) fn exp2(x: Floats) -> Floats {
-    let whole = v::round(x);
-    let fraction = v::sub(x, whole);
-    let mut sum = v::splat(SERIES[0]);
-    for &coefficient in &SERIES[1..] {
-        sum = v::mul_add(sum, fraction, v::splat(coefficient));
-    }
-    let there = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, v::splat(-100.0));
-    v::keep(there, v::scale_by_power(sum, whole))
 }

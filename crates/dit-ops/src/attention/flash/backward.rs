@@ -73,7 +73,7 @@ struct OfKeys {
     /// As columns.
     turned_keys: Aligned<u32>,
     turned_values: Aligned<u32>,
-    /// Keys, parted by lanes.
+    /// Keys, split by lanes.
     keys: Aligned<u32>,
     /// Gradients, a line for each value.
     of_keys: Aligned<u32>,
@@ -86,7 +86,7 @@ struct OfQueries {
     /// A tile's queries side by side, and gradients of their results.
     queries: Aligned<u32>,
     of_outputs: Aligned<u32>,
-    /// The same, parted by tiles.
+    /// The same, split by tiles.
     queries_by_tiles: Aligned<u32>,
     of_outputs_by_tiles: Aligned<u32>,
     /// The sums δ.
@@ -112,8 +112,8 @@ struct OneHead<'a, R: Registers> {
 }
 
 impl<R: Registers> OneHead<'_, R> {
-    fn layout(&self) -> Layout {
-        Layout::of::<R>(self.head.shape.head)
+    fn layout(&self) -> Layout<R> {
+        Layout::of(self.head.shape.head)
     }
 
     /// Queries (0), keys (1) or values (2).
@@ -169,7 +169,7 @@ impl<R: Registers> OneHead<'_, R> {
             let first = at * R::COLUMNS;
             registers.gather(layout, self.part(1).rows(first, R::COLUMNS, tokens), gathered);
             registers.turn(layout, gathered, turned_keys);
-            registers.part_by_lanes(layout, gathered, keys);
+            registers.split_by_lanes(layout, gathered, keys);
             registers.gather(layout, self.part(2).rows(first, R::COLUMNS, tokens), gathered);
             registers.turn(layout, gathered, turned_values);
         }
@@ -191,12 +191,12 @@ impl<R: Registers> OneHead<'_, R> {
             let (first, part) = (own.start + tile * R::ROWS, layout.by_tiles(tile));
             registers.gather(layout, self.part(0).rows(first, R::ROWS, own.end), gathered);
             registers.lay_side_by_side(layout, gathered, queries);
-            registers.part_by_tiles(layout, gathered, R::ROWS, &mut queries_by_tiles[part..], by_tiles);
+            registers.split_by_tiles(layout, gathered, &mut queries_by_tiles[part..], by_tiles);
             registers.gather(layout, whole(self.gradient).rows(first, R::ROWS, own.end), gathered);
             registers.lay_side_by_side(layout, gathered, of_outputs);
-            registers.part_by_tiles(layout, gathered, R::ROWS, &mut of_outputs_by_tiles[part..], by_tiles);
+            registers.split_by_tiles(layout, gathered, &mut of_outputs_by_tiles[part..], by_tiles);
         }
-        // Rows that are not there have no weight.
+        // Rows that are not there have no weight, unless a key is not finite.
         weightings.clear();
         weightings.extend_from_slice(&self.weightings[own.clone()]);
         weightings.resize(tiles * R::ROWS, Weighting::default());
@@ -227,12 +227,13 @@ impl<R: Registers> OneHead<'_, R> {
         let of_outputs = queries.of_outputs.at_least(tiles * layout.tile()).chunks_exact(layout.tile());
         let of_rows = queries.weightings.chunks_exact(R::ROWS).zip(queries.deltas.chunks_exact(R::ROWS));
         let places = weights.zip(of_scores).zip(by_rows);
-        for (((rows, of_outputs), (weightings, deltas)), ((weights, of_scores), of_scores_by_rows)) in
-            rows.zip(of_outputs).zip(of_rows).zip(places)
+        for (at, (((rows, of_outputs), (weightings, deltas)), ((weights, of_scores), of_scores_by_rows))) in
+            rows.zip(of_outputs).zip(of_rows).zip(places).enumerate()
         {
             registers.multiply(rows, turned_keys, layout.words, scores, false);
             registers.multiply(of_outputs, turned_values, layout.words, of_weights, false);
-            let of_rows = OfRows { weightings, deltas, scale: self.head.scale(), present };
+            let there = R::ROWS.min(count - at * R::ROWS);
+            let of_rows = OfRows { weightings, deltas, scale: self.head.scale(), queries: there, keys: present };
             registers.pull_back_tile(scores, of_weights, of_rows, OfTile { weights, of_scores, of_scores_by_rows });
         }
     }

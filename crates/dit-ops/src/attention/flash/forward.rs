@@ -1,4 +1,4 @@
-use std::{cell::RefCell, ops::Range};
+use std::{cell::RefCell, f32::consts::LOG2_E, ops::Range};
 
 use tch::{Kind, Tensor};
 
@@ -9,7 +9,6 @@ use crate::{
     element::{allocate, values},
     parallel::Destination,
 };
-use std::f32::consts::LOG2_E;
 
 /// Words of a lane of weights that are multiplied at a time: they stay in the first-level cache while all values of a row pass.
 const STRETCH: usize = 4096;
@@ -19,7 +18,7 @@ const STRETCH: usize = 4096;
 struct Scratch {
     /// The keys of a tile side by side.
     keys: Aligned<u32>,
-    /// Values, parted by tiles.
+    /// Values, split by tiles.
     values: Aligned<u32>,
     /// A lane of queries.
     turned_queries: Aligned<u32>,
@@ -79,7 +78,7 @@ fn attend<R: Registers>(
 ) {
     let tokens = head.shape.tokens;
     let [all_queries, all_keys, all_values] = [0, 1, 2].map(|part| Part { all: qkv, parts: 3, part, head });
-    let layout = Layout::of::<R>(head.shape.head);
+    let layout = Layout::<R>::of(head.shape.head);
     let key_tiles = tokens.div_ceil(R::ROWS);
     let factor = head.scale() * LOG2_E;
     SCRATCH.with_borrow_mut(|scratch| {
@@ -97,7 +96,7 @@ fn attend<R: Registers>(
             registers.gather(layout, all_keys.rows(first, R::ROWS, tokens), gathered);
             registers.lay_side_by_side(layout, gathered, place);
             registers.gather(layout, all_values.rows(first, R::ROWS, tokens), gathered);
-            registers.part_by_tiles(layout, gathered, R::ROWS, &mut values[layout.by_tiles(tile)..], by_tiles);
+            registers.split_by_tiles(layout, gathered, &mut values[layout.by_tiles(tile)..], by_tiles);
         }
 
         for first in queries.clone().step_by(R::COLUMNS) {

@@ -1,6 +1,9 @@
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use std::{
+    arch::x86_64::{_MM_HINT_T0, _mm_prefetch},
+    marker::PhantomData,
+};
 
-use super::Registers;
+use super::{MOST_COLUMNS, Registers};
 use crate::{attention::x86::Head, element::Element};
 
 /// A head's values of a tensor that has `parts` for each token: of `qkv` query, key and value, of results one.
@@ -48,7 +51,7 @@ pub(crate) struct Rows<'a, E> {
 impl<E: Element> Rows<'_, E> {
     /// [`Registers::gather`], to be compiled with features.
     #[inline(always)]
-    pub(super) fn gather<R: Registers<Element = E>>(self, layout: Layout, place: &mut [u32]) {
+    pub(super) fn gather<R: Registers<Element = E>>(self, layout: Layout<R>, place: &mut [u32]) {
         /// Tokens between one that is asked for and the one whose turn it is.
         const AHEAD: usize = 12;
         let Self { part, first, count, end } = self;
@@ -77,25 +80,27 @@ impl<E: Element> Rows<'_, E> {
     }
 }
 
-/// How a head's values lie.
+/// How a head's values lie for some registers.
 #[derive(Clone, Copy)]
-pub(crate) struct Layout {
+pub(crate) struct Layout<R> {
     /// Values of a row.
     pub(super) head: usize,
     /// Words of them.
     pub(super) words: usize,
-    /// Words from one gathered row to the next: whole lines of a lane when they are parted.
+    /// Words from one gathered row to the next: whole lines of a lane when they are split.
     pub(super) stride: usize,
     /// Tiles and lanes that a row's values are, as rows and columns of a product.
     pub(super) tiles: usize,
     pub(super) lanes: usize,
-    rows: usize,
-    columns: usize,
-    per_word: usize,
+    registers: PhantomData<R>,
 }
 
-impl Layout {
-    pub(super) fn of<R: Registers>(head: usize) -> Self {
+impl<R: Registers> Layout<R> {
+    pub(super) fn of(head: usize) -> Self {
+        const {
+            assert!(R::ROWS.is_multiple_of(2) && R::QUERIES.is_multiple_of(R::ROWS));
+            assert!(R::COLUMNS.is_multiple_of(16) && R::COLUMNS <= MOST_COLUMNS);
+        }
         let words = head.div_ceil(R::PER_WORD);
         Self {
             head,
@@ -103,44 +108,42 @@ impl Layout {
             stride: words.next_multiple_of(R::COLUMNS / R::PER_WORD),
             tiles: head.div_ceil(R::ROWS),
             lanes: head.div_ceil(R::COLUMNS),
-            rows: R::ROWS,
-            columns: R::COLUMNS,
-            per_word: R::PER_WORD,
+            registers: PhantomData,
         }
     }
 
-    /// Words of so many gathered rows, and of those that are read with the last one's.
+    /// Words of so many gathered rows, and of those that AVX2 reads with the last one's.
     pub(super) fn gathered(self, count: usize) -> usize {
         count * self.stride + 16
     }
 
     /// Words of a tile's rows side by side.
     pub(super) fn tile(self) -> usize {
-        self.rows * self.stride
+        R::ROWS * self.stride
     }
 
     /// Words of a lane's rows as columns.
     pub(super) fn lane(self) -> usize {
-        self.columns * self.stride
+        R::COLUMNS * self.stride
     }
 
-    /// Words of one group of values of so many tiles of rows, parted by tiles.
+    /// Words of one group of values of so many tiles of rows, split by tiles.
     pub(super) fn by_tiles(self, tiles: usize) -> usize {
-        tiles * self.rows / self.per_word * self.rows
+        tiles * R::ROWS / R::PER_WORD * R::ROWS
     }
 
-    /// Words of one group of values of a lane's rows, parted by lanes.
+    /// Words of one group of values of a lane's rows, split by lanes.
     pub(super) fn group(self) -> usize {
-        self.columns / self.per_word * self.columns
+        R::COLUMNS / R::PER_WORD * R::COLUMNS
     }
 
     /// Words of a product whose rows are a row's values: whole tiles, and whole registers when it is turned back.
     pub(super) fn turned(self) -> usize {
-        (self.tiles * self.rows).max(self.head.next_multiple_of(16)) * self.columns
+        (self.tiles * R::ROWS).max(self.head.next_multiple_of(16)) * R::COLUMNS
     }
 
     /// From one row of sums to the next, values of whole lanes.
     pub(super) fn row(self) -> usize {
-        self.lanes * self.columns
+        self.lanes * R::COLUMNS
     }
 }

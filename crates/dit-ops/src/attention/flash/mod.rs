@@ -10,6 +10,7 @@ mod avx512;
 mod backward;
 mod forward;
 mod layout;
+mod lines;
 
 use std::mem::MaybeUninit;
 
@@ -48,8 +49,9 @@ pub(crate) struct OfRows<'a> {
     deltas: &'a [f32],
     /// What scores are multiplied by.
     scale: f32,
-    /// Columns that are keys.
-    present: usize,
+    /// Rows that are queries, and columns that are keys.
+    queries: usize,
+    keys: usize,
 }
 
 /// Where a tile's weights and gradients of scores go.
@@ -67,7 +69,8 @@ pub(crate) struct OfTile<'a> {
 /// A factor's *word* is a value in fp32, or a pair of bf16 that follow one another along the inner dimension. Sums are fp32.
 ///
 /// # Panics
-/// All, where slices are shorter than what is read or written.
+/// All, where slices are shorter than what is read or written, or words do not begin at a cache line: `lane`, what is turned into `lines` or
+/// back into `rows`, and with AVX2 where rows are laid side by side.
 pub(crate) trait Registers: Copy + Send + Sync {
     /// Of the tensors.
     type Element: Element;
@@ -82,20 +85,20 @@ pub(crate) trait Registers: Copy + Send + Sync {
     const QUERIES: usize;
 
     /// The words of `rows`, [`Layout::stride`] apart: zeros past a row's, and for rows that are not there.
-    fn gather(self, layout: Layout, rows: Rows<'_, Self::Element>, place: &mut [u32]);
+    fn gather(self, layout: Layout<Self>, rows: Rows<'_, Self::Element>, place: &mut [u32]);
 
     /// A tile's gathered rows side by side: word w of row r at w·`ROWS` + r.
-    fn lay_side_by_side(self, layout: Layout, rows: &[u32], place: &mut [u32]);
+    fn lay_side_by_side(self, layout: Layout<Self>, rows: &[u32], place: &mut [u32]);
 
     /// A lane's gathered rows as the columns of lines, one for each word.
-    fn turn(self, layout: Layout, rows: &[u32], lines: &mut [u32]);
+    fn turn(self, layout: Layout<Self>, rows: &[u32], lines: &mut [u32]);
 
-    /// The values of `count` gathered rows, as many as a tile has rows at a time: those of group g and the rows of word w go to
+    /// The values of a tile's gathered rows, as many at a time as a tile has rows: those of group g and the rows of word w go to
     /// g·`apart` + w·`ROWS`.
-    fn part_by_tiles(self, layout: Layout, rows: &[u32], count: usize, place: &mut [u32], apart: usize);
+    fn split_by_tiles(self, layout: Layout<Self>, rows: &[u32], place: &mut [u32], apart: usize);
 
     /// The same of a lane's gathered rows, as many values as it has columns at a time: group g's lines follow group g − 1's.
-    fn part_by_lanes(self, layout: Layout, rows: &[u32], place: &mut [u32]);
+    fn split_by_lanes(self, layout: Layout<Self>, rows: &[u32], place: &mut [u32]);
 
     /// The products of a tile and a lane of `depth` words are added to `ROWS` lines of sums if it `goes_on`, or become them (bits of fp32).
     fn multiply(self, tile: &[u32], lane: &[u32], depth: usize, sums: &mut [u32], goes_on: bool);
@@ -103,14 +106,15 @@ pub(crate) trait Registers: Copy + Send + Sync {
     /// The same where row r's words begin at r·`COLUMNS`/`PER_WORD`, and its sums lie `apart` from the next one's.
     fn multiply_rows(self, rows: &[u32], lane: &[u32], depth: usize, sums: (&mut [u32], usize), goes_on: bool);
 
-    /// Makes weights, but for the division by their sums, of scores: a line for each of `keys` keys, which become lines of words. Gives what does.
+    /// Makes weights, but for the division by their sums, of scores: a line for each of `keys` keys, which become lines of words. Sets each
+    /// column's [`Weighting`].
     fn weigh(self, scores: &mut [u32], keys: usize, factor: f32, weightings: &mut [Weighting]);
 
     /// A tile's weights P of its scores, and from their gradients dP the scores': scale · P ∘ (dP − δ).
     fn pull_back_tile(self, scores: &[u32], of_weights: &[u32], of_rows: OfRows<'_>, place: OfTile<'_>);
 
     /// Lines of sums, one for each value, as rows of values, [`Layout::row`] apart.
-    fn turn_back(self, layout: Layout, lines: &[u32], rows: &mut [f32]);
+    fn turn_back(self, layout: Layout<Self>, lines: &[u32], rows: &mut [f32]);
 
     /// Values times `factor` as elements.
     fn write(self, values: &[f32], factor: f32, place: &mut [MaybeUninit<Self::Element>]);
@@ -181,7 +185,7 @@ fn dot<E: Element>(a: &[E], b: &[E]) -> f32 {
 /// Panics if the words do not begin at a cache line.
 #[inline(always)]
 fn assert_aligned<T>(words: &[T]) {
-    assert!(words.as_ptr().addr().is_multiple_of(64), "words from within a cache line");
+    assert!(words.as_ptr().addr().is_multiple_of(64), "words do not begin at a cache line");
 }
 
 #[cfg(test)]
