@@ -223,7 +223,7 @@ pub(crate) fn multiply(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>
 
     let panels = right.columns.div_ceil(WIDTH);
     let kernel = Kernel::of(right.kind, rows, Cpu::detect());
-    let together = kernel.panels_at_once(panels, right.depth);
+    let together = kernel.panels_at_once(rows, panels, right.depth);
     let groups = panels.div_ceil(together);
     let chunk = rows_of_a_task(kernel, rows, groups, right.depth);
     parallel::for_each(rows.div_ceil(chunk) * groups, &|task| {
@@ -271,20 +271,21 @@ impl Kernel {
         }
     }
 
-    /// Panels of a task, of so many, with so many words of the inner dimension.
-    fn panels_at_once(self, panels: usize, depth: usize) -> usize {
+    /// Most panels of a task, for so many rows, panels, and words of the inner dimension.
+    fn panels_at_once(self, rows: usize, panels: usize, depth: usize) -> usize {
         match self {
             Self::Avx2(_) => AVX2_PANELS_AT_ONCE,
-            // Few panels are shared by all threads rather than taken by half of them.
-            Self::Avx512(_) if panels >= 2 * AVX512_PANELS_AT_ONCE * threads() => {
+            // Where there are few tiles, every thread is to have some.
+            Self::Avx512(_)
+                if panels / AVX512_PANELS_AT_ONCE * rows.div_ceil(AVX512_ROWS) >= 4 * parallel::threads() =>
+            {
                 (AVX512_LINES_AT_ONCE / (WIDTH / 16) / depth.max(1)).clamp(1, AVX512_PANELS_AT_ONCE)
             }
-            Self::Avx512(_) => 1,
-            Self::AmxBf16 | Self::AmxInt8 => 1,
+            Self::Avx512(_) | Self::AmxBf16 | Self::AmxInt8 => 1,
         }
     }
 
-    /// Most rows, of so many words, that pass a panel at once: a multiple of [`rows`](Self::rows).
+    /// Most rows, of so many words, that pass a task's panels at once: a multiple of [`rows`](Self::rows).
     fn rows_at_once(self, depth: usize) -> usize {
         match self {
             Self::Avx2(_) => AVX2_ROWS_AT_ONCE,
@@ -296,13 +297,9 @@ impl Kernel {
     }
 }
 
-fn threads() -> usize {
-    usize::try_from(tch::get_num_threads()).unwrap_or(1)
-}
-
 /// Small enough that every thread has a few tasks.
 fn rows_of_a_task(kernel: Kernel, rows: usize, groups: usize, depth: usize) -> usize {
-    let parts = (4 * threads()).div_ceil(groups);
+    let parts = (4 * parallel::threads()).div_ceil(groups);
     rows.div_ceil(parts).next_multiple_of(kernel.rows()).clamp(kernel.rows(), kernel.rows_at_once(depth))
 }
 

@@ -2,7 +2,7 @@
 ///
 /// A training step takes and frees the same gigabytes of activations again and again, and glibc returns every large block at
 /// once; the system then clears each page of the next step's anew. Measured on DiT-S/2 in fp32, batch 16, two Zen 5 cores: a
-/// fifth of the step. Of a guided step of DiT-XL/2 in fp32 on two Zen 4 cores it is 2 to 6 %.
+/// fifth of the step. Of a guided step of DiT-XL/2 in fp32 on two Zen 4 cores: 4 %.
 ///
 /// It holds for the whole process from then on, whose memory grows to its peak and stays there. On systems without glibc nothing
 /// changes.

@@ -19,6 +19,11 @@ type Body = extern "C" fn(i64, i64, *mut c_void);
 /// `AOTITorchError torch_parallel_for(begin, end, grain_size, body, context)`.
 type ParallelFor = unsafe extern "C" fn(i64, i64, i64, Body, *mut c_void) -> i32;
 
+/// Threads of libtorch's that work is spread over.
+pub(crate) fn threads() -> usize {
+    usize::try_from(tch::get_num_threads()).unwrap_or(1)
+}
+
 struct Shared<'a> {
     next: AtomicUsize,
     tasks: usize,
@@ -41,7 +46,7 @@ impl Shared<'_> {
 /// Calls `work` with each of `0..tasks`, on as many threads as libtorch uses. Tasks are begun in order. `work` must not panic. It may call
 /// this function itself; the inner tasks then run on the same thread, so that it must not hold what they borrow of a thread's own.
 pub(crate) fn for_each(tasks: usize, work: &(dyn Fn(usize) + Sync)) {
-    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).min(tasks);
+    let threads = threads().min(tasks);
     let shared = Shared { next: AtomicUsize::new(0), tasks, work };
     if threads > 1
         && let Some(parallel_for) = parallel_for()

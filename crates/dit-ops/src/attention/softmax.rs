@@ -53,7 +53,7 @@ pub(super) fn bf16(scores: &[f32], tokens: usize, scale: f32, words: &mut [u32])
             *sum = v::add(*sum, weights);
         }
         // SAFETY: a block has as many words as a register.
-        unsafe { v::store_two_as_bf16(words.as_mut_ptr(), weights) };
+        unsafe { v::store_two_bf16(words.as_mut_ptr().cast(), v::convert_two_to_bf16(weights)) };
     }
     v::sum(v::add(sums[0], sums[1]))
 }

@@ -55,9 +55,8 @@ impl Head {
 /// too, in multiples of `multiple`; each part packs the keys and values again.
 pub(super) fn deal(shape: Shape, multiple: usize, work: &(dyn Fn(Head, Range<usize>) + Sync)) {
     let Shape { samples, tokens, heads, .. } = shape;
-    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
     let most = tokens.div_ceil(FEWEST_QUERIES.next_multiple_of(multiple));
-    let parts = (2 * threads).div_ceil(samples * heads).min(most);
+    let parts = (2 * parallel::threads()).div_ceil(samples * heads).min(most);
     let queries = tokens.div_ceil(parts).next_multiple_of(multiple);
     parallel::for_each(samples * heads * parts, &|task| {
         let (head, part) = (task / parts, task % parts);
@@ -98,7 +97,7 @@ pub(crate) fn flash_attention(qkv: &Tensor, shape: Shape, keep: bool) -> (Tensor
     with_registers!(qkv.kind(), flash::self_attention, qkv, shape, keep)
 }
 
-/// [`flash::pull_back`], on the CPU that [`flash_attention`] ran on.
+/// [`flash::pull_back`], by the registers that [`flash_attention`] took.
 pub(crate) fn pull_back(given: &flash::Given<'_>) -> Tensor {
     with_registers!(given.qkv.kind(), flash::pull_back, given)
 }

@@ -97,16 +97,12 @@ pub(crate) fn convert_to_bf16(a: Floats) -> __m256i {
     unsafe { std::mem::transmute(_mm512_cvtneps_pbh(a)) }
 }
 
-/// `low` and `high`, rounded to bf16, one after the other.
-///
-/// # Safety
-/// Sixteen words can be written.
+/// 32 bf16, likewise: those of the first, then those of the second.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 #[inline]
-pub(crate) unsafe fn store_two_as_bf16(place: *mut u32, [low, high]: [Floats; 2]) {
-    let rounded = _mm512_cvtne2ps_pbh(high, low);
-    // SAFETY: the caller's promise; both types are 512 bits of anything.
-    unsafe { _mm512_storeu_si512(place.cast(), std::mem::transmute::<__m512bh, __m512i>(rounded)) };
+pub(crate) fn convert_two_to_bf16(a: [Floats; 2]) -> __m512i {
+    // SAFETY: both types are 512 bits of anything.
+    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(a[1], a[0])) }
 }
 
 /// Declares functions that read or write where a pointer says.

@@ -67,7 +67,7 @@ pub(super) fn part_sizes(sizes: &Sizes) -> Vec<u32> {
 pub(super) fn run(convolution: &Convolution, call: &Call<'_>) {
     let sizes = call.sizes;
     let (tile_rows, tile_columns) = (sizes.out_height.div_ceil(2), sizes.out_width.div_ceil(2));
-    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+    let threads = parallel::threads();
     let across = tile_columns.min(ACROSS);
     let column_blocks = tile_columns.div_ceil(across);
     // Rows of a block: as many as fit, fewer where threads would be left without work. Sums do not depend on it.

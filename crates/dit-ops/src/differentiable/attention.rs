@@ -2,7 +2,8 @@ use tch::Tensor;
 
 use crate::attention::Shape;
 
-/// softmax(q·kᵀ / √(D/H))·v for each of H heads. `None` where there is no kernel for it: other kinds, another device, another CPU.
+/// softmax(q·kᵀ / √(D/H))·v for each of H heads. `None` where there is no kernel for it: other kinds, another device, another
+/// CPU, more than 8,192 tokens, in bf16 heads of an odd number of values.
 ///
 /// # Shapes
 /// `qkv` (N, T, 3D) → (N, T, D).

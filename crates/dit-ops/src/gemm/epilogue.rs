@@ -19,7 +19,7 @@ pub(super) struct Sums<'a> {
     pub first: usize,
     /// The product's column that the first one is, a panel's first.
     pub column: usize,
-    /// Columns, of whole panels: those past the product's last are left.
+    /// Columns, of whole panels: results past the product's last are not written.
     pub width: usize,
 }
 

@@ -32,6 +32,9 @@ pub(super) unsafe fn multiply_panel(
     output: Output,
     place: Place,
 ) {
+    // In bf16 the columns of an odd number of panels are no whole lines.
+    let whole_lines = place.panels.is_multiple_of(2) || matches!(output, Output::F32(_));
+    let epilogue = Epilogue { past_caches: epilogue.past_caches && whole_lines, ..epilogue };
     // SAFETY: the caller's promises, handed on.
     unsafe {
         match kernel {
@@ -161,9 +164,6 @@ macro_rules! multiply_panel_amx {
             let panel = right.lines[place.panel * depth * LANES..][..depth * LANES].as_ptr();
             let column = place.panel * WIDTH;
             let mut sums = [[0; WIDTH]; amx::BLOCK_ROWS];
-            // Of bf16 a panel's columns are not whole lines.
-            let past_caches = epilogue.past_caches && matches!(output, Output::F32(_));
-            let epilogue = Epilogue { past_caches, ..epilogue };
             // SAFETY: the kernel was chosen because the CPU has it.
             let mut tiles = unsafe { Tiles::of_rows(amx::ROWS) };
             let mut first = place.first;
@@ -288,7 +288,7 @@ mod tests {
                 eprintln!("SKIPPED: no kernel for {kind:?}");
                 continue;
             }
-            for (rows, columns) in [(5, 48), (40, 50), (97, 96), (9, 144), (17, 224), (20, 400)] {
+            for (rows, columns) in [(5, 48), (40, 50), (97, 96), (9, 144), (17, 224), (5, 400), (90, 400)] {
                 // From a line's start on, and from between two.
                 for offset in [0, 3] {
                     check_kept_twice::<f32>(kind, rows, columns, offset, Output::F32);
@@ -354,8 +354,10 @@ mod tests {
             eprintln!("SKIPPED: no kernel for int8");
             return;
         }
-        for (rows, depth) in [(1, 1), (3, 255), (6, 256), (13, 257), (40, 513)] {
-            let columns = 50;
+        // The last has several panels for each task.
+        for (rows, depth, columns) in
+            [(1, 1, 50), (3, 255, 50), (6, 256, 50), (13, 257, 50), (40, 513, 50), (70, 20, 400)]
+        {
             // Each column has weights of one sign, or alternating ones.
             let weight = |column: usize, place: usize| match column % 3 {
                 0 => 127_i8,
@@ -375,7 +377,12 @@ mod tests {
                         u32::from_le_bytes(std::array::from_fn(|i| weight(column, 4 * word + i).cast_unsigned()));
                 }
             }
-            let (scales, steps, totals) = (vec![RowScale { step: 1.0, zero: 0 }; rows], vec![1.0; 96], vec![0; 96]);
+            let whole = columns.next_multiple_of(WIDTH);
+            // Steps are powers of two, which scale without rounding.
+            let scales: Vec<RowScale> = (0..rows).map(|row| RowScale { step: 0.5, zero: row as i32 % 3 }).collect();
+            let step = |column: usize| [1.0, 4.0, 0.25][column / 16 % 3];
+            let steps: Vec<f32> = (0..whole).map(step).collect();
+            let totals: Vec<i32> = (0..whole as i32).collect();
             let dequantize = Some(Dequantize { rows: &scales, columns: &steps, sums: &totals });
             let epilogue = Epilogue { dequantize, ..Epilogue::plain() };
             let mut results = vec![MaybeUninit::new(f32::NAN); rows * columns];
@@ -386,8 +393,10 @@ mod tests {
                 let (row, column) = (at / columns, at % columns);
                 let expected: i32 =
                     (0..4 * depth).map(|place| i32::from(code(row, place)) * i32::from(weight(column, place))).sum();
+                let expected = expected - row as i32 % 3 * column as i32;
+                let expected = expected as f32 * 0.5 * step(column);
                 // SAFETY: all were set.
-                assert_eq!(unsafe { found.assume_init() }, expected as f32, "{rows} {depth}: {row}, {column}");
+                assert_eq!(unsafe { found.assume_init() }, expected, "{rows} {depth}: {row}, {column}");
             }
         }
     }

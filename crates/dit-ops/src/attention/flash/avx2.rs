@@ -54,8 +54,8 @@ mod functions {
     };
 
     pub(super) const COLUMNS: usize = 16;
-    /// Pairs of registers of a line.
-    const HALVES: usize = 1;
+    /// Times two registers are a line.
+    const SIXTEENS: usize = 1;
     /// Words of a tile of sums.
     const TILE: usize = ROWS * COLUMNS;
 

@@ -1,6 +1,8 @@
 use std::{arch::x86_64::*, marker::PhantomData, mem::MaybeUninit};
 
-use super::{self as flash, Layout, Registers, Rows, assert_aligned, by_functions, lines::lines};
+use super::{
+    self as flash, Layout, OfRows, OfTile, Registers, Rows, Weighting, assert_aligned, by_functions, lines::lines,
+};
 use crate::{
     attention::softmax::exp2,
     avx512::tile::{dot_bf16, dot_f32},
@@ -35,8 +37,8 @@ const ROWS: usize = 8;
 const COLUMNS: usize = 32;
 /// Words of a tile of sums.
 const TILE: usize = ROWS * COLUMNS;
-/// Registers of a lane's line.
-const HALVES: usize = COLUMNS / 16;
+/// Registers of a line.
+const SIXTEENS: usize = COLUMNS / 16;
 
 macro_rules! registers {
     ($element:ty, $module:ident, $per_word:literal) => {
@@ -139,7 +141,7 @@ macro_rules! functions {
             (sums, apart): (*mut u32, usize),
             goes_on: bool,
         ) {
-            let mut accumulators = [[_mm512_setzero_ps(); HALVES]; ROWS];
+            let mut accumulators = [[_mm512_setzero_ps(); SIXTEENS]; ROWS];
             let place = |row: usize, half: usize| sums.wrapping_add(row * apart + half * 16).cast::<f32>();
             // SAFETY: the caller's promise.
             unsafe {
@@ -154,7 +156,7 @@ macro_rules! functions {
                     let weights = [_mm512_load_si512(lane.cast()), _mm512_load_si512(lane.add(16).cast())];
                     for row in 0..ROWS {
                         let activation = _mm512_set1_epi32((*tile.add(row * ROW)).cast_signed());
-                        for half in 0..HALVES {
+                        for half in 0..SIXTEENS {
                             accumulators[row][half] = $dot(accumulators[row][half], activation, weights[half]);
                         }
                     }
@@ -247,7 +249,7 @@ mod bf16 {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     pub(super) fn split_by_lanes(layout: Layout<Avx512<Bf16>>, rows: &[u32], place: &mut [u32]) {
         split(layout, rows, COLUMNS, |word, sixteen, words| {
-            let (group, half) = (sixteen / HALVES, sixteen % HALVES);
+            let (group, half) = (sixteen / SIXTEENS, sixteen % SIXTEENS);
             let place = &mut place[group * layout.group() + word * COLUMNS + half * 16..][..16];
             // SAFETY: sixteen words are a register.
             unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), words) };
@@ -258,9 +260,9 @@ mod bf16 {
     pub(super) fn weigh(scores: &mut [u32], keys: usize, factor: f32, weightings: &mut [Weighting]) {
         let lines = scores.as_chunks_mut::<COLUMNS>().0;
         let greatest = greatest_of(&lines[..keys]);
-        let mut sums = [v::zero(); HALVES];
+        let mut sums = [v::zero(); SIXTEENS];
         for pair in 0..keys.div_ceil(2) {
-            for half in 0..HALVES {
+            for half in 0..SIXTEENS {
                 let of = |line: &[u32; COLUMNS]| exponentials(load(line, half), greatest[half], v::splat(factor));
                 let first = of(&lines[2 * pair]);
                 let second = if 2 * pair + 1 < keys { of(&lines[2 * pair + 1]) } else { v::zero() };
@@ -287,15 +289,7 @@ mod bf16 {
         };
         // SAFETY: a table is a register.
         let places = unsafe { _mm512_loadu_si512(IN_TURNS.as_ptr().cast()) };
-        _mm512_permutexvar_epi16(places, rounded(first, second))
-    }
-
-    /// The one's values after the other's.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    #[inline]
-    fn rounded(first: Floats, second: Floats) -> __m512i {
-        // SAFETY: both types are 512 bits of anything.
-        unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first)) }
+        _mm512_permutexvar_epi16(places, v::convert_two_to_bf16([first, second]))
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
@@ -308,7 +302,7 @@ mod bf16 {
         );
         let by_rows = &mut of_scores_by_rows.as_chunks_mut::<COLUMNS>().0[..ROWS / 2];
         for pair in 0..ROWS / 2 {
-            let mut halves = [[v::zero(); 2]; HALVES];
+            let mut halves = [[v::zero(); 2]; SIXTEENS];
             for (half, of_half) in halves.iter_mut().enumerate() {
                 let of_row =
                     |row: usize| pull_back(load(&scores[row], half), load(&of_weights[row], half), &of_rows, row);
@@ -328,7 +322,7 @@ mod bf16 {
             // A row is sixteen words, half of a line.
             let [low, high] = halves;
             for row in 0..2 {
-                store_bits(&mut by_rows[pair], row, rounded(low[row], high[row]));
+                store_bits(&mut by_rows[pair], row, v::convert_two_to_bf16([low[row], high[row]]));
             }
         }
     }
@@ -363,12 +357,12 @@ where
 {
     assert!(rows.len() >= layout.lane() && lines.len() >= layout.lane());
     assert_aligned(lines);
-    for half in 0..HALVES {
+    for half in 0..SIXTEENS {
         // SAFETY: each row has a multiple of 16 words, and there is a line for each, which begins at a cache line, as asserted.
         unsafe {
             let rows = rows.as_ptr().add(16 * half * layout.stride);
             let lines = lines.as_mut_ptr().add(16 * half).cast::<MaybeUninit<Line>>();
-            transpose_avx512::<false>(rows, layout.stride, layout.words.next_multiple_of(16), lines, HALVES);
+            transpose_avx512::<false>(rows, layout.stride, layout.words.next_multiple_of(16), lines, SIXTEENS);
         }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Given<'a> {
 ///
 /// dV = Pᵀ·dO, dP = dO·Vᵀ, dS = P ∘ (dP − δ), δ the sum of dO ∘ O in each row, dQ = scale·dS·K, dK = scale·dSᵀ·Q
 ///
-/// (Dao et al. 2022, "FlashAttention", appendix B). δ is of results as they were before they were rounded: the rows of dS would sum to its error.
+/// (Dao et al. 2022, "FlashAttention", appendix B). δ is of results as they were before they were rounded: else the rows of dS would sum to the rounding error instead of 0.
 ///
 /// # Panics
 /// If a tensor is not contiguous, of the kind and of the shape.
@@ -196,7 +196,7 @@ impl<R: Registers> OneHead<'_, R> {
             registers.lay_side_by_side(layout, gathered, of_outputs);
             registers.split_by_tiles(layout, gathered, &mut of_outputs_by_tiles[part..], by_tiles);
         }
-        // Rows that are not there have no weight, unless a key is not finite.
+        // To whole tiles: fp32's products leave these rows out, where words are pairs `pull_back_tile` makes them zero.
         weightings.clear();
         weightings.extend_from_slice(&self.weightings[own.clone()]);
         weightings.resize(tiles * R::ROWS, Weighting::default());

@@ -1,28 +1,26 @@
 //! What both sets of registers do alike with lines of numbers.
 
-/// The functions of a module with `COLUMNS`, `ROWS`, `HALVES` (registers of a line) and `exp2`, by the functions of `$set`'s vectors.
+/// The functions of a module with `COLUMNS`, `ROWS`, `SIXTEENS` (times sixteen numbers are a line), `exp2`, [`Layout`](super::Layout) and
+/// [`Registers`](super::Registers), by the functions of `$set`'s vectors.
 macro_rules! lines {
     ($set:ident, $features:literal) => {
         use std::f32::consts::LOG2_E;
 
-        use crate::{
-            attention::flash::{OfRows, OfTile, Weighting},
-            $set::vector::{self as v, Floats},
-        };
+        use crate::$set::vector::{self as v, Floats};
 
-        /// A line's sixteen numbers of one register, bits of fp32.
+        /// Sixteen of a line's numbers, bits of fp32.
         #[target_feature(enable = $features)]
         #[inline]
-        fn load(line: &[u32; COLUMNS], half: usize) -> Floats {
+        fn load(line: &[u32; COLUMNS], sixteen: usize) -> Floats {
             // SAFETY: sixteen words are a register.
-            unsafe { v::load(line.as_chunks::<16>().0[half].as_ptr().cast()) }
+            unsafe { v::load(line.as_chunks::<16>().0[sixteen].as_ptr().cast()) }
         }
 
         #[target_feature(enable = $features)]
         #[inline]
-        fn store(line: &mut [u32; COLUMNS], half: usize, values: Floats) {
+        fn store(line: &mut [u32; COLUMNS], sixteen: usize, values: Floats) {
             // SAFETY: sixteen words are a register.
-            unsafe { v::store(line.as_chunks_mut::<16>().0[half].as_mut_ptr().cast(), values) };
+            unsafe { v::store(line.as_chunks_mut::<16>().0[sixteen].as_mut_ptr().cast(), values) };
         }
 
         /// exp(scale·(score − greatest)), `factor` being scale·log₂e: the same bits in the forward and in the backward pass.
@@ -35,11 +33,11 @@ macro_rules! lines {
         /// Of each column.
         #[target_feature(enable = $features)]
         #[inline]
-        fn greatest_of(lines: &[[u32; COLUMNS]]) -> [Floats; HALVES] {
-            let mut greatest = [v::splat(f32::NEG_INFINITY); HALVES];
+        fn greatest_of(lines: &[[u32; COLUMNS]]) -> [Floats; SIXTEENS] {
+            let mut greatest = [v::splat(f32::NEG_INFINITY); SIXTEENS];
             for line in lines {
-                for (half, greatest) in greatest.iter_mut().enumerate() {
-                    *greatest = v::max(*greatest, load(line, half));
+                for (sixteen, greatest) in greatest.iter_mut().enumerate() {
+                    *greatest = v::max(*greatest, load(line, sixteen));
                 }
             }
             greatest
@@ -48,11 +46,11 @@ macro_rules! lines {
         /// Each column's greatest score, and 1 / its sum.
         #[target_feature(enable = $features)]
         #[inline]
-        fn put_weightings(greatest: [Floats; HALVES], sums: [Floats; HALVES], weightings: &mut [Weighting]) {
+        fn put_weightings(greatest: [Floats; SIXTEENS], sums: [Floats; SIXTEENS], weightings: &mut [Weighting]) {
             let (mut of_columns, mut factors) = ([0; COLUMNS], [0; COLUMNS]);
-            for half in 0..HALVES {
-                store(&mut of_columns, half, greatest[half]);
-                store(&mut factors, half, v::div(v::splat(1.0), sums[half]));
+            for sixteen in 0..SIXTEENS {
+                store(&mut of_columns, sixteen, greatest[sixteen]);
+                store(&mut factors, sixteen, v::div(v::splat(1.0), sums[sixteen]));
             }
             for (weighting, (greatest, factor)) in weightings.iter_mut().zip(of_columns.into_iter().zip(factors)) {
                 *weighting = Weighting { greatest: f32::from_bits(greatest), factor: f32::from_bits(factor) };
@@ -69,12 +67,12 @@ macro_rules! lines {
         ) {
             let lines = &mut scores.as_chunks_mut::<COLUMNS>().0[..keys];
             let greatest = greatest_of(lines);
-            let mut sums = [v::zero(); HALVES];
+            let mut sums = [v::zero(); SIXTEENS];
             for line in lines {
-                for (half, sum) in sums.iter_mut().enumerate() {
-                    let weights = exponentials(load(line, half), greatest[half], v::splat(factor));
+                for (sixteen, sum) in sums.iter_mut().enumerate() {
+                    let weights = exponentials(load(line, sixteen), greatest[sixteen], v::splat(factor));
                     *sum = v::add(*sum, weights);
-                    store(line, half, weights);
+                    store(line, sixteen, weights);
                 }
             }
             put_weightings(greatest, sums, weightings);
@@ -106,11 +104,11 @@ macro_rules! lines {
             let [weights_at, of_scores_at] =
                 [weights, of_scores].map(|words| &mut words.as_chunks_mut::<COLUMNS>().0[..ROWS]);
             for row in 0..ROWS {
-                for half in 0..HALVES {
+                for sixteen in 0..SIXTEENS {
                     let (weights, of_scores) =
-                        pull_back(load(&scores[row], half), load(&of_weights[row], half), &of_rows, row);
-                    store(&mut weights_at[row], half, weights);
-                    store(&mut of_scores_at[row], half, of_scores);
+                        pull_back(load(&scores[row], sixteen), load(&of_weights[row], sixteen), &of_rows, row);
+                    store(&mut weights_at[row], sixteen, weights);
+                    store(&mut of_scores_at[row], sixteen, of_scores);
                 }
             }
         }

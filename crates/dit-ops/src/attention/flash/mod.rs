@@ -1,9 +1,10 @@
 //! Attention whose weights never leave the caches: forward, and backward with the weights made anew, so that what is held grows with the
 //! sequence and not with its square (Dao et al. 2022, "FlashAttention").
 //!
-//! What is multiplied lies as the inner loops want it: the rows of a tile side by side, the columns of a lane to a line. Scores are made turned, a
-//! line for each key, so that softmax is by lanes and the weights lie as the second product reads them. What is done in registers is
-//! [`Registers`]', one for each kind of instructions and tensors.
+//! What is multiplied lies as the inner loops want it: the rows of a tile side by side, the columns of a lane to a line. In the forward pass
+//! scores are made turned, a line for each key, so that softmax is by lanes and the weights lie as the second product reads them; in the
+//! backward pass, which knows what makes weights of scores, a line is a query's. What is done in registers is [`Registers`]', one for each
+//! kind of instructions and tensors.
 
 mod avx2;
 mod avx512;
@@ -69,7 +70,7 @@ pub(crate) struct OfTile<'a> {
 /// A factor's *word* is a value in fp32, or a pair of bf16 that follow one another along the inner dimension. Sums are fp32.
 ///
 /// # Panics
-/// All, where slices are shorter than what is read or written, or words do not begin at a cache line: `lane`, what is turned into `lines` or
+/// What lays out or multiplies, where slices are shorter than what is read or written, or words do not begin at a cache line: `lane`, what is turned into `lines` or
 /// back into `rows`, and with AVX2 where rows are laid side by side.
 pub(crate) trait Registers: Copy + Send + Sync {
     /// Of the tensors.
@@ -103,7 +104,7 @@ pub(crate) trait Registers: Copy + Send + Sync {
     /// The products of a tile and a lane of `depth` words are added to `ROWS` lines of sums if it `goes_on`, or become them (bits of fp32).
     fn multiply(self, tile: &[u32], lane: &[u32], depth: usize, sums: &mut [u32], goes_on: bool);
 
-    /// The same where row r's words begin at r·`COLUMNS`/`PER_WORD`, and its sums lie `apart` from the next one's.
+    /// The same where row r's words begin at r·`COLUMNS`/`PER_WORD`, and its sums lie `sums.1` words from the next one's.
     fn multiply_rows(self, rows: &[u32], lane: &[u32], depth: usize, sums: (&mut [u32], usize), goes_on: bool);
 
     /// Makes weights, but for the division by their sums, of scores: a line for each of `keys` keys, which become lines of words. Sets each

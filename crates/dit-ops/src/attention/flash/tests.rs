@@ -121,7 +121,7 @@ fn nothing_depends_on_the_number_of_threads() {
 /// All scores far below 0, where those of keys that are not there would be greater; and far apart.
 #[test]
 fn scores_may_be_of_any_size() {
-    // Results are to a part in a thousand what fp32's scores allow, to a part in fifty what bf16's gradients do.
+    // What the roundings of large scores make of results, and of gradients.
     for_all!(may_be_of_any_size of f32, [2e-3, 5e-2]);
     for_all!(may_be_of_any_size of Bf16, [2e-2, 3e-1]);
 }
