@@ -66,6 +66,25 @@ fn the_log_drops_what_comes_after_the_step_it_continues_from() {
     assert!(text.lines().all(|line| serde_json::from_str::<Line>(line).is_ok()), "{text}");
 }
 
+/// Of their own files; what is of other files, or another's, stays.
+#[test]
+fn what_a_killed_process_left_half_written_is_removed() {
+    let run = tempfile::tempdir().unwrap();
+    let left = [".log.jsonl.Ab1.part", ".loss.svg.Ab2.part", ".fid.svg.Ab3.part"];
+    let others = ["notes.part", ".notes.txt.Ab4.part"];
+    for name in left.into_iter().chain(others) {
+        fs::write(run.path().join(name), "half").unwrap();
+    }
+    start(&mut JsonLog::new(run.path()), 0);
+    start(&mut LossChart::new(run.path(), "", &[]), 0);
+    start(&mut FidChart::new(run.path(), ""), 0);
+    let there = |name: &&str| run.path().join(name).exists();
+    assert_eq!(
+        (left.iter().filter(|name| there(name)).count(), others.iter().filter(|name| there(name)).count()),
+        (0, 2)
+    );
+}
+
 #[test]
 fn a_session_whose_line_was_torn_hides_no_later_one() {
     let run = tempfile::tempdir().unwrap();

@@ -6,9 +6,11 @@ use std::{
 use dit_files::write_atomically;
 use dit_plot::{Axis, Chart, Marks, Series};
 
-use super::{JsonLog, Line, ReferenceLoss};
+use super::{JsonLog, Line, ReferenceLoss, leftovers::remove_leftovers};
 use crate::{Event, Observer, ObserverError, Remedy};
 
+/// The chart's name in the run's folder.
+const NAME: &str = "loss.svg";
 /// The picture is drawn again no more often than this, and at each checkpoint.
 const PAUSE: Duration = Duration::from_secs(20);
 
@@ -95,7 +97,7 @@ impl LossChart {
         }
         // Without a point there is no picture yet.
         let Ok(svg) = chart.to_svg() else { return };
-        let path = self.run.join("loss.svg");
+        let path = self.run.join(NAME);
         if let Err(error) = write_atomically(&path, svg.as_bytes())
             && !std::mem::replace(&mut self.complained, true)
         {
@@ -108,6 +110,9 @@ impl Observer for LossChart {
     fn observe(&mut self, event: &Event<'_>) -> Result<(), ObserverError> {
         if let Some(line) = Line::of(event) {
             self.add(&line);
+        }
+        if let Event::Started { .. } = event {
+            remove_leftovers(&self.run.join(NAME));
         }
         match event {
             Event::Started { step, .. } | Event::NonFinite { remedy: Remedy::RolledBack { to: step }, .. } => {

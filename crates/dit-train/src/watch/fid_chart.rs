@@ -3,8 +3,11 @@ use std::path::{Path, PathBuf};
 use dit_files::write_atomically;
 use dit_plot::{Axis, Chart, Marks, Point, Series};
 
-use super::{JsonLog, Line};
+use super::{JsonLog, Line, leftovers::remove_leftovers};
 use crate::{Event, Observer, ObserverError, Remedy};
+
+/// The chart's name in the run's folder.
+const NAME: &str = "fid.svg";
 
 /// Draws `fid.svg` when samples were measured: FID over steps in a band of its interval, a line for each way of measuring.
 #[derive(Debug)]
@@ -55,7 +58,7 @@ impl FidChart {
         }
         // Without a point there is no picture yet.
         let Ok(svg) = chart.to_svg() else { return };
-        let path = self.run.join("fid.svg");
+        let path = self.run.join(NAME);
         if let Err(error) = write_atomically(&path, svg.as_bytes())
             && !std::mem::replace(&mut self.complained, true)
         {
@@ -66,6 +69,9 @@ impl FidChart {
 
 impl Observer for FidChart {
     fn observe(&mut self, event: &Event<'_>) -> Result<(), ObserverError> {
+        if let Event::Started { .. } = event {
+            remove_leftovers(&self.run.join(NAME));
+        }
         match event {
             Event::Started { step, .. } | Event::NonFinite { remedy: Remedy::RolledBack { to: step }, .. } => {
                 self.continue_at(*step);

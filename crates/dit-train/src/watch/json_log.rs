@@ -6,7 +6,7 @@ use std::{
 
 use dit_files::write_atomically;
 
-use super::{Line, append::AppendFile};
+use super::{Line, append::AppendFile, leftovers::remove_leftovers};
 use crate::{Event, Measurement, Observer, ObserverError, Remedy};
 
 /// The log's name in the run's folder.
@@ -77,6 +77,9 @@ impl JsonLog {
     }
 
     fn write(&mut self, event: &Event<'_>) -> io::Result<()> {
+        if let Event::Started { .. } = event {
+            remove_leftovers(&self.path);
+        }
         let opening = match event {
             Event::Started { step, owed, .. } => Some(Opening { step: *step, owed: owed.to_vec() }),
             Event::NonFinite { remedy: Remedy::RolledBack { to }, .. } => Some(Opening { step: *to, owed: Vec::new() }),

@@ -8,14 +8,15 @@
 //! RUN/samples/step-….png    pictures of the first average from the same noise each time: SampleGrids
 //! RUN/sessions.jsonl        what was run, where, by which program, on which data: a line each time it was started: Session
 //! ```
-//! A run that continues continues its record: what came after the step that it continues from is taken out first. None of
-//! this ends a run: a full disk costs the record, with a warning, and nothing else.
+//! A run that continues continues its record: what came after the step that it continues from is taken out first, and what a
+//! process that was killed left half-written. None of this ends a run: a full disk costs the record, with a warning, and nothing else.
 
 mod append;
 mod chart;
 mod expected;
 mod fid_chart;
 mod json_log;
+mod leftovers;
 mod line;
 mod sampler;
 mod samples;

@@ -9,15 +9,17 @@ use dit_model::Dit;
 use dit_recipe::Recipe;
 use dit_vae::AutoencoderKl;
 
-use super::AverageSampler;
+use super::{AverageSampler, leftovers::remove_leftovers};
 use crate::{Event, Observer, ObserverError, StopRequest, TrainError, attempt::attempt};
 
+/// The grids' folder in a run's.
+const FOLDER: &str = "samples";
 /// Samples that are computed at once.
 const BATCH: usize = 16;
 
 /// Where the grid of a step is.
 pub(crate) fn grid_path(run: &Path, step: u64) -> PathBuf {
-    run.join("samples").join(format!("step-{step:08}.png"))
+    run.join(FOLDER).join(format!("step-{step:08}.png"))
 }
 
 /// Draws `samples/step-NNNNNNNN.png` when pictures are due: the first average's, from the same noise and classes each time, so
@@ -55,17 +57,21 @@ impl SampleGrids {
         let sheet = grid(&pictures, NonZeroUsize::new(columns).unwrap_or(NonZeroUsize::MIN))?;
         let caption = Caption::default().with_description(format!("step {step}"));
         let path = grid_path(&self.run, step);
-        std::fs::create_dir_all(self.run.join("samples"))?;
+        std::fs::create_dir_all(self.run.join(FOLDER))?;
         Ok(write_png(&path, &sheet, &caption)?)
     }
 }
 
 impl Observer for SampleGrids {
     fn observe(&mut self, event: &Event<'_>) -> Result<(), ObserverError> {
-        if let Event::SamplesDue { step, ema, stop } = event
-            && let Err(error) = attempt(|| self.draw(*step, ema, stop))
-        {
-            tracing::warn!(step, %error, "no pictures this time; training goes on");
+        match event {
+            Event::Started { .. } => remove_leftovers(&self.run.join(FOLDER)),
+            Event::SamplesDue { step, ema, stop } => {
+                if let Err(error) = attempt(|| self.draw(*step, ema, stop)) {
+                    tracing::warn!(step, %error, "no pictures this time; training goes on");
+                }
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use dit_args::TrainArgs;
 use dit_catalog::Kind;
 use dit_config::{DitConfig, LatentSize};
 use dit_data::shard::{LatentFolder, Manifest};
-use dit_files::write_atomically;
+use dit_files::{remove_unfinished, write_atomically};
 use dit_recipe::{DataShape, Every, HeldOut, Precision, Recipe};
 use dit_train::{
     Outcome, Run, StopRequest,
@@ -215,6 +215,7 @@ impl Job<'_> {
         // From here on the folder is a run's: whatever ends the next hours, the same command continues.
         let session = Session { from_step: begun, ..session };
         session.append(out).with_context(|| format!("cannot write into {}", out.display()))?;
+        let _ = remove_unfinished(&out.join(RECIPE)); // what cannot be removed is a hidden file beside it
         write_atomically(&out.join(RECIPE), recipe.to_toml().as_bytes())?;
         if let (Some(vae), Some(asked)) = (&vae, asked) {
             run.evaluate_with(Box::new(asked.prepare(vae.clone(), out)?));
