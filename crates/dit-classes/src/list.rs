@@ -6,7 +6,7 @@ impl ClassNames {
     /// Resolves a list of classes.
     ///
     /// Items are separated by commas; each is an id (`207`), a range with both ends included (`0-9`), the word `all`, or
-    /// any name of a class. Order and repeats are kept. What looks like an id or a range is one, even where a class bears
+    /// any name of a class, or several with slashes between. Order and repeats are kept. What looks like an id or a range is one, even where a class bears
     /// that name.
     ///
     /// # Errors
@@ -54,7 +54,7 @@ impl ClassNames {
 
     fn named(&self, item: &str) -> Result<u32, Problem> {
         let item_text = || item.to_owned();
-        match self.ids(item) {
+        match self.bearers(item).as_slice() {
             &[id] => Ok(id),
             [] if self.folded().next().is_none() => Err(Problem::NoNames { item: item_text(), classes: self.len() }),
             [] => Err(Problem::Unknown { item: item_text(), near: near(self, item) }),
@@ -63,6 +63,15 @@ impl ClassNames {
                 classes: several.iter().map(|&id| (id, self.synonyms(id).join(", "))).collect(),
             }),
         }
+    }
+}
+
+impl ClassNames {
+    /// The classes that bear every one of the names that `item` is, written as names of one class are: `T-shirt/top`.
+    fn bearers(&self, item: &str) -> Vec<u32> {
+        let mut names = item.split('/').map(|name| self.ids(name));
+        let first = names.next().unwrap_or_default();
+        first.iter().copied().filter(|id| names.clone().all(|ids| ids.contains(id))).collect()
     }
 }
 
@@ -134,6 +143,15 @@ mod tests {
         for (line, expected) in lines.iter().zip(expected) {
             assert!(line.contains(expected), "{line}");
         }
+    }
+
+    #[test]
+    fn a_class_may_be_called_by_all_its_names() {
+        let clothes = ClassNames::from_json(r#"["T-shirt/top", "Trouser", "top/hat"]"#).unwrap();
+        assert_eq!(clothes.parse_list("T-shirt/top,t-shirt,hat / top").unwrap(), [0, 0, 2]);
+        check_refused(&clothes, "top", &["`top` names 2 classes"]);
+        check_refused(&clothes, "T-shirt/hat", &["no class is called `T-shirt/hat`"]);
+        check_refused(&clothes, "T-shirt/", &["no class is called `T-shirt/`"]);
     }
 
     #[test]

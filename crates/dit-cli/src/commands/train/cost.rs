@@ -88,7 +88,7 @@ pub fn say_plan(recipe: &Recipe, costs: &Costs<'_>) -> Result<()> {
     let epochs = plan.images as f64 / records.max(1) as f64;
     say(format_args!(
         "{} steps of {} images, {epochs:.1} times the data; at most about {speed:.1} images/s, so {} or more, estimated from one Linear \
-         timed for {} s just now: small models reach a half to a fifth of that, and other work on this machine moves it",
+         timed for {} s just now: small models reach three quarters to a fifth of that, and other work on this machine moves it",
         recipe.train.steps,
         recipe.train.batch_size,
         duration(plan.images as f64 / speed.max(1e-9)),

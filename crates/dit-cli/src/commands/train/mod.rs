@@ -264,10 +264,11 @@ impl Job<'_> {
         };
         let (steps, time) = screen.progress(step);
         let seconds = time.as_secs_f64();
-        let loss = screen.last_losses();
         say(format_args!("{} steps taken, {} of them now, in {}", step, steps, screen::duration(seconds)));
-        if let Some(losses) = &loss {
-            say(format_args!("{} over the last steps", screen::losses(losses)));
+        match screen.last_window() {
+            Some((1, losses)) => say(format_args!("{} in the last step", screen::losses(&losses))),
+            Some((steps, losses)) => say(format_args!("{} over the last {steps} steps", screen::losses(&losses))),
+            None => {}
         }
         say(format_args!("checkpoint: {}", checkpoint.display()));
         let (program, out) = (program(), out.display());
@@ -287,7 +288,7 @@ impl Job<'_> {
                 step,
                 steps_now: steps,
                 checkpoint: checkpoint.display().to_string(),
-                loss: loss.map(|losses| losses.total),
+                loss: screen.last_window().map(|(_, losses)| losses.total),
                 images_per_second: (steps * recipe.train.batch_size as u64) as f64 / seconds.max(1e-9),
                 seconds_total: seconds,
                 peak_rss_bytes: machine::peak_rss_bytes(),

@@ -21,8 +21,8 @@ pub struct Screen {
     loss: Option<f64>,
     seconds_per_step: Option<f64>,
     last_line: Option<Instant>,
-    /// The last window's, for the summary.
-    last: Option<Losses>,
+    /// The last window's steps and means, for the summary.
+    last: Option<(u64, Losses)>,
     /// Decays of averages that will still hold initial weights.
     lagging: Vec<f64>,
 }
@@ -69,8 +69,8 @@ impl Screen {
         self.lagging.contains(&decay)
     }
 
-    /// Means over the last window of steps.
-    pub fn last_losses(&self) -> Option<Losses> {
+    /// How many steps the last window has, and means over them.
+    pub fn last_window(&self) -> Option<(u64, Losses)> {
         self.last
     }
 }
@@ -102,7 +102,7 @@ impl Observer for &mut Screen {
                 }
             }
             Event::Window(window) => {
-                self.last = Some(window.losses);
+                self.last = Some((window.steps, window.losses));
                 let due = self.last_line.is_none_or(|last| last.elapsed() >= BETWEEN_LINES);
                 if self.bar.is_hidden() && due {
                     self.last_line = Some(Instant::now());
