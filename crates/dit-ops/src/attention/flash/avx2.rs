@@ -1,6 +1,6 @@
 use std::{arch::x86_64::*, marker::PhantomData, mem::MaybeUninit};
 
-use super::{Layout, OfRows, OfTile, Registers, Rows, Weighting, by_functions};
+use super::{Layout, OfRows, OfTile, Registers, Weighting, by_functions};
 use crate::{cpu::Cpu, element::Element};
 
 /// AVX2's registers: in fp32, whatever the tensors' kind.
@@ -23,7 +23,6 @@ impl<E: Element> Registers for Avx2<E> {
     const QUERIES: usize = 144;
 
     by_functions! {
-        functions::gather(layout: Layout<Self>, rows: Rows<'_, E>, place: &mut [u32]);
         functions::lay_side_by_side(layout: Layout<Self>, rows: &[u32], place: &mut [u32]);
         functions::turn(layout: Layout<Self>, rows: &[u32], lines: &mut [u32]);
         functions::split_by_tiles(layout: Layout<Self>, rows: &[u32], place: &mut [u32], apart: usize);
@@ -33,56 +32,30 @@ impl<E: Element> Registers for Avx2<E> {
         functions::weigh(scores: &mut [u32], keys: usize, factor: f32, weightings: &mut [Weighting]);
         functions::pull_back_tile(scores: &[u32], of_weights: &[u32], of_rows: OfRows<'_>, place: OfTile<'_>);
         functions::turn_back(layout: Layout<Self>, lines: &[u32], rows: &mut [f32]);
-        functions::write(values: &[f32], factor: f32, place: &mut [MaybeUninit<E>]);
-        functions::write_remainders(values: &[f32], factor: f32, place: &mut [MaybeUninit<E>]);
-        functions::dot(a: &[E], b: &[E]) -> f32;
     }
 }
 
 /// The methods of [`Registers`].
 mod functions {
     use super::{
-        super::{self as flash, assert_aligned, lines::lines},
+        super::lines::{lines, products},
         *,
     };
     pub(super) use crate::avx2::block::ROWS;
     use crate::{
         attention::softmax::SERIES,
         avx2::block::{fp32::add_products, store_side_by_side},
-        gemm::Line,
-        transpose::transpose_avx2,
     };
 
     pub(super) const COLUMNS: usize = 16;
     /// Times two registers are a line.
     const SIXTEENS: usize = 1;
-    /// Words of a tile of sums.
-    const TILE: usize = ROWS * COLUMNS;
 
-    lines!(avx2, "avx2,fma");
+    lines!(avx2, transpose_avx2, "avx2,fma");
+    products!("avx2,fma", 1);
     pub(super) use {
         pull_back_tile_singly as pull_back_tile, split_by_lanes_singly as split_by_lanes, weigh_singly as weigh,
     };
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn gather<E: Element>(layout: Layout<Avx2<E>>, rows: Rows<'_, E>, place: &mut [u32]) {
-        rows.gather(layout, place);
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn write<E: Element>(values: &[f32], factor: f32, place: &mut [MaybeUninit<E>]) {
-        flash::write(values, factor, place);
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn write_remainders<E: Element>(values: &[f32], factor: f32, place: &mut [MaybeUninit<E>]) {
-        flash::write_remainders(values, factor, place);
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn dot<E: Element>(a: &[E], b: &[E]) -> f32 {
-        flash::dot(a, b)
-    }
 
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn lay_side_by_side<E: Element>(layout: Layout<Avx2<E>>, rows: &[u32], place: &mut [u32]) {
@@ -112,57 +85,6 @@ mod functions {
                     _mm_storel_epi64(place.add(4).cast(), _mm_loadl_epi64(values.add(4).cast()));
                 }
             }
-        }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn turn<E: Element>(layout: Layout<Avx2<E>>, rows: &[u32], lines: &mut [u32]) {
-        assert!(rows.len() >= layout.lane() && lines.len() >= layout.lane());
-        assert_aligned(lines);
-        // SAFETY: each row has a multiple of 8 words, and there is a line for each, which begins at a cache line, as asserted.
-        unsafe {
-            let lines = lines.as_mut_ptr().cast::<MaybeUninit<Line>>();
-            transpose_avx2::<false>(rows.as_ptr(), layout.stride, layout.stride, lines, 1);
-        }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn turn_back<E: Element>(layout: Layout<Avx2<E>>, lines: &[u32], rows: &mut [f32]) {
-        assert!(lines.len() >= layout.turned() && rows.len() >= COLUMNS * layout.row());
-        assert_aligned(rows);
-        for first in (0..layout.head).step_by(COLUMNS) {
-            // SAFETY: there are sixteen lines from each multiple of sixteen values on, and as many rows, whose lines begin at cache lines.
-            unsafe {
-                let place = rows.as_mut_ptr().add(first).cast::<MaybeUninit<Line>>();
-                let lines = lines.as_ptr().add(first * COLUMNS);
-                transpose_avx2::<false>(lines, COLUMNS, COLUMNS, place, layout.row() / COLUMNS);
-            }
-        }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn multiply(tile: &[u32], lane: &[u32], depth: usize, sums: &mut [u32], goes_on: bool) {
-        assert!(tile.len() >= ROWS * depth && lane.len() >= COLUMNS * depth && sums.len() >= TILE);
-        assert_aligned(lane);
-        let sums = (sums.as_mut_ptr(), COLUMNS);
-        // SAFETY: as asserted.
-        unsafe { add_products::<ROWS, 1>(tile.as_ptr(), lane.as_ptr(), depth, sums, goes_on) }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn multiply_rows(
-        rows: &[u32],
-        lane: &[u32],
-        depth: usize,
-        (sums, apart): (&mut [u32], usize),
-        goes_on: bool,
-    ) {
-        assert!(depth <= COLUMNS && rows.len() >= TILE && lane.len() >= COLUMNS * depth);
-        assert!(sums.len() >= (ROWS - 1) * apart + COLUMNS);
-        assert_aligned(lane);
-        // SAFETY: as asserted.
-        unsafe {
-            add_products::<1, COLUMNS>(rows.as_ptr(), lane.as_ptr(), depth, (sums.as_mut_ptr(), apart), goes_on);
         }
     }
 

@@ -1,18 +1,19 @@
 use std::{arch::x86_64::*, marker::PhantomData, mem::MaybeUninit};
 
 use super::{
-    self as flash, Layout, OfRows, OfTile, Registers, Rows, Weighting, assert_aligned, by_functions, lines::lines,
+    Layout, OfRows, OfTile, Registers, Weighting, by_functions,
+    lines::{lines, products},
 };
 use crate::{
     attention::softmax::exp2,
     avx512::tile::{dot_bf16, dot_f32},
     cpu::Cpu,
     element::Bf16,
-    gemm::{Line, Words},
-    transpose::{transpose_avx512, transpose_four},
+    gemm::Words,
+    transpose::transpose_four,
 };
 
-lines!(avx512, "avx512f,avx512bw,avx512dq,avx512vl");
+lines!(avx512, transpose_avx512, "avx512f,avx512bw,avx512dq,avx512vl");
 
 /// AVX-512's registers: products in fp32, or of bf16 by AVX-512 BF16.
 #[derive(Clone, Copy)]
@@ -35,8 +36,6 @@ impl Avx512<Bf16> {
 /// Rows of a tile, whose sums are sixteen registers: for as many products ten words or registers are read.
 const ROWS: usize = 8;
 const COLUMNS: usize = 32;
-/// Words of a tile of sums.
-const TILE: usize = ROWS * COLUMNS;
 /// Registers of a line.
 const SIXTEENS: usize = COLUMNS / 16;
 
@@ -51,7 +50,6 @@ macro_rules! registers {
             const QUERIES: usize = 128;
 
             by_functions! {
-                $module::gather(layout: Layout<Self>, rows: Rows<'_, $element>, place: &mut [u32]);
                 $module::lay_side_by_side(layout: Layout<Self>, rows: &[u32], place: &mut [u32]);
                 $module::turn(layout: Layout<Self>, rows: &[u32], lines: &mut [u32]);
                 $module::split_by_tiles(layout: Layout<Self>, rows: &[u32], place: &mut [u32], apart: usize);
@@ -61,9 +59,6 @@ macro_rules! registers {
                 $module::weigh(scores: &mut [u32], keys: usize, factor: f32, weightings: &mut [Weighting]);
                 $module::pull_back_tile(scores: &[u32], of_weights: &[u32], of_rows: OfRows<'_>, place: OfTile<'_>);
                 $module::turn_back(layout: Layout<Self>, lines: &[u32], rows: &mut [f32]);
-                $module::write(values: &[f32], factor: f32, place: &mut [MaybeUninit<$element>]);
-                $module::write_remainders(values: &[f32], factor: f32, place: &mut [MaybeUninit<$element>]);
-                $module::dot(a: &[$element], b: &[$element]) -> f32;
             }
         }
     };
@@ -72,59 +67,13 @@ macro_rules! registers {
 registers!(f32, fp32, 1);
 registers!(Bf16, bf16, 2);
 
-/// What differs by the kind of words only in the features, and in `dot`.
+/// What differs by the kind of words only in the features, how many values they hold, and `dot`.
 macro_rules! functions {
-    ($features:literal, $element:ty, $dot:path) => {
+    ($features:literal, $per_word:literal, $dot:path) => {
         use super::*;
         pub(super) use super::{lay_side_by_side, turn, turn_back};
 
-        #[target_feature(enable = $features)]
-        pub(super) fn gather(layout: Layout<Avx512<$element>>, rows: Rows<'_, $element>, place: &mut [u32]) {
-            rows.gather(layout, place);
-        }
-
-        #[target_feature(enable = $features)]
-        pub(super) fn write(values: &[f32], factor: f32, place: &mut [MaybeUninit<$element>]) {
-            flash::write(values, factor, place);
-        }
-
-        #[target_feature(enable = $features)]
-        pub(super) fn write_remainders(values: &[f32], factor: f32, place: &mut [MaybeUninit<$element>]) {
-            flash::write_remainders(values, factor, place);
-        }
-
-        #[target_feature(enable = $features)]
-        pub(super) fn dot(a: &[$element], b: &[$element]) -> f32 {
-            flash::dot(a, b)
-        }
-
-        #[target_feature(enable = $features)]
-        pub(super) fn multiply(tile: &[u32], lane: &[u32], depth: usize, sums: &mut [u32], goes_on: bool) {
-            assert!(tile.len() >= ROWS * depth && lane.len() >= COLUMNS * depth && sums.len() >= TILE);
-            assert_aligned(lane);
-            // SAFETY: as asserted.
-            unsafe {
-                add_products::<ROWS, 1>(tile.as_ptr(), lane.as_ptr(), depth, (sums.as_mut_ptr(), COLUMNS), goes_on);
-            }
-        }
-
-        #[target_feature(enable = $features)]
-        pub(super) fn multiply_rows(
-            rows: &[u32],
-            lane: &[u32],
-            depth: usize,
-            (sums, apart): (&mut [u32], usize),
-            goes_on: bool,
-        ) {
-            const ROW: usize = COLUMNS / <Avx512<$element> as Registers>::PER_WORD;
-            assert!(depth <= ROW && rows.len() >= ROWS * ROW && lane.len() >= COLUMNS * depth);
-            assert!(sums.len() >= (ROWS - 1) * apart + COLUMNS);
-            assert_aligned(lane);
-            // SAFETY: as asserted.
-            unsafe {
-                add_products::<1, ROW>(rows.as_ptr(), lane.as_ptr(), depth, (sums.as_mut_ptr(), apart), goes_on);
-            }
-        }
+        products!($features, $per_word);
 
         /// The products of a tile's and a lane's words are added to the sums if it `goes_on`, or become them. In the tile word w of row r lies
         /// at w·`WORD` + r·`ROW`, in the lane its line at w·`COLUMNS`; rows of sums lie apart.
@@ -173,7 +122,7 @@ macro_rules! functions {
 }
 
 mod fp32 {
-    functions!("avx512f,avx512bw,avx512dq,avx512vl", f32, dot_f32);
+    functions!("avx512f,avx512bw,avx512dq,avx512vl", 1, dot_f32);
     pub(super) use super::{
         pull_back_tile_singly as pull_back_tile, split_by_lanes_singly as split_by_lanes, weigh_singly as weigh,
     };
@@ -190,25 +139,25 @@ mod fp32 {
 }
 
 mod bf16 {
-    functions!("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", Bf16, dot_bf16);
+    functions!("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", 2, dot_bf16);
 
     /// Words of two rows' values, sixteen values of each a register.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     #[inline]
     fn pairs(first: __m512i, second: __m512i) -> [__m512i; 2] {
-        static LOW: [u16; 32] = places(0);
-        static HIGH: [u16; 32] = places(16);
+        static LOW: [u16; 32] = in_turns(0, 32);
+        static HIGH: [u16; 32] = in_turns(16, 32);
         // SAFETY: a table is a register.
         let [low, high] = [&LOW, &HIGH].map(|places| unsafe { _mm512_loadu_si512(places.as_ptr().cast()) });
         [_mm512_permutex2var_epi16(first, low, second), _mm512_permutex2var_epi16(first, high, second)]
     }
 
-    /// From `from` on, places of one register's and of the other's values in turns.
-    const fn places(from: u16) -> [u16; 32] {
+    /// The places from `from` on, and those so far `apart` from them, in turns.
+    const fn in_turns(from: u16, apart: u16) -> [u16; 32] {
         let mut places = [0; 32];
         let mut at = 0;
         while at < 32 {
-            places[at as usize] = from + at / 2 + at % 2 * 32;
+            places[at as usize] = from + at / 2 + at % 2 * apart;
             at += 1;
         }
         places
@@ -278,15 +227,7 @@ mod bf16 {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     #[inline]
     fn rounded_pairs(first: Floats, second: Floats) -> __m512i {
-        static IN_TURNS: [u16; 32] = {
-            let mut places = [0; 32];
-            let mut at = 0;
-            while at < 32 {
-                places[at as usize] = at / 2 + at % 2 * 16;
-                at += 1;
-            }
-            places
-        };
+        static IN_TURNS: [u16; 32] = in_turns(0, 16);
         // SAFETY: a table is a register.
         let places = unsafe { _mm512_loadu_si512(IN_TURNS.as_ptr().cast()) };
         _mm512_permutexvar_epi16(places, v::convert_two_to_bf16([first, second]))
@@ -346,41 +287,6 @@ where
                 _mm256_storeu_si256(place(j), _mm256_permute2x128_si256::<0x20>(upper, lower));
                 _mm256_storeu_si256(place(4 + j), _mm256_permute2x128_si256::<0x31>(upper, lower));
             }
-        }
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn turn<E>(layout: Layout<Avx512<E>>, rows: &[u32], lines: &mut [u32])
-where
-    Avx512<E>: Registers,
-{
-    assert!(rows.len() >= layout.lane() && lines.len() >= layout.lane());
-    assert_aligned(lines);
-    for half in 0..SIXTEENS {
-        // SAFETY: each row has a multiple of 16 words, and there is a line for each, which begins at a cache line, as asserted.
-        unsafe {
-            let rows = rows.as_ptr().add(16 * half * layout.stride);
-            let lines = lines.as_mut_ptr().add(16 * half).cast::<MaybeUninit<Line>>();
-            transpose_avx512::<false>(rows, layout.stride, layout.words.next_multiple_of(16), lines, SIXTEENS);
-        }
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn turn_back<E>(layout: Layout<Avx512<E>>, lines: &[u32], rows: &mut [f32])
-where
-    Avx512<E>: Registers,
-{
-    assert!(lines.len() >= layout.turned() && rows.len() >= COLUMNS * layout.row());
-    assert_aligned(rows);
-    for first in (0..layout.head).step_by(16) {
-        // SAFETY: there are sixteen lines from each multiple of sixteen values on, and a row for each column, whose registers' places
-        // begin at cache lines.
-        unsafe {
-            let place = rows.as_mut_ptr().add(first).cast::<MaybeUninit<Line>>();
-            let lines = lines.as_ptr().add(first * COLUMNS);
-            transpose_avx512::<false>(lines, COLUMNS, COLUMNS, place, layout.row() / 16);
         }
     }
 }

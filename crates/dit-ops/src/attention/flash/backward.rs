@@ -24,7 +24,8 @@ pub(crate) struct Given<'a> {
 ///
 /// dV = Pᵀ·dO, dP = dO·Vᵀ, dS = P ∘ (dP − δ), δ the sum of dO ∘ O in each row, dQ = scale·dS·K, dK = scale·dSᵀ·Q
 ///
-/// (Dao et al. 2022, "FlashAttention", appendix B). δ is of results as they were before they were rounded: else the rows of dS would sum to the rounding error instead of 0.
+/// (Dao et al. 2022, "FlashAttention", appendix B). δ is of results as they were before they were rounded: else the rows of dS would sum to
+/// the rounding error instead of 0.
 ///
 /// # Panics
 /// If a tensor is not contiguous, of the kind and of the shape.
@@ -42,7 +43,7 @@ pub(crate) fn pull_back<R: Registers>(registers: R, given: &Given<'_>) -> Tensor
         let own = OneHead { registers, qkv, output, remainders, gradient, weightings, head };
         // SAFETY: each task has a head of its own; the tensor outlives them.
         let put = |part: usize, token: usize, values: &[f32]| unsafe {
-            registers.write(values, 1.0, destination.slice(head.start(3, part, token), values.len()));
+            write(values, 1.0, destination.slice(head.start(3, part, token), values.len()));
         };
         SCRATCH.with_borrow_mut(|scratch| own.pull_back(scratch, &put));
     });
@@ -167,10 +168,10 @@ impl<R: Registers> OneHead<'_, R> {
         let keys = keys.at_least(lanes * of_keys).chunks_exact_mut(of_keys);
         for (at, ((turned_keys, turned_values), keys)) in turned_keys.zip(turned_values).zip(keys).enumerate() {
             let first = at * R::COLUMNS;
-            registers.gather(layout, self.part(1).rows(first, R::COLUMNS, tokens), gathered);
+            gather(layout, self.part(1).rows(first, R::COLUMNS, tokens), gathered);
             registers.turn(layout, gathered, turned_keys);
             registers.split_by_lanes(layout, gathered, keys);
-            registers.gather(layout, self.part(2).rows(first, R::COLUMNS, tokens), gathered);
+            gather(layout, self.part(2).rows(first, R::COLUMNS, tokens), gathered);
             registers.turn(layout, gathered, turned_values);
         }
     }
@@ -189,10 +190,10 @@ impl<R: Registers> OneHead<'_, R> {
         let of_outputs_by_tiles = of_outputs_by_tiles.at_least(layout.tiles * by_tiles);
         for (tile, (queries, of_outputs)) in queries.zip(of_outputs).enumerate() {
             let (first, part) = (own.start + tile * R::ROWS, layout.by_tiles(tile));
-            registers.gather(layout, self.part(0).rows(first, R::ROWS, own.end), gathered);
+            gather(layout, self.part(0).rows(first, R::ROWS, own.end), gathered);
             registers.lay_side_by_side(layout, gathered, queries);
             registers.split_by_tiles(layout, gathered, &mut queries_by_tiles[part..], by_tiles);
-            registers.gather(layout, whole(self.gradient).rows(first, R::ROWS, own.end), gathered);
+            gather(layout, whole(self.gradient).rows(first, R::ROWS, own.end), gathered);
             registers.lay_side_by_side(layout, gathered, of_outputs);
             registers.split_by_tiles(layout, gathered, &mut of_outputs_by_tiles[part..], by_tiles);
         }
@@ -204,7 +205,7 @@ impl<R: Registers> OneHead<'_, R> {
         deltas.extend(own.map(|query| {
             let outputs = [Some(self.output), self.remainders].into_iter().flatten();
             let gradient = whole(self.gradient).row(query);
-            outputs.map(|output| registers.dot(gradient, whole(output).row(query))).sum::<f32>()
+            outputs.map(|output| dot(gradient, whole(output).row(query))).sum::<f32>()
         }));
         deltas.resize(tiles * R::ROWS, 0.0);
     }

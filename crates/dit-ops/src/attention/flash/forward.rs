@@ -54,9 +54,9 @@ pub(crate) fn self_attention<R: Registers>(
         // SAFETY: each task has queries of its own, and what is written to outlives them.
         let put = |query: usize, values: &[f32], weighting: Weighting| unsafe {
             let start = head.start(1, 0, query);
-            registers.write(values, weighting.factor, result_at.slice(start, values.len()));
+            write(values, weighting.factor, result_at.slice(start, values.len()));
             if let Some(remainders_at) = remainders_at {
-                registers.write_remainders(values, weighting.factor, remainders_at.slice(start, values.len()));
+                write_remainders(values, weighting.factor, remainders_at.slice(start, values.len()));
             }
             if keep {
                 *weightings_at.at(head.index() * tokens + query) = weighting;
@@ -93,14 +93,14 @@ fn attend<R: Registers>(
 
         for (tile, place) in keys.chunks_exact_mut(layout.tile()).enumerate() {
             let first = tile * R::ROWS;
-            registers.gather(layout, all_keys.rows(first, R::ROWS, tokens), gathered);
+            gather(layout, all_keys.rows(first, R::ROWS, tokens), gathered);
             registers.lay_side_by_side(layout, gathered, place);
-            registers.gather(layout, all_values.rows(first, R::ROWS, tokens), gathered);
+            gather(layout, all_values.rows(first, R::ROWS, tokens), gathered);
             registers.split_by_tiles(layout, gathered, &mut values[layout.by_tiles(tile)..], by_tiles);
         }
 
         for first in queries.clone().step_by(R::COLUMNS) {
-            registers.gather(layout, all_queries.rows(first, R::COLUMNS, queries.end), gathered);
+            gather(layout, all_queries.rows(first, R::COLUMNS, queries.end), gathered);
             registers.turn(layout, gathered, turned_queries);
             let tiles = keys.chunks_exact(layout.tile()).zip(weights.chunks_exact_mut(R::ROWS * R::COLUMNS));
             for (keys, scores) in tiles {

@@ -4,7 +4,7 @@ use std::{
 };
 
 use super::{MOST_COLUMNS, Registers};
-use crate::{attention::x86::Head, element::Element};
+use crate::{attention::x86::Head, element::Element, simd::multiversion};
 
 /// A head's values of a tensor that has `parts` for each token: of `qkv` query, key and value, of results one.
 #[derive(Clone, Copy)]
@@ -48,13 +48,12 @@ pub(crate) struct Rows<'a, E> {
     end: usize,
 }
 
-impl<E: Element> Rows<'_, E> {
-    /// [`Registers::gather`], to be compiled with features.
-    #[inline(always)]
-    pub(super) fn gather<R: Registers<Element = E>>(self, layout: Layout<R>, place: &mut [u32]) {
+multiversion! {
+    /// The words of `rows`, [`Layout::stride`] apart: zeros past a row's, and for rows that are not there.
+    pub(super) fn gather<R: Registers>(layout: Layout<R>, rows: Rows<'_, R::Element>, place: &mut [u32]) {
         /// Tokens between one that is asked for and the one whose turn it is.
         const AHEAD: usize = 12;
-        let Self { part, first, count, end } = self;
+        let Rows { part, first, count, end } = rows;
         assert!(place.len() >= count * layout.stride);
         for (at, place) in place.chunks_exact_mut(layout.stride).enumerate().take(count) {
             let token = first + at;
@@ -68,7 +67,7 @@ impl<E: Element> Rows<'_, E> {
                         *place = value.to_f32().to_bits();
                     }
                 } else {
-                    assert!(size_of::<E>() * R::PER_WORD == size_of::<u32>() && there <= place.len());
+                    assert!(size_of::<R::Element>() * R::PER_WORD == size_of::<u32>() && there <= place.len());
                     // SAFETY: so many words are as many bytes as so many times that many elements, any of which are a word.
                     unsafe {
                         std::ptr::copy_nonoverlapping(row.as_ptr().cast::<u8>(), place.as_mut_ptr().cast(), 4 * there);

@@ -1,12 +1,17 @@
 //! What both sets of registers do alike with lines of numbers.
 
 /// The functions of a module with `COLUMNS`, `ROWS`, `SIXTEENS` (times sixteen numbers are a line), `exp2`, [`Layout`](super::Layout) and
-/// [`Registers`](super::Registers), by the functions of `$set`'s vectors.
+/// [`Registers`](super::Registers), by the functions of `$set`'s vectors and its transposition.
 macro_rules! lines {
-    ($set:ident, $features:literal) => {
+    ($set:ident, $transpose:ident, $features:literal) => {
         use std::f32::consts::LOG2_E;
 
-        use crate::$set::vector::{self as v, Floats};
+        use crate::{
+            attention::flash::assert_aligned,
+            gemm::Line,
+            transpose::$transpose,
+            $set::vector::{self as v, Floats},
+        };
 
         /// Sixteen of a line's numbers, bits of fp32.
         #[target_feature(enable = $features)]
@@ -113,6 +118,37 @@ macro_rules! lines {
             }
         }
 
+        /// [`Registers::turn`](super::Registers::turn).
+        #[target_feature(enable = $features)]
+        pub(in crate::attention::flash) fn turn<R: Registers>(layout: Layout<R>, rows: &[u32], lines: &mut [u32]) {
+            assert!(rows.len() >= layout.lane() && lines.len() >= layout.lane());
+            assert_aligned(lines);
+            for sixteen in 0..SIXTEENS {
+                // SAFETY: each row has a multiple of 16 words, and there is a line for each, which begins at a cache line, as asserted.
+                unsafe {
+                    let rows = rows.as_ptr().add(16 * sixteen * layout.stride);
+                    let lines = lines.as_mut_ptr().add(16 * sixteen).cast::<MaybeUninit<Line>>();
+                    $transpose::<false>(rows, layout.stride, layout.words.next_multiple_of(16), lines, SIXTEENS);
+                }
+            }
+        }
+
+        /// [`Registers::turn_back`](super::Registers::turn_back).
+        #[target_feature(enable = $features)]
+        pub(in crate::attention::flash) fn turn_back<R: Registers>(layout: Layout<R>, lines: &[u32], rows: &mut [f32]) {
+            assert!(lines.len() >= layout.turned() && rows.len() >= COLUMNS * layout.row());
+            assert_aligned(rows);
+            for first in (0..layout.head).step_by(16) {
+                // SAFETY: there are sixteen lines from each multiple of sixteen values on, and a row for each column, whose sixteens begin
+                // at cache lines.
+                unsafe {
+                    let place = rows.as_mut_ptr().add(first).cast::<MaybeUninit<Line>>();
+                    let lines = lines.as_ptr().add(first * COLUMNS);
+                    $transpose::<false>(lines, COLUMNS, COLUMNS, place, layout.row() / 16);
+                }
+            }
+        }
+
         /// [`Registers::split_by_lanes`](super::Registers::split_by_lanes) where words are single numbers.
         #[target_feature(enable = $features)]
         pub(in crate::attention::flash) fn split_by_lanes_singly<R: Registers>(
@@ -130,3 +166,36 @@ macro_rules! lines {
     };
 }
 pub(super) use lines;
+
+/// `multiply` and `multiply_rows` of [`Registers`](super::Registers) with so many values to a word, in a module with `COLUMNS`, `ROWS`, and an
+/// `add_products` to do it.
+macro_rules! products {
+    ($features:literal, $per_word:literal) => {
+        #[target_feature(enable = $features)]
+        pub(super) fn multiply(tile: &[u32], lane: &[u32], depth: usize, sums: &mut [u32], goes_on: bool) {
+            assert!(tile.len() >= ROWS * depth && lane.len() >= COLUMNS * depth && sums.len() >= ROWS * COLUMNS);
+            assert_aligned(lane);
+            let sums = (sums.as_mut_ptr(), COLUMNS);
+            // SAFETY: as asserted.
+            unsafe { add_products::<ROWS, 1>(tile.as_ptr(), lane.as_ptr(), depth, sums, goes_on) }
+        }
+
+        #[target_feature(enable = $features)]
+        pub(super) fn multiply_rows(
+            rows: &[u32],
+            lane: &[u32],
+            depth: usize,
+            (sums, apart): (&mut [u32], usize),
+            goes_on: bool,
+        ) {
+            const ROW: usize = COLUMNS / $per_word;
+            assert!(depth <= ROW && rows.len() >= ROWS * ROW && lane.len() >= COLUMNS * depth);
+            assert!(sums.len() >= (ROWS - 1) * apart + COLUMNS);
+            assert_aligned(lane);
+            let sums = (sums.as_mut_ptr(), apart);
+            // SAFETY: as asserted.
+            unsafe { add_products::<1, ROW>(rows.as_ptr(), lane.as_ptr(), depth, sums, goes_on) }
+        }
+    };
+}
+pub(super) use products;

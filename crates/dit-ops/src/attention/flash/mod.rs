@@ -19,11 +19,11 @@ pub(crate) use avx2::Avx2;
 pub(crate) use avx512::Avx512;
 pub(crate) use backward::{Given, pull_back};
 pub(crate) use forward::self_attention;
-use layout::{Layout, Part, Rows};
+use layout::{Layout, Part, gather};
 use tch::Tensor;
 
 use super::{Shape, x86::Head};
-use crate::element::Element;
+use crate::{element::Element, simd::multiversion};
 
 /// What makes a query's weights of its scores: exp(scale·(score − `greatest`)) · `factor`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,8 +70,8 @@ pub(crate) struct OfTile<'a> {
 /// A factor's *word* is a value in fp32, or a pair of bf16 that follow one another along the inner dimension. Sums are fp32.
 ///
 /// # Panics
-/// What lays out or multiplies, where slices are shorter than what is read or written, or words do not begin at a cache line: `lane`, what is turned into `lines` or
-/// back into `rows`, and with AVX2 where rows are laid side by side.
+/// What lays out or multiplies, where slices are shorter than what is read or written, or words do not begin at a cache line: `lane`, what
+/// is turned into `lines` or back into `rows`, and with AVX2 where rows are laid side by side.
 pub(crate) trait Registers: Copy + Send + Sync {
     /// Of the tensors.
     type Element: Element;
@@ -84,9 +84,6 @@ pub(crate) trait Registers: Copy + Send + Sync {
     /// Queries that pass together in the backward pass: a multiple of a tile's rows. What they and a lane of keys give each other stays in the
     /// first or second-level cache.
     const QUERIES: usize;
-
-    /// The words of `rows`, [`Layout::stride`] apart: zeros past a row's, and for rows that are not there.
-    fn gather(self, layout: Layout<Self>, rows: Rows<'_, Self::Element>, place: &mut [u32]);
 
     /// A tile's gathered rows side by side: word w of row r at w·`ROWS` + r.
     fn lay_side_by_side(self, layout: Layout<Self>, rows: &[u32], place: &mut [u32]);
@@ -116,15 +113,6 @@ pub(crate) trait Registers: Copy + Send + Sync {
 
     /// Lines of sums, one for each value, as rows of values, [`Layout::row`] apart.
     fn turn_back(self, layout: Layout<Self>, lines: &[u32], rows: &mut [f32]);
-
-    /// Values times `factor` as elements.
-    fn write(self, values: &[f32], factor: f32, place: &mut [MaybeUninit<Self::Element>]);
-
-    /// What [`write`](Self::write) rounds off, rounded.
-    fn write_remainders(self, values: &[f32], factor: f32, place: &mut [MaybeUninit<Self::Element>]);
-
-    /// Σ a·b.
-    fn dot(self, a: &[Self::Element], b: &[Self::Element]) -> f32;
 }
 
 /// Most columns of a lane.
@@ -143,44 +131,47 @@ macro_rules! by_functions {
 }
 use by_functions;
 
-/// [`Registers::write`], to be compiled with features.
-#[inline(always)]
-fn write<E: Element>(values: &[f32], factor: f32, place: &mut [MaybeUninit<E>]) {
-    for (place, &value) in place.iter_mut().zip(values) {
-        place.write(E::from_f32(value * factor));
+multiversion! {
+    /// Values times `factor` as elements.
+    fn write<E: Element>(values: &[f32], factor: f32, place: &mut [MaybeUninit<E>]) {
+        for (place, &value) in place.iter_mut().zip(values) {
+            place.write(E::from_f32(value * factor));
+        }
     }
 }
 
-/// [`Registers::write_remainders`], likewise.
-#[inline(always)]
-fn write_remainders<E: Element>(values: &[f32], factor: f32, place: &mut [MaybeUninit<E>]) {
-    for (place, &value) in place.iter_mut().zip(values) {
-        let exact = value * factor;
-        place.write(E::from_f32(exact - E::from_f32(exact).to_f32()));
+multiversion! {
+    /// What [`write`] rounds off, rounded.
+    fn write_remainders<E: Element>(values: &[f32], factor: f32, place: &mut [MaybeUninit<E>]) {
+        for (place, &value) in place.iter_mut().zip(values) {
+            let exact = value * factor;
+            place.write(E::from_f32(exact - E::from_f32(exact).to_f32()));
+        }
     }
 }
 
-/// [`Registers::dot`], likewise.
-#[inline(always)]
-fn dot<E: Element>(a: &[E], b: &[E]) -> f32 {
-    let mut sums = [0.0_f32; 16];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
-    for (a, b) in a.iter().zip(b) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+multiversion! {
+    /// Σ a·b.
+    fn dot<E: Element>(a: &[E], b: &[E]) -> f32 {
+        let mut sums = [0.0_f32; 16];
+        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+        for (a, b) in a.iter().zip(b) {
+            for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+                *sum += a.to_f32() * b.to_f32();
+            }
+        }
+        for ((sum, a), b) in sums.iter_mut().zip(a_rest).zip(b_rest) {
             *sum += a.to_f32() * b.to_f32();
         }
-    }
-    for ((sum, a), b) in sums.iter_mut().zip(a_rest).zip(b_rest) {
-        *sum += a.to_f32() * b.to_f32();
-    }
-    // By halves: one after the other would wait for each.
-    for half in [8, 4, 2, 1] {
-        let (low, high) = sums.split_at_mut(half);
-        for (low, high) in low.iter_mut().zip(high) {
-            *low += *high;
+        // By halves: one after the other would wait for each.
+        for half in [8, 4, 2, 1] {
+            let (low, high) = sums.split_at_mut(half);
+            for (low, high) in low.iter_mut().zip(high) {
+                *low += *high;
+            }
         }
+        sums[0]
     }
-    sums[0]
 }
 
 /// Panics if the words do not begin at a cache line.
