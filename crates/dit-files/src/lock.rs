@@ -52,6 +52,14 @@ impl Lock {
     }
 }
 
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child process that was begun by another thread has it too until it is a program of its
+        // own, and what is locked is locked while anybody has it.
+        let _ = self.file.unlock();
+    }
+}
+
 fn open(path: &Path) -> io::Result<File> {
     File::options().write(true).create(true).truncate(false).open(path)
 }
@@ -61,6 +69,17 @@ mod tests {
     use std::{fs, thread};
 
     use super::*;
+
+    #[test]
+    fn dropped_it_is_free_though_a_child_process_has_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.lock");
+        let lock = Lock::wait(&path).unwrap();
+        let of_a_child = lock.file().try_clone().unwrap();
+        drop(lock);
+        assert!(Lock::try_take(&path).unwrap().is_some());
+        drop(of_a_child);
+    }
 
     #[test]
     fn one_at_a_time_holds_it_and_contents_stay() {
