@@ -7,10 +7,12 @@ use std::{
 
 use memmap2::Mmap;
 
+use crate::read_ahead::ReadAhead;
+
 /// A file's bytes.
 #[derive(Debug)]
 pub(crate) enum FileBytes {
-    Mapped(Mmap),
+    Mapped { map: Mmap, ahead: ReadAhead },
     Owned(Vec<u8>),
 }
 
@@ -19,7 +21,7 @@ impl Deref for FileBytes {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Mapped(map) => map,
+            Self::Mapped { map, .. } => map,
             Self::Owned(bytes) => bytes,
         }
     }
@@ -35,13 +37,22 @@ impl FileBytes {
     /// Nobody shortens the file while the map lives: the system ends a program that reads mapped bytes which are no longer there.
     pub(crate) unsafe fn map(file: &File) -> std::io::Result<Self> {
         // SAFETY: the map is only read, as plain bytes, for which every content is valid; the rest is the caller's promise.
-        Ok(Self::Mapped(unsafe { Mmap::map(file) }?))
+        let map = unsafe { Mmap::map(file) }?;
+        let ahead = ReadAhead::of(&map);
+        Ok(Self::Mapped { map, ahead })
+    }
+
+    /// Tells the system that all of these bytes are about to be read, and then probably those that follow.
+    pub(crate) fn prefetch(&self, range: &Range<usize>) {
+        if let Self::Mapped { map, ahead } = self {
+            ahead.ask(map, range);
+        }
     }
 
     /// Tells the system that these bytes are not needed soon.
     pub(crate) fn release(&self, range: &Range<usize>) {
         #[cfg(unix)]
-        if let Self::Mapped(map) = self
+        if let Self::Mapped { map, .. } = self
             && !range.is_empty()
         {
             // SAFETY: the map is of a file and never written to, so that dropped pages come back from the file with the

@@ -43,6 +43,7 @@ mod memory;
 mod metadata;
 mod network;
 mod non_finite;
+mod read_ahead;
 mod safetensors_file;
 mod safetensors_header;
 mod sharded;

@@ -73,6 +73,7 @@ impl TensorSource for SafetensorsFile {
         let TensorInfo { dtype, shape } = self.header.infos.get(name).ok_or_else(missing)?;
         let range = self.header.ranges.get(name).ok_or_else(missing)?;
         let data = self.bytes.get(range.clone()).ok_or_else(missing)?;
+        self.bytes.prefetch(range);
         TensorView::new(*dtype, shape.clone(), data)
     }
 

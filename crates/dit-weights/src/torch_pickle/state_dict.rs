@@ -64,7 +64,10 @@ impl TensorSource for StateDict {
     fn read(&self, name: &str) -> Result<TensorView<'_>, Error> {
         let tensor = self.tensors.get(name).and_then(|&id| Value::new(&self.contents.values, id).tensor());
         match (tensor, self.opaque.get(name)) {
-            (Some(tensor), _) => tensor.view(&self.contents.bytes),
+            (Some(tensor), _) => {
+                self.contents.bytes.prefetch(&tensor.bytes());
+                tensor.view(&self.contents.bytes)
+            }
             (None, Some(global)) => Err(Error::Opaque { name: name.into(), global: global.clone() }),
             (None, None) => Err(Error::NoSuchTensor { name: name.into() }),
         }
