@@ -694,7 +694,7 @@ fn what_is_wrong_is_said_and_what_to_do() {
 fn what_a_run_costs_is_said_without_beginning_it() {
     let folder = workplace();
     let ran = succeed_in(folder.path(), &begin(&["--plan"]));
-    for said in ["M parameters", "memory: about", "activations", "40 steps of 4 images", "at most about", "images/s"] {
+    for said in ["M parameters", "memory: about", "activations", "40 steps of 4 images", "images/s, so"] {
         assert!(ran.stderr.contains(said), "no '{said}' in\n{}", ran.stderr);
     }
     assert!(!ran.stderr.contains("model.num_classes"), "{}", ran.stderr);

@@ -46,7 +46,7 @@ pub enum WriteError {
         path: PathBuf,
     },
     /// No room.
-    #[error("{}: the disk, or your quota, is full; free some space and run again (nothing half-written was left)", path.display())]
+    #[error("{}: the disk, or your quota, is full: free some space (nothing half-written was left)", path.display())]
     DiskFull {
         /// The file that was to be written.
         path: PathBuf,

@@ -81,19 +81,21 @@ impl<'a> Scope<'a> {
 
     /// `weight` (outputs, inputs) and a zero `bias` (outputs).
     pub(crate) fn linear(&self, inputs: usize, outputs: usize, weight: Distribution) -> Linear {
-        match &self.origin {
+        let linear = match &self.origin {
             Origin::Store { .. } => self.new_linear(inputs, outputs, weight),
             Origin::File(loader) => loader.linear(&self.name, inputs, outputs, loader.kernels),
-        }
+        };
+        linear.named(&self.name)
     }
 
     /// A Linear that 8 bits would harm.
     pub(crate) fn sensitive_linear(&self, inputs: usize, outputs: usize, weight: Distribution) -> Linear {
-        match &self.origin {
-            Origin::Store { .. } => self.new_linear(inputs, outputs, weight).sensitive(),
-            // It stays marked: whoever loaded it plain may still choose other kernels.
-            Origin::File(loader) => loader.linear(&self.name, inputs, outputs, loader.kernels.sensitive()).sensitive(),
-        }
+        let linear = match &self.origin {
+            Origin::Store { .. } => self.new_linear(inputs, outputs, weight),
+            Origin::File(loader) => loader.linear(&self.name, inputs, outputs, loader.kernels.sensitive()),
+        };
+        // Of a checkpoint it stays marked: whoever loaded it plain may still choose other kernels.
+        linear.sensitive().named(&self.name)
     }
 
     fn new_linear(&self, inputs: usize, outputs: usize, weight: Distribution) -> Linear {

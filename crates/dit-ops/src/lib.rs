@@ -5,10 +5,12 @@
 //! - [`layer_norm_modulate`], [`add_gated`], [`self_attention`]: what lies between a transformer's Linears, in one pass each.
 //! - [`Kernels`]: which of them a network computes with; [`Kernels::Differentiable`] is for training, with backward passes of our own.
 //! - [`keep_freed_memory`]: no page is cleared twice. [`allow_tf32`], [`Tf32Scope`]: how CUDA multiplies fp32.
+//! - [`observe_linears`]: what passes a network's Linears, for looking for what went wrong.
 //! - [`conv`]: convolutions of inference, with normalisation, doubling and skip connection on the way.
 //!
 //! Every fast path has the plain one beside it and falls back to it: on another device or kind, on a CPU without the
-//! instructions, and where a gradient is wanted that it does not give. Nothing here reads files, prints, or holds state but the optimizer's.
+//! instructions, and where a gradient is wanted that it does not give. Nothing here reads files, prints, or holds state but the optimizer's
+//! and what is observed.
 //!
 //! ```
 //! use dit_ops::{Kernels, Linear};
@@ -47,6 +49,7 @@ mod kernels;
 mod linear;
 mod memory;
 mod modulate;
+mod observe;
 mod packed;
 mod parallel;
 mod pointwise;
@@ -66,6 +69,7 @@ pub use kernels::Kernels;
 pub use linear::Linear;
 pub use memory::keep_freed_memory;
 pub use modulate::{add_gated, layer_norm_modulate, plain_add_gated, plain_layer_norm_modulate};
+pub use observe::{Observed, observe_linears};
 pub use packed::PackedLinear;
 pub use stored::StoredWeight;
 pub use tf32::{Tf32Scope, allow_tf32};

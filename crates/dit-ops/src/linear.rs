@@ -1,9 +1,12 @@
+use std::sync::Arc;
+
 use tch::{Kind, Tensor};
 
 use crate::{
     Kernels, PackedLinear, StoredWeight, differentiable,
     element::needs_gradient,
     gemm::{Activation, Words},
+    observe,
     packed::words_of,
     pointwise::Pointwise,
 };
@@ -14,6 +17,7 @@ use crate::{
 pub struct Linear {
     form: Form,
     sensitive: bool,
+    name: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -34,7 +38,14 @@ impl Linear {
     /// # Shapes
     /// `weight` (outputs, inputs), `bias` (outputs).
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { form: Form::Plain { weight, bias }, sensitive: false }
+        Self { form: Form::Plain { weight, bias }, sensitive: false, name: None }
+    }
+
+    /// What [`observe_linears`](crate::observe_linears) is to call it: what its tensors' names begin with, say.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.into());
+        self
     }
 
     /// A Linear that 8 bits would harm: it is computed by [`Kernels::sensitive`] of whatever kernels are chosen.
@@ -57,7 +68,7 @@ impl Linear {
         kernels: Kernels,
     ) -> Option<(Self, usize)> {
         let (packed, non_finite) = PackedLinear::of_stored(weight, bias, kind, words(kernels, kind)?)?;
-        Some((Self { form: Form::Packed(Box::new(packed)), sensitive: false }, non_finite))
+        Some((Self { form: Form::Packed(Box::new(packed)), sensitive: false, name: None }, non_finite))
     }
 
     /// Gives the weights the form that `kernels` are fastest with on this machine; one that has none, for its kind or device say, stays as
@@ -121,6 +132,12 @@ impl Linear {
     }
 
     fn apply(&self, x: &Tensor, activation: Activation) -> Tensor {
+        let y = self.compute(x, activation);
+        observe::tell(self.name.as_ref(), x, &y);
+        y
+    }
+
+    fn compute(&self, x: &Tensor, activation: Activation) -> Tensor {
         match &self.form {
             Form::Plain { weight, bias } => plain(x, weight, bias.as_ref(), activation),
             Form::Differentiable { weight, bias } => differentiable::linear(x, weight, bias.as_ref(), activation)

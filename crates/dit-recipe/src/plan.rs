@@ -45,7 +45,8 @@ pub struct Memory {
     /// of width D with an MLP ratio of r, and in bf16, where the sequence between blocks stays fp32, as many as (26 + 2r)·D: inputs
     /// and outputs of norms, modulations and gates, query, key, value and their product, both sides of the MLP's activation; a
     /// quarter of that comes on top. Recomputing blocks keeps D a block, one whole block and its gradients. With
-    /// what belongs to parameters it lies within 20 % of what training small models takes beyond the bare process.
+    /// what belongs to parameters it lies within 20 % of what training small models takes beyond the bare process where libtorch's
+    /// operators compute, and is up to half too much with kernels that keep less.
     pub activations: u64,
     /// libtorch itself, its kernels' buffers, and batches in flight.
     pub overhead: u64,

@@ -251,7 +251,7 @@ impl Reader {
                 self.given.extend(known.map(|info| (info.section, info.key)));
             }
             Some(Err(error)) => {
-                let problem = format!("{section}.{key}: {}", error.message());
+                let problem = format!("{section}.{key}: {}", in_words(error.message()));
                 self.problems.push(Problem { place, problem, help: value_help(section, key) });
             }
             None => self.unknown_key(section, key, place),
@@ -329,9 +329,21 @@ fn value_help(section: &str, key: &str) -> Option<String> {
     Some(info.help.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" "))
 }
 
+/// What a deserializer says, with the names of Rust's types in the words of those who write recipes.
+fn in_words(message: &str) -> String {
+    let Some((found, expected)) = message.rsplit_once("expected ") else { return message.to_owned() };
+    let expected = match expected {
+        "f64" => "a number",
+        "u64" | "usize" => "a whole number, 0 or more",
+        other => other,
+    };
+    format!("{found}expected {expected}")
+}
+
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let similarity = |known: &str| match known.contains(name) && name.len() >= 3 {
-        true => 1.0, // `warmup` is short for `warmup_steps`
+    let initials: String = name.split('_').filter_map(|word| word.chars().next()).collect();
+    let similarity = |known: &str| match known.contains(name) && name.len() >= 3 || known == initials {
+        true => 1.0, // `warmup` is short for `warmup_steps`, `lr` for `learning_rate`
         false => strsim::normalized_damerau_levenshtein(name, known),
     };
     let near = known.map(|known| (similarity(known), known));

@@ -92,6 +92,9 @@ fn check_refused(text: &str, overrides: &[&str], expected: &[&str]) {
 fn mistakes_are_named_with_their_line_and_their_mend() {
     check_refused("[optim]\n\nlearning_rat = 1", &[], &["line 3: learning_rat = 1", "unknown key optim.learning_rat"]);
     check_refused("[optim]\nwarmup = 1", &[], &["did you mean warmup_steps?"]);
+    check_refused("[optim]\nlearning_rate = 1", &[], &["did you mean lr?"]);
+    check_refused("[optim]\nlr = \"fast\"", &[], &["expected a number"]);
+    check_refused("[train]\nsteps = 0.5", &[], &["expected a whole number"]);
     check_refused("[train]\nbatchsize = 1", &[], &["did you mean batch_size?"]);
     check_refused("[train]\nlr = 1", &[], &["lr belongs under [optim]"]);
     check_refused("lr = 1", &[], &["unknown section lr", "lr belongs under [optim]"]);

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use dit_model::Dit;
+use dit_ops::{Observed, observe_linears};
 use tch::Tensor;
 
 use crate::{TrainError, backward::Input};
@@ -16,7 +17,7 @@ pub struct NonFiniteReport {
     pub stage: Stage,
     /// The part of the network, or of the data: `blocks.3`, `x_embedder`, `latents`, `loss`.
     pub place: String,
-    /// The tensor: a parameter's name in checkpoints, `output of blocks.3`, `record 17`.
+    /// The tensor: a parameter's name in checkpoints, `output of blocks.3.mlp.fc1`, `record 17`.
     pub tensor: String,
 }
 
@@ -73,31 +74,51 @@ pub(crate) fn in_weights(names: &[String], weights: &[Tensor]) -> Result<Option<
     Ok(None)
 }
 
-/// The first of the network's parts whose output is not finite.
+/// The first of the network's parts whose output is not finite, and the first of its Linears that took or gave such a tensor.
 pub(crate) fn in_forward(dit: &Dit, input: Input<'_>) -> Result<Option<Found>, TrainError> {
     let _no_grad = tch::no_grad_guard();
-    let found = |place: &str| Some((Stage::Forward, place.to_owned(), format!("output of {place}")));
-    if !is_finite(&dit.timestep_embedder().forward(input.t))? {
-        return Ok(found("t_embedder"));
-    }
-    if !is_finite(&dit.label_embedder().forward(input.labels))? {
-        return Ok(found("y_embedder"));
-    }
-    let c = dit.condition(input.t, input.labels);
-    let mut x = dit.embed(input.x, &c);
-    if !is_finite(&x)? {
-        return Ok(found("x_embedder"));
-    }
-    for (index, block) in dit.blocks().iter().enumerate() {
-        x = block.forward(&x, &c);
-        if !is_finite(&x)? {
-            return Ok(found(&format!("blocks.{index}")));
+    for found in [
+        look("t_embedder", || dit.timestep_embedder().forward(input.t))?.1,
+        look("y_embedder", || dit.label_embedder().forward(input.labels))?.1,
+    ] {
+        if found.is_some() {
+            return Ok(found);
         }
     }
-    if !is_finite(&dit.final_tokens(&x, &c))? {
-        return Ok(found("final_layer"));
+    let c = dit.condition(input.t, input.labels);
+    let (mut x, found) = look("x_embedder", || dit.embed(input.x, &c))?;
+    if found.is_some() {
+        return Ok(found);
     }
-    Ok(None)
+    for (index, block) in dit.blocks().iter().enumerate() {
+        let (y, found) = look(&format!("blocks.{index}"), || block.forward(&x, &c))?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        x = y;
+    }
+    Ok(look("final_layer", || dit.final_tokens(&x, &c))?.1)
+}
+
+/// What `part`, which was given finite tensors, makes; and if that is not finite, where it came about.
+fn look(part: &str, compute: impl FnOnce() -> Tensor) -> Result<(Tensor, Option<Found>), TrainError> {
+    let (result, seen) = observe_linears(compute);
+    if is_finite(&result)? {
+        return Ok((result, None));
+    }
+    let mut tensor = format!("output of {part}");
+    for Observed { name, input, output } in &seen {
+        // Between two Linears there are norms, attention, modulation.
+        if !is_finite(input)? {
+            tensor = format!("input of {name}");
+            break;
+        }
+        if !is_finite(output)? {
+            tensor = format!("output of {name}");
+            break;
+        }
+    }
+    Ok((result, Some((Stage::Forward, part.to_owned(), tensor))))
 }
 
 /// The first gradient that is not finite, in the order in which they are computed: the last layer's first.

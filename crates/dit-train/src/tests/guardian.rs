@@ -45,17 +45,29 @@ const LARGE: f64 = 3e38;
 
 #[test]
 fn a_finite_weight_that_overflows_is_found_by_the_part_whose_output_does() {
-    for (bad, place) in [
-        ("t_embedder.mlp.0.weight", "t_embedder"),
-        ("x_embedder.proj.weight", "x_embedder"),
-        ("blocks.0.attn.qkv.weight", "blocks.0"),
-        ("blocks.1.mlp.fc1.weight", "blocks.1"),
-        ("blocks.2.attn.proj.weight", "blocks.2"),
-        ("final_layer.linear.weight", "final_layer"),
+    for (bad, place, tensor) in [
+        ("t_embedder.mlp.0.weight", "t_embedder", "output of t_embedder.mlp.0"),
+        ("x_embedder.proj.weight", "x_embedder", "output of x_embedder"),
+        ("blocks.0.attn.qkv.weight", "blocks.0", "output of blocks.0.attn.qkv"),
+        ("blocks.1.mlp.fc1.weight", "blocks.1", "output of blocks.1.mlp.fc1"),
+        ("blocks.2.attn.proj.weight", "blocks.2", "output of blocks.2.attn.proj"),
+        ("final_layer.linear.weight", "final_layer", "output of final_layer.linear"),
     ] {
         for block in BlockDesign::ALL {
-            check(block, one_tensor(bad, LARGE), (Stage::Forward, place, &format!("output of {place}")));
+            check(block, one_tensor(bad, LARGE), (Stage::Forward, place, tensor));
         }
+    }
+}
+
+#[test]
+fn what_overflows_between_linears_is_found_where_the_next_takes_it() {
+    // Finite queries and keys whose products are not.
+    let weight = |name: &str, shape: &[i64]| match visible_weight(name, shape) {
+        tensor if name == "blocks.1.attn.qkv.weight" => tensor * 1e25,
+        tensor => tensor,
+    };
+    for block in BlockDesign::ALL {
+        check(block, weight, (Stage::Forward, "blocks.1", "input of blocks.1.attn.proj"));
     }
 }
 
