@@ -932,4 +932,14 @@ fn a_run_is_sampled_by_the_process_that_it_was_trained_on() {
     fail(&["--steps", "51"], &["51", "50"]);
     fail(&["--autoguidance", "plain", "--autoguidance-scale", "2"], &["another process", "predicts epsilon", words]);
     fail(&["--classifier", "none", "--classifier-scale", "2"], &["leave --classifier out"]);
+
+    // The lowest bit of the last value.
+    let average = fs::read_dir(at.join("run/checkpoints")).unwrap().map(|step| step.unwrap().path()).max().unwrap();
+    let average = average.join("ema-0.5.safetensors");
+    let mut bytes = fs::read(&average).unwrap();
+    let last = bytes.len() - 4;
+    bytes[last] ^= 1;
+    fs::write(&average, bytes).unwrap();
+    fail(&["--out", "c.png"], &["ema-0.5.safetensors is not what the training run wrote", "help:"]);
+    assert!(!at.join("c.png").exists());
 }

@@ -30,6 +30,11 @@ pub fn codec_of(file: &Path) -> Option<String> {
     Session::last(run).map(|session| session.data.codec)
 }
 
+/// The SHA-256 that the run gave the file of weights when it wrote it, if it is one of a checkpoint's.
+pub fn sha256_of(file: &Path) -> Option<String> {
+    Some(state_of(file.parent()?)?.get("files")?.get(file.file_name()?.to_str()?)?.as_str()?.to_owned())
+}
+
 fn is_checkpoint(path: &Path) -> bool {
     path.join("state.json").is_file() && path.join("model.safetensors").is_file()
 }
@@ -43,7 +48,10 @@ fn newest(checkpoints: &Path) -> Option<PathBuf> {
 
 /// The name of the first average's file: the recipe in the checkpoint has their order.
 fn average_of(checkpoint: &Path) -> Option<String> {
-    let state: serde_json::Value = serde_json::from_slice(&fs::read(checkpoint.join("state.json")).ok()?).ok()?;
-    let recipe = Recipe::from_toml(state.get("recipe")?.as_str()?, &[]).ok()?;
+    let recipe = Recipe::from_toml(state_of(checkpoint)?.get("recipe")?.as_str()?, &[]).ok()?;
     recipe.ema.decays.first().map(|decay| format!("ema-{decay}.safetensors"))
+}
+
+fn state_of(checkpoint: &Path) -> Option<serde_json::Value> {
+    serde_json::from_slice(&fs::read(checkpoint.join("state.json")).ok()?).ok()
 }

@@ -99,7 +99,8 @@ impl Digest {
         })))
     }
 
-    pub(crate) fn paths(&self) -> &[PathBuf] {
+    /// The files.
+    pub fn paths(&self) -> &[PathBuf] {
         &self.0.paths
     }
 
