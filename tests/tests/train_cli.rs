@@ -940,6 +940,15 @@ fn a_run_is_sampled_by_the_process_that_it_was_trained_on() {
     let last = bytes.len() - 4;
     bytes[last] ^= 1;
     fs::write(&average, bytes).unwrap();
-    fail(&["--out", "c.png"], &["ema-0.5.safetensors is not what the training run wrote", "help:"]);
-    assert!(!at.join("c.png").exists());
+    let refused = ["ema-0.5.safetensors is not what the training run wrote", "help:"];
+    for to in [["--out", "lost.png"], ["--latents", "lost.safetensors"]] {
+        fail(&to, &refused);
+        assert!(!at.join(to[1]).exists());
+    }
+    let guided = ["sample", "--ckpt", "kept.safetensors", "--autoguidance", "run", "--autoguidance-scale", "2"];
+    let to = ["--vae", "none", "--latents", "lost.safetensors"];
+    fail_in(at, &[&guided[..], &to, &common[..]].concat(), &refused);
+    fail_in(at, &["convert", "run", "lost.safetensors", "--ema"], &refused);
+    assert!(!at.join("lost.safetensors").exists());
+    succeed_in(at, &["convert", "run", "raw.safetensors", "--raw"]);
 }

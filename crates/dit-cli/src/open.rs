@@ -27,8 +27,6 @@ pub struct Located {
     pub options: OpenOptions,
     /// The catalogue's name of the codec that belongs to it.
     pub pairs_with: Option<String>,
-    /// The SHA-256 that its file had when it was written, where a training run recorded it.
-    pub sha256: Option<String>,
 }
 
 impl Library {
@@ -72,7 +70,6 @@ impl Library {
             path,
             options: options_of(entry),
             pairs_with: entry.pairs_with().map(str::to_owned),
-            sha256: None,
         })
     }
 
@@ -116,7 +113,6 @@ impl Library {
                 // A run that was copied to another machine has a path that leads nowhere there.
                 None => place.as_deref().and_then(run_folder::codec_of).filter(|codec| self.may_be(codec)),
             },
-            sha256: run_folder::sha256_of(&path),
             path,
         }
     }

@@ -5,8 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::{Result, ensure};
 use dit_recipe::Recipe;
 use dit_train::watch::Session;
+use dit_weights::Checkpoint;
 
 /// What is sampled from, or converted, when a run is named.
 #[derive(Debug, PartialEq)]
@@ -30,9 +32,38 @@ pub fn codec_of(file: &Path) -> Option<String> {
     Session::last(run).map(|session| session.data.codec)
 }
 
-/// The SHA-256 that the run gave the file of weights when it wrote it, if it is one of a checkpoint's.
-pub fn sha256_of(file: &Path) -> Option<String> {
+/// The SHA-256 that the run recorded for a file of weights, if it is one of a run's checkpoint.
+fn recorded(file: &Path) -> Option<String> {
+    let file = file.canonicalize().ok()?;
     Some(state_of(file.parent()?)?.get("files")?.get(file.file_name()?.to_str()?)?.as_str()?.to_owned())
+}
+
+/// Begins to hash a checkpoint that [`check`] is going to ask about.
+pub fn start_check(checkpoint: &Checkpoint) {
+    if checkpoint.files().iter().any(|file| recorded(file).is_some()) {
+        checkpoint.digest().start();
+    }
+}
+
+/// Whether a checkpoint, if it is of a training run's, is what the run wrote. Waits for its hash.
+pub fn check(checkpoint: &Checkpoint) -> Result<()> {
+    match checkpoint.files() {
+        [file] => check_file(file, || Ok(checkpoint.sha256()?.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a file of weights, if it is of a training run's checkpoint, is what the run wrote: if it has the SHA-256 that it had then.
+pub fn check_file(file: &Path, sha256: impl FnOnce() -> Result<String>) -> Result<()> {
+    let Some(recorded) = recorded(file) else { return Ok(()) };
+    let found = sha256()?;
+    ensure!(
+        found == recorded,
+        "{} is not what the training run wrote: its SHA-256 is {found}, the state.json beside it has {recorded}\n  \
+         help: take another checkpoint of the run, or copy this one anew",
+        file.display()
+    );
+    Ok(())
 }
 
 fn is_checkpoint(path: &Path) -> bool {

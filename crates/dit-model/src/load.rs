@@ -101,6 +101,7 @@ impl<'a> Loader<'a> {
         if found.error.is_some() {
             return None;
         }
+        self.source.prefetch(name);
         let made = self.source.read(name).and_then(|view| match view.shape() == shape {
             true => make(&view),
             false => {

@@ -17,7 +17,8 @@ pub struct NonFiniteReport {
     pub stage: Stage,
     /// The part of the network, or of the data: `blocks.3`, `x_embedder`, `latents`, `loss`.
     pub place: String,
-    /// The tensor: a parameter's name in checkpoints, `output of blocks.3.mlp.fc1`, `record 17`.
+    /// The tensor: a parameter's name in checkpoints, `output of blocks.3.mlp.fc1`, `input of blocks.3.attn.proj` (for
+    /// what comes before it), `output of blocks.3`, `record 17`.
     pub tensor: String,
 }
 
@@ -85,7 +86,10 @@ pub(crate) fn in_forward(dit: &Dit, input: Input<'_>) -> Result<Option<Found>, T
             return Ok(found);
         }
     }
-    let c = dit.condition(input.t, input.labels);
+    let (c, found) = look("conditioning", || dit.condition(input.t, input.labels))?;
+    if found.is_some() {
+        return Ok(found);
+    }
     let (mut x, found) = look("x_embedder", || dit.embed(input.x, &c))?;
     if found.is_some() {
         return Ok(found);

@@ -141,6 +141,10 @@ impl<S: TensorSource> TensorSource for CastSource<S> {
         self.inner.why_missing(name)
     }
 
+    fn prefetch(&self, name: &str) {
+        self.inner.prefetch(name);
+    }
+
     fn release(&self, name: &str) {
         self.inner.release(name);
     }

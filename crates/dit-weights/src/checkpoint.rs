@@ -183,6 +183,10 @@ impl TensorSource for Checkpoint {
         self.tensors.why_missing(name)
     }
 
+    fn prefetch(&self, name: &str) {
+        self.tensors.prefetch(name);
+    }
+
     fn release(&self, name: &str) {
         self.tensors.release(name);
     }

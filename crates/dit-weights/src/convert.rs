@@ -258,6 +258,7 @@ fn write_torch(
         if let Some(previous) = previous.replace(name.clone()) {
             tensors.release(&previous);
         }
+        tensors.prefetch(&name);
         let view = tensors.read(&name)?;
         written += view.data().len() as u64;
         progress(written);

@@ -99,8 +99,7 @@ impl Digest {
         })))
     }
 
-    /// The files.
-    pub fn paths(&self) -> &[PathBuf] {
+    pub(crate) fn paths(&self) -> &[PathBuf] {
         &self.0.paths
     }
 

@@ -49,6 +49,15 @@ impl FileBytes {
         }
     }
 
+    /// Pieces that were asked for.
+    #[cfg(test)]
+    pub(crate) fn asked(&self) -> usize {
+        match self {
+            Self::Mapped { ahead, .. } => ahead.asked(),
+            Self::Owned(_) => 0,
+        }
+    }
+
     /// Tells the system that these bytes are not needed soon.
     pub(crate) fn release(&self, range: &Range<usize>) {
         #[cfg(unix)]

@@ -16,6 +16,7 @@ pub fn find_non_finite(source: &dyn TensorSource) -> Result<Vec<(String, usize)>
     let counts: Result<Vec<usize>, Error> = names
         .par_iter()
         .map(|name| {
+            source.prefetch(name);
             let count = count_non_finite(&source.read(name)?);
             source.release(name);
             Ok(count)

@@ -7,8 +7,12 @@ use std::{
 
 use memmap2::Mmap;
 
-/// Bytes that are asked for at once.
+/// Bytes that are asked for together.
 const PIECE: usize = 8 << 20;
+
+/// Bytes that are asked for at once. Linux cuts each request to what a device takes at a time or reads ahead by itself, the larger: by
+/// default no less than this.
+const REQUEST: usize = 128 << 10;
 
 /// Bytes after those that are read next that are asked for beside them: what a disk delivers while tensors of some megabytes
 /// are converted or packed, and little enough to stay in memory until it is read.
@@ -30,12 +34,20 @@ impl ReadAhead {
     pub(crate) fn ask(&self, map: &Mmap, range: &Range<usize>) {
         for (start, end) in self.due(map.len(), range) {
             #[cfg(unix)]
-            if let Err(error) = map.advise_range(memmap2::Advice::WillNeed, start, end - start) {
-                tracing::debug!(%error, "mapped pages are fetched as they are touched");
+            for start in (start..end).step_by(REQUEST) {
+                let length = REQUEST.min(end - start);
+                if let Err(error) = map.advise_range(memmap2::Advice::WillNeed, start, length) {
+                    tracing::debug!(%error, "mapped pages are fetched as they are touched");
+                }
             }
             #[cfg(not(unix))]
             let _ = (start, end);
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.iter().filter(|asked| asked.load(Ordering::Relaxed)).count()
     }
 
     /// Where the pieces that nobody has asked for yet begin and end, of a file of `bytes`.

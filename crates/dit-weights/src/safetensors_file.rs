@@ -73,7 +73,6 @@ impl TensorSource for SafetensorsFile {
         let TensorInfo { dtype, shape } = self.header.infos.get(name).ok_or_else(missing)?;
         let range = self.header.ranges.get(name).ok_or_else(missing)?;
         let data = self.bytes.get(range.clone()).ok_or_else(missing)?;
-        self.bytes.prefetch(range);
         TensorView::new(*dtype, shape.clone(), data)
     }
 
@@ -82,9 +81,37 @@ impl TensorSource for SafetensorsFile {
         Some(format!("its element type {dtype} is not supported"))
     }
 
+    fn prefetch(&self, name: &str) {
+        if let Some(range) = self.header.ranges.get(name) {
+            self.bytes.prefetch(range);
+        }
+    }
+
     fn release(&self, name: &str) {
         if let Some(range) = self.header.ranges.get(name) {
             self.bytes.release(range);
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::{MemorySource, write_safetensors};
+
+    #[test]
+    fn the_disk_is_asked_for_what_is_prefetched_not_for_what_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        let tensor = TensorView::from_f32(vec![2], &[1.0, 2.0]).unwrap();
+        let source: MemorySource = [("a", tensor)].into_iter().collect();
+        write_safetensors(&path, &source, &BTreeMap::new()).unwrap();
+        let file = SafetensorsFile::open(&path).unwrap();
+        file.read("a").unwrap();
+        assert_eq!(file.bytes.asked(), 0);
+        file.prefetch("b");
+        assert_eq!(file.bytes.asked(), 0);
+        file.prefetch("a");
+        assert_eq!(file.bytes.asked(), 1);
     }
 }

@@ -47,6 +47,12 @@ impl TensorSource for ShardedSource {
         self.shards.iter().find_map(|shard| shard.why_missing(name))
     }
 
+    fn prefetch(&self, name: &str) {
+        if let Some(shard) = self.shard(name) {
+            shard.prefetch(name);
+        }
+    }
+
     fn release(&self, name: &str) {
         if let Some(shard) = self.shard(name) {
             shard.release(name);

@@ -142,6 +142,12 @@ pub trait TensorSource: Send + Sync {
         None
     }
 
+    /// A hint that all values of `name` are about to be read, and then probably those that follow it in its file: a mapped file's
+    /// pages are asked for from the disk together. For whoever reads a file whole.
+    fn prefetch(&self, name: &str) {
+        let _ = name;
+    }
+
     /// A hint that the values of `name` are not needed for now: a mapped file's pages may leave memory. Views of it stay
     /// valid, and reading it again works as before. This is what keeps a conversion far below the file's size.
     fn release(&self, name: &str) {
@@ -162,6 +168,10 @@ impl<S: TensorSource + ?Sized> TensorSource for &S {
         (**self).why_missing(name)
     }
 
+    fn prefetch(&self, name: &str) {
+        (**self).prefetch(name);
+    }
+
     fn release(&self, name: &str) {
         (**self).release(name);
     }
@@ -178,6 +188,10 @@ impl<S: TensorSource + ?Sized> TensorSource for Box<S> {
 
     fn why_missing(&self, name: &str) -> Option<String> {
         (**self).why_missing(name)
+    }
+
+    fn prefetch(&self, name: &str) {
+        (**self).prefetch(name);
     }
 
     fn release(&self, name: &str) {

@@ -45,6 +45,7 @@ pub fn load_into(vs: &mut VarStore, source: &dyn TensorSource, non_finite: NonFi
     // Writing into a leaf that requires gradients is not to be recorded. A guard, not a closure: it survives a panic.
     let _guard = tch::no_grad_guard();
     for (name, variable) in &mut variables {
+        source.prefetch(name);
         copy(name, &source.read(name)?, variable)?;
         source.release(name);
     }

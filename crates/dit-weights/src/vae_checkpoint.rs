@@ -139,6 +139,10 @@ impl TensorSource for VaeCheckpoint {
         self.tensors.why_missing(name)
     }
 
+    fn prefetch(&self, name: &str) {
+        self.tensors.prefetch(name);
+    }
+
     fn release(&self, name: &str) {
         self.tensors.release(name);
     }

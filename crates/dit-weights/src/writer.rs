@@ -62,6 +62,7 @@ fn write_to(
     out.write_all(&header).map_err(Error::writing(path))?;
     let mut written = 0;
     for (name, info) in order {
+        source.prefetch(name);
         let tensor = source.read(name)?;
         if tensor.info() != *info {
             let TensorInfo { dtype, shape } = info.clone();

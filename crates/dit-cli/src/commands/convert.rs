@@ -2,7 +2,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 use dit_args::{ConvertArgs, DtypeArg, LayoutArg};
-use dit_weights::{ConvertOptions, Dtype, Layout, ModelConfig, OpenOptions, WeightsKind, convert};
+use dit_weights::{ConvertOptions, Dtype, Layout, ModelConfig, OpenOptions, WeightsKind, convert, sha256_of};
 
 use crate::{
     interrupt::OnInterrupt,
@@ -51,6 +51,7 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
         class_names,
         ..ConvertOptions::default()
     };
+    run_folder::check_file(&input.path, || Ok(sha256_of(&[&input.path])?))?;
     let bar = bar("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}");
     let interrupt = OnInterrupt::install()?;
     let output = args.output.clone();

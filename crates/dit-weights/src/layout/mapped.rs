@@ -40,6 +40,16 @@ impl<S: TensorSource> MappedSource<S> {
         Self { inner, infos, recipes, absent, prefix: prefix.to_owned() }
     }
 
+    /// What of `inner` the tensor `name` is made from.
+    fn sources_of(&self, name: &str) -> impl Iterator<Item = &str> {
+        let sources = match self.recipes.get(name) {
+            Some(Recipe::Of(of) | Recipe::Rows { of, .. }) => std::slice::from_ref(of),
+            Some(Recipe::Stack(parts)) => parts,
+            Some(Recipe::Positions { .. }) | None => &[],
+        };
+        sources.iter().map(String::as_str)
+    }
+
     /// The source that tensors are made from.
     pub(crate) fn inner(&self) -> &S {
         &self.inner
@@ -163,11 +173,11 @@ impl<S: TensorSource> TensorSource for MappedSource<S> {
         absent.or_else(|| self.inner.why_missing(&format!("{}{name}", self.prefix)))
     }
 
+    fn prefetch(&self, name: &str) {
+        self.sources_of(name).for_each(|of| self.inner.prefetch(of));
+    }
+
     fn release(&self, name: &str) {
-        match self.recipes.get(name) {
-            Some(Recipe::Of(of) | Recipe::Rows { of, .. }) => self.inner.release(of),
-            Some(Recipe::Stack(parts)) => parts.iter().for_each(|part| self.inner.release(part)),
-            Some(Recipe::Positions { .. }) | None => {}
-        }
+        self.sources_of(name).for_each(|of| self.inner.release(of));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Contents;
+use super::tensor::StridedTensor;
 use super::value::{Id, Kind, Value, Values};
 use crate::{Error, TensorInfo, TensorSource, TensorView};
 
@@ -54,6 +55,10 @@ impl StateDict {
         }
         Ok(Self { contents, infos, tensors, opaque })
     }
+
+    fn tensor(&self, name: &str) -> Option<&StridedTensor> {
+        self.tensors.get(name).and_then(|&id| Value::new(&self.contents.values, id).tensor())
+    }
 }
 
 impl TensorSource for StateDict {
@@ -62,21 +67,21 @@ impl TensorSource for StateDict {
     }
 
     fn read(&self, name: &str) -> Result<TensorView<'_>, Error> {
-        let tensor = self.tensors.get(name).and_then(|&id| Value::new(&self.contents.values, id).tensor());
-        match (tensor, self.opaque.get(name)) {
-            (Some(tensor), _) => {
-                self.contents.bytes.prefetch(&tensor.bytes());
-                tensor.view(&self.contents.bytes)
-            }
+        match (self.tensor(name), self.opaque.get(name)) {
+            (Some(tensor), _) => tensor.view(&self.contents.bytes),
             (None, Some(global)) => Err(Error::Opaque { name: name.into(), global: global.clone() }),
             (None, None) => Err(Error::NoSuchTensor { name: name.into() }),
         }
     }
 
+    fn prefetch(&self, name: &str) {
+        if let Some(tensor) = self.tensor(name) {
+            self.contents.bytes.prefetch(&tensor.bytes());
+        }
+    }
+
     fn release(&self, name: &str) {
-        if let Some(&id) = self.tensors.get(name)
-            && let Some(tensor) = Value::new(&self.contents.values, id).tensor()
-        {
+        if let Some(tensor) = self.tensor(name) {
             self.contents.bytes.release(&tensor.bytes());
         }
     }

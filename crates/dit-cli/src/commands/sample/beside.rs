@@ -18,6 +18,7 @@ use tch::Device;
 use super::{files::Files, hashes::unhashed, request::Request};
 use crate::{
     open::{Library, Located},
+    run_folder,
     speak::say,
     usage::wrong_usage,
 };
@@ -38,6 +39,7 @@ impl Beside {
                 let checkpoint = Checkpoint::open(&at.path, &at.options).context("--autoguidance")?;
                 plan.check_weaker(&checkpoint.process())?;
                 check_weakers_codec(&at, &files.dit_at)?;
+                run_folder::start_check(&checkpoint);
                 Some((checkpoint, at))
             }
             None => None,
@@ -84,8 +86,9 @@ impl Beside {
     pub fn join(self, pipeline: Pipeline, device: Device, precision: Precision) -> Result<Pipeline> {
         let mut pipeline = pipeline;
         if let Some((checkpoint, _)) = &self.weaker {
-            pipeline =
-                pipeline.with_weaker(Dit::load_with(checkpoint, device, precision.kind(), precision.kernels())?)?;
+            let weaker = Dit::load_with(checkpoint, device, precision.kind(), precision.kernels())?;
+            run_folder::check(checkpoint).context("--autoguidance")?;
+            pipeline = pipeline.with_weaker(weaker)?;
         }
         if let Some((path, classifier)) = self.classifier {
             // It was opened on the CPU, where it can be checked before anything large is loaded.

@@ -14,6 +14,7 @@ use tch::Device;
 use super::request::Request;
 use crate::{
     open::{Library, Located, told},
+    run_folder,
     usage::wrong_usage,
 };
 
@@ -37,6 +38,8 @@ impl Files {
         let options = told(dit_at.options.clone(), opened_as.model.as_deref(), opened_as.num_heads)?;
         let checkpoint = Checkpoint::open(&dit_at.path, &options)
             .with_context(|| format!("cannot sample from {}", dit_at.path.display()))?;
+        // Beside loading, after which it is checked.
+        run_folder::start_check(&checkpoint);
         let codec = checkpoint.metadata().codec.as_ref();
         let mut must_be = None;
         let vae = match locate_vae(&library, request, &dit_at, codec)? {
@@ -44,7 +47,7 @@ impl Files {
                 let vae = VaeCheckpoint::open(&at.path)
                     .with_context(|| format!("cannot decode with {}", at.path.display()))?;
                 if let (Some(codec), None) = (codec, &request.vae) {
-                    // Beside loading, after which it is compared.
+                    // So is the codec compared.
                     vae.digest().start();
                     must_be = Some(codec.clone());
                 }

@@ -37,6 +37,7 @@ use crate::{
     interrupt::OnInterrupt,
     machine,
     progress::StepBar,
+    run_folder,
     speak::{print_json, say},
 };
 
@@ -110,6 +111,7 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     let pipeline = beside.join(pipeline, device, plan.settings().precision)?;
     hashes.unchanged()?;
     files.check_codec()?;
+    run_folder::check(&files.checkpoint)?;
     let seconds_load = start.elapsed().as_secs_f64();
     tracing::info!(seconds = seconds_load, precision = plan.settings().precision.name(), "weights are loaded");
     say_replaced(&request.outputs, &plan, &provenance)?;
