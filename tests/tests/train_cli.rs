@@ -948,7 +948,18 @@ fn a_run_is_sampled_by_the_process_that_it_was_trained_on() {
     let guided = ["sample", "--ckpt", "kept.safetensors", "--autoguidance", "run", "--autoguidance-scale", "2"];
     let to = ["--vae", "none", "--latents", "lost.safetensors"];
     fail_in(at, &[&guided[..], &to, &common[..]].concat(), &refused);
-    fail_in(at, &["convert", "run", "lost.safetensors", "--ema"], &refused);
+    for args in [&["convert", "run", "lost.safetensors", "--ema"][..], &["inspect", "run"]] {
+        fail_in(at, args, &refused);
+    }
     assert!(!at.join("lost.safetensors").exists());
-    succeed_in(at, &["convert", "run", "raw.safetensors", "--raw"]);
+    let said = succeed_in(at, &["convert", "run", "raw.safetensors", "--raw"]).stderr;
+    assert!(said.contains("of the run: run/checkpoints/step-00000020/model.safetensors"), "{said}");
+
+    // Without its state, the newest is no reason to take an older one.
+    fs::remove_file(average.with_file_name("state.json")).unwrap();
+    for args in [&["sample", "--ckpt", "run", "--class", "0"][..], &["convert", "run", "lost.pt"]] {
+        fail_in(at, args, &["step-00000020 is damaged: its state.json", "name another checkpoint"]);
+    }
+    fs::remove_dir_all(at.join("run/checkpoints")).unwrap();
+    fail_in(at, &["inspect", "run"], &["run is a training run that has no checkpoint yet"]);
 }

@@ -53,7 +53,7 @@ impl Library {
         let path = Path::new(text);
         if !self.catalog.contains(text) || path.components().count() > 1 {
             if path.exists() {
-                return Ok(self.at_path(text, path));
+                return self.at_path(text, path);
             }
             let looks_like_a_path = path.components().count() > 1 || path.extension().is_some();
             if looks_like_a_path {
@@ -77,7 +77,7 @@ impl Library {
     pub fn locate_codec(&self, name: &str, beside: &Path) -> Result<Located> {
         let path = beside.with_file_name(name);
         match path.to_str() {
-            Some(text) if !self.catalog.contains(name) && path.exists() => Ok(self.at_path(text, &path)),
+            Some(text) if !self.catalog.contains(name) && path.exists() => self.at_path(text, &path),
             _ => self.locate(name, Kind::Vae),
         }
     }
@@ -94,7 +94,7 @@ impl Library {
     }
 
     /// A path; if it is where an entry of the catalogue is installed, what is known about that still holds.
-    fn at_path(&self, text: &str, path: &Path) -> Located {
+    fn at_path(&self, text: &str, path: &Path) -> Result<Located> {
         let place = path.canonicalize().ok();
         let installed = |entry: &&Entry| match &self.weights {
             Ok(weights) => place.is_some() && entry.path_in(weights.path()).canonicalize().ok() == place,
@@ -102,9 +102,9 @@ impl Library {
         };
         let entry = self.catalog.entries().iter().find(installed);
         // A run's folder stands for its average.
-        let path = run_folder::weights_of(path).map_or(path.to_owned(), |weights| weights.average);
+        let path = run_folder::weights_of(path)?.map_or(path.to_owned(), |weights| weights.average);
         let place = path.canonicalize().ok();
-        Located {
+        Ok(Located {
             // A recipe must be repeatable from another folder.
             name: place.as_ref().and_then(|place| place.to_str()).unwrap_or(text).to_owned(),
             options: entry.map(options_of).unwrap_or_default(),
@@ -114,7 +114,7 @@ impl Library {
                 None => place.as_deref().and_then(run_folder::codec_of).filter(|codec| self.may_be(codec)),
             },
             path,
-        }
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use dit_recipe::Recipe;
 use dit_train::watch::Session;
 use dit_weights::Checkpoint;
@@ -19,10 +19,30 @@ pub struct RunWeights {
     pub raw: PathBuf,
 }
 
-/// The weights of `path`, if it is a run's folder or a checkpoint's within one.
-pub fn weights_of(path: &Path) -> Option<RunWeights> {
-    let checkpoint = if is_checkpoint(path) { path.to_owned() } else { newest(&path.join("checkpoints"))? };
-    Some(RunWeights { average: checkpoint.join(average_of(&checkpoint)?), raw: checkpoint.join("model.safetensors") })
+/// The weights of `path`, if it is a run's folder or a checkpoint's within one. The newest checkpoint of a run is taken as it is: where
+/// it is damaged, an older one is for its user to choose.
+///
+/// # Errors
+/// A run has no checkpoint yet, or one that does not say which averages it has.
+pub fn weights_of(path: &Path) -> Result<Option<RunWeights>> {
+    let is_run = path.join("sessions.jsonl").is_file();
+    let checkpoint = match newest(&path.join("checkpoints")) {
+        Some(newest) => newest,
+        None if is_checkpoint(path) => path.to_owned(),
+        None if is_run => bail!(
+            "{} is a training run that has no checkpoint yet\n  help: wait for its first one, or train with a smaller \
+             train.checkpoint_every",
+            path.display()
+        ),
+        None => return Ok(None),
+    };
+    let average = average_of(&checkpoint).with_context(|| {
+        format!(
+            "the checkpoint {} is damaged: its state.json is missing or cannot be read\n  help: name another checkpoint of the run",
+            checkpoint.display()
+        )
+    })?;
+    Ok(Some(RunWeights { average: checkpoint.join(average), raw: checkpoint.join("model.safetensors") }))
 }
 
 /// The codec of the latents that the weights in `file`, or the run in `file`, were trained on, as its user named it.
@@ -73,7 +93,7 @@ fn is_checkpoint(path: &Path) -> bool {
 fn newest(checkpoints: &Path) -> Option<PathBuf> {
     let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse::<u64>().ok();
     let found = fs::read_dir(checkpoints).ok()?.flatten().map(|entry| entry.path());
-    let found = found.filter(|path| is_checkpoint(path)).filter_map(|path| Some((step(&path)?, path)));
+    let found = found.filter_map(|path| Some((step(&path)?, path)));
     found.max().map(|(_, path)| path)
 }
 

@@ -61,7 +61,7 @@ pub enum TrainError {
         help: &'static str,
     },
     /// A checkpoint is not what was written.
-    #[error("the checkpoint {} is damaged: {problem}\n  help: remove that folder; the run then continues from the one before", path.display())]
+    #[error("the checkpoint {} is damaged: {problem}\n  help: remove that folder; the run then continues from the one before it, if there is one", path.display())]
     Damaged {
         /// The checkpoint's folder.
         path: PathBuf,
@@ -167,6 +167,9 @@ fn help_for_file(action: &str) -> &'static str {
 /// What can be done about a value that is not finite, where `after` was tried.
 fn help_for_non_finite(report: &NonFiniteReport, after: &str) -> &'static str {
     match (report.stage, after.is_empty()) {
+        (Stage::Data, _) => {
+            "find the damaged file with dit-cli precompute-latents --out DATA --verify, and make it again; --resume --set guardian.on_non_finite=skip leaves steps with such records out"
+        }
         (Stage::Weights, _) => {
             "the weights are beyond repair: continue from an older checkpoint by removing the newest, or begin another run with a lower learning rate, warm-up or gradient clipping"
         }

@@ -174,12 +174,14 @@ pub enum Event<'a> {
         /// How long it took.
         time: Duration,
     },
-    /// A checkpoint could not be written, for want of space say. The one before is intact, and training goes on.
+    /// A checkpoint could not be written, for want of space say. The newest there is stays intact, and training goes on.
     CheckpointFailed {
         /// Steps taken.
         step: u64,
         /// Why.
         error: &'a TrainError,
+        /// The step of the newest checkpoint; none where none could ever be written.
+        newest: Option<u64>,
     },
     /// The run ends, and the last checkpoint cannot be written. It is tried again until it can, or the run is asked to stop (again).
     WaitingForRoom {

@@ -14,9 +14,13 @@ use crate::{
 
 pub fn run(args: &ConvertArgs) -> Result<()> {
     let input = Library::discover()?.locate_any(&args.input)?;
-    let input = match run_folder::weights_of(Path::new(&args.input)) {
-        Some(weights) if args.raw => Located { path: weights.raw, ..input },
-        _ => input,
+    let input = match run_folder::weights_of(Path::new(&args.input))? {
+        Some(weights) => {
+            let path = if args.raw { weights.raw } else { input.path };
+            say(format_args!("of the run: {}", path.display()));
+            Located { path, ..input }
+        }
+        None => input,
     };
     if !args.force && args.output.exists() {
         bail!("{} exists\n  help: pass --force to replace it", args.output.display());

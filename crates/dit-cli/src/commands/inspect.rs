@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::{
     open::{Library, told},
+    run_folder,
     speak::{print_json, print_out},
 };
 
@@ -60,7 +61,11 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     let located = Library::discover()?.locate_any(&args.ckpt)?;
     let options = told(located.options, args.opened_as.model.as_deref(), args.opened_as.num_heads)?;
     let report = match Network::open(&located.path, &options) {
-        Ok(Network::Dit(checkpoint)) => report_dit(&checkpoint)?,
+        Ok(Network::Dit(checkpoint)) => {
+            let mut report = report_dit(&checkpoint)?;
+            report.problems.extend(run_folder::check(&checkpoint).err().map(|error| format!("{error}")));
+            report
+        }
         Ok(Network::Vae(checkpoint)) => report_vae(&checkpoint)?,
         Err(error @ Error::HeadsUnknown { .. }) => without_heads(&located.path, options, &error)?,
         Err(error) => return Err(error.into()),

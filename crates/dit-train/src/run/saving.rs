@@ -94,7 +94,7 @@ impl Run {
             Err(error @ TrainError::Observer(_)) => Err(error),
             Err(error) => {
                 self.retry_at = Some(Instant::now() + self.retry_after);
-                tell(observer, &Event::CheckpointFailed { step: self.step, error: &error })?;
+                tell(observer, &Event::CheckpointFailed { step: self.step, error: &error, newest: self.saved })?;
                 Ok(false)
             }
         }

@@ -183,7 +183,7 @@ impl Line {
                 folder: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
                 seconds: time.as_secs_f64(),
             },
-            Event::CheckpointFailed { step, error } | Event::WaitingForRoom { step, error, .. } => {
+            Event::CheckpointFailed { step, error, .. } | Event::WaitingForRoom { step, error, .. } => {
                 Self::CheckpointFailed { step: *step, error: error.to_string() }
             }
             Event::NonFinite { report, remedy } => {

@@ -185,7 +185,10 @@ impl Observer for Seen {
             Event::Validation(report) => self.validations.push((*report).clone()),
             Event::Evaluation(report) => self.evaluations.push(report.step),
             Event::CheckpointWritten { step, .. } => self.written.push(*step),
-            Event::CheckpointFailed { step, error } => self.failed.push((*step, error.is_disk_full())),
+            Event::CheckpointFailed { step, error, newest } => {
+                assert_eq!(*newest, self.written.last().copied());
+                self.failed.push((*step, error.is_disk_full()));
+            }
             Event::NonFinite { report, remedy } => self.non_finite.push(((*report).clone(), *remedy)),
             Event::WaitingForRoom { .. } => self.stop_waiting.iter().for_each(StopRequest::request),
             Event::EmaLags { decay, .. } => self.lagging.push(*decay),

@@ -91,7 +91,7 @@ pub fn say_plan(recipe: &Recipe, costs: &Costs<'_>) -> Result<()> {
     let epochs = plan.images as f64 / records.max(1) as f64;
     say(format_args!(
         "{} steps of {} images, {epochs:.1} times the data; about {speed:.1} images/s, so {}, if all of a step went as fast as one Linear \
-         that was timed just now: small models reach three quarters to a fifth of that, and other work on this machine makes it wrong \
+         that was timed just now: small models reach three quarters to a tenth of that, and other work on this machine makes it wrong \
          either way",
         recipe.train.steps,
         recipe.train.batch_size,

@@ -234,7 +234,11 @@ impl Job<'_> {
         let mut screen = Screen::new();
         let outcome = run.train(&mut self.observers(vae, &mut screen)?, &stop);
         screen.finish();
-        self.report(&outcome?, &screen)
+        match outcome {
+            Ok(outcome) => self.report(&outcome, &screen),
+            Err(error) if error.is_disk_full() => bail!("{error}\n  help: {}", self.where_there_is_room(&run)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn observers<'b>(&self, vae: Option<Rc<AutoencoderKl>>, screen: &'b mut Screen) -> Result<Together<'b>> {
@@ -253,6 +257,20 @@ impl Job<'_> {
             Every::Never => together,
         };
         Ok(together.and(TensorBoard::new(out)).and(screen))
+    }
+
+    /// What to do once there is room for checkpoints.
+    fn where_there_is_room(&self, run: &Run) -> String {
+        let (program, out) = (program(), self.out.display());
+        match run.newest_checkpoint() {
+            Some(newest) => {
+                format!("make room, and continue from {} with {program} train --out {out} --resume", newest.display())
+            }
+            None => format!(
+                "make room, and begin again: no checkpoint could be written, so that the {} steps taken cannot be continued",
+                run.step()
+            ),
+        }
     }
 
     /// Says how it ended, and what to do next. An interrupted run ends the process with the code of one.

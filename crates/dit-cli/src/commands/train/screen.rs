@@ -131,10 +131,14 @@ impl Observer for &mut Screen {
                 "step {}: FID of {} samples {:.3} ({:.3} to {:.3}; {} features, not comparable beyond this run)",
                 report.step, report.samples, report.fid, report.interval[0], report.interval[1], report.features
             )),
-            Event::CheckpointFailed { step, error } => {
+            Event::CheckpointFailed { step, error, newest } => {
                 let room = if error.is_disk_full() { "; make room" } else { "" };
+                let kept = match newest {
+                    Some(newest) => format!("the one of step {newest} is intact"),
+                    None => "there is none before it, so that nothing could be continued".to_owned(),
+                };
                 self.tell(format_args!(
-                    "warning: no checkpoint of step {step}: {error}\n  the one before is intact, and training goes on{room}"
+                    "warning: no checkpoint of step {step}: {error}\n  {kept}; training goes on{room}"
                 ));
             }
             Event::WaitingForRoom { step, at_most, error } => {
