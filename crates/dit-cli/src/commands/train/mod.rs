@@ -6,7 +6,7 @@ mod evaluation;
 mod screen;
 mod settings;
 
-use std::{fs, path::Path, rc::Rc};
+use std::{fs, path::Path, rc::Rc, sync::atomic::Ordering};
 
 use anyhow::{Context, Result, bail};
 use dit_args::TrainArgs;
@@ -226,12 +226,17 @@ impl Job<'_> {
         }
 
         let stop = StopRequest::new();
-        let asked = stop.clone();
+        let mut screen = Screen::new();
+        let (asked, waiting) = (stop.clone(), screen.waiting());
         interrupt::ask_first(move || {
             asked.request();
-            say(format_args!("\nstopping after this step, with a checkpoint; Ctrl-C once more stops at once"));
+            match waiting.load(Ordering::Relaxed) {
+                true => say(format_args!("\nstopping without the last checkpoint")),
+                false => {
+                    say(format_args!("\nstopping after this step, with a checkpoint; Ctrl-C once more stops at once"))
+                }
+            }
         })?;
-        let mut screen = Screen::new();
         let outcome = run.train(&mut self.observers(vae, &mut screen)?, &stop);
         screen.finish();
         match outcome {

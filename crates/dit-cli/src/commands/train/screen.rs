@@ -1,6 +1,12 @@
 //! What is seen of a run while it runs.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use dit_train::{Event, Losses, Observer, ObserverError, Remedy};
 use indicatif::ProgressBar;
@@ -25,6 +31,7 @@ pub struct Screen {
     last: Option<(u64, Losses)>,
     /// Decays of averages that will still hold initial weights.
     lagging: Vec<f64>,
+    waiting: Arc<AtomicBool>,
 }
 
 impl Screen {
@@ -39,6 +46,7 @@ impl Screen {
             last_line: None,
             last: None,
             lagging: Vec::new(),
+            waiting: Arc::default(),
         }
     }
 
@@ -52,6 +60,11 @@ impl Screen {
             Some(seconds) => duration(seconds * self.steps.saturating_sub(step) as f64),
             None => "?".to_owned(),
         }
+    }
+
+    /// Whether all steps are taken, and the last checkpoint waits for room: for another thread to look at.
+    pub fn waiting(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.waiting)
     }
 
     /// Takes the bar away.
@@ -142,6 +155,7 @@ impl Observer for &mut Screen {
                 ));
             }
             Event::WaitingForRoom { step, at_most, error } => {
+                self.waiting.store(true, Ordering::Relaxed);
                 let (until, give_up) = match at_most {
                     Some(time) => (format!("for {}", duration(time.as_secs_f64())), "a second Ctrl-C gives it up"),
                     None => ("until it can".to_owned(), "Ctrl-C gives it up"),
