@@ -81,10 +81,13 @@ fn wrong_usage_is_told_from_failure() {
 
 /// A folder with what is typed in it, and no engine.
 fn alone() -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let copy = folder.path().join("dit-cli");
-    fs::copy(dit_cli().get_program(), &copy).unwrap();
-    (folder, copy)
+    let command = dit_cli();
+    let program = Path::new(command.get_program());
+    let folder = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
+    let alone = folder.path().join("dit-cli");
+    // Not a copy: a process that another test's thread begins while it is written would have it open, and it could not be run.
+    fs::hard_link(program, &alone).unwrap();
+    (folder, alone)
 }
 
 fn run(program: &Path, args: &[&str]) -> Ran {
