@@ -2,7 +2,7 @@
 
 use std::{
     error::Error,
-    fs::{self, File, TryLockError},
+    fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     thread,
@@ -168,7 +168,7 @@ fn keep<T: Resumable>(training: &T, state: &Path) {
 /// Keeps a second process from training the same file: `OUT.lock`, there as long as the training.
 struct Lock {
     path: PathBuf,
-    _file: File,
+    _held: dit_files::Lock,
 }
 
 impl Lock {
@@ -176,19 +176,16 @@ impl Lock {
         let path = beside(out, ".lock");
         let cannot = || format!("cannot lock {}", path.display());
         loop {
-            let file = File::options().write(true).create(true).truncate(false).open(&path).with_context(cannot)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => bail!(
+            let Some(held) = dit_files::Lock::try_take(&path).with_context(cannot)? else {
+                bail!(
                     "another process is training {}\n  help: wait for it to end, or choose another --out",
                     out.display()
-                ),
-                Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
-            }
+                )
+            };
             // One that has just ended may have taken the file away between the two.
-            let inode = file.metadata().with_context(cannot)?.ino();
+            let inode = held.file().metadata().with_context(cannot)?.ino();
             if fs::metadata(&path).is_ok_and(|metadata| metadata.ino() == inode) {
-                return Ok(Self { path, _file: file });
+                return Ok(Self { path, _held: held });
             }
         }
     }

@@ -131,7 +131,7 @@ fn linear_speed(recipe: &Recipe, config: &DitConfig, device: Device) -> Result<f
     let once = || linear.forward(&x); // (rows, rD)
     let _warm = once();
     wait();
-    let a_second = || {
+    let per_second = || {
         let (start, mut count) = (Instant::now(), 0);
         while start.elapsed() < MEASURE {
             let _product = once();
@@ -143,6 +143,6 @@ fn linear_speed(recipe: &Recipe, config: &DitConfig, device: Device) -> Result<f
         wait();
         f64::from(count) / start.elapsed().as_secs_f64()
     };
-    let fastest = (0..MEASUREMENTS).map(|_| a_second()).fold(0.0, f64::max);
+    let fastest = (0..MEASUREMENTS).map(|_| per_second()).fold(0.0, f64::max);
     Ok(fastest * (rows * width * hidden) as f64)
 }
