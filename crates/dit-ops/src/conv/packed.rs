@@ -61,10 +61,10 @@ impl Packed {
         Self { lines, depth, panels }
     }
 
-    /// One panel of one factor.
-    pub(super) fn panel(&self, matrix: usize, panel: usize) -> &[Line] {
+    /// `count` panels of one factor, from `first` on.
+    pub(super) fn panels(&self, matrix: usize, first: usize, count: usize) -> &[Line] {
         let len = self.depth * (WIDTH / 16);
-        &self.lines[(matrix * self.panels + panel) * len..][..len]
+        &self.lines[(matrix * self.panels + first) * len..][..count * len]
     }
 }
 

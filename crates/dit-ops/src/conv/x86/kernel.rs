@@ -9,7 +9,7 @@ use super::{
         packed::WIDTH,
         winograd::{Block, POINTS, padded},
     },
-    GAP, GATHERED, PANELS, Scratch,
+    GAP, GATHERED, Scratch,
     gather::{self, Image},
     output::{self, prefetch_skip},
     products, vanishes,
@@ -22,6 +22,7 @@ macro_rules! kernel {
             use super::{
                 gather::$set::{gather, load},
                 output::$set::{Running, put, $store},
+                products::$products::{PANELS, ROWS, multiply},
                 *,
             };
             use crate::$set::vector as v;
@@ -39,7 +40,7 @@ macro_rules! kernel {
                 let weights = &convolution.weights;
                 let tiles = block.rows * block.columns;
                 // Rows of the factors: those past the last tile are old numbers, whose sums are not read.
-                let rows = tiles.next_multiple_of(products::$products::ROWS);
+                let rows = tiles.next_multiple_of(ROWS);
                 let stride = weights.depth + GAP;
                 let plane = rows * stride + GAP;
                 let left = scratch.left.at_least(POINTS * plane);
@@ -60,23 +61,11 @@ macro_rules! kernel {
                 while first < block.panels.1 {
                     let panels = PANELS.min(block.panels.1 - first);
                     for point in (0..POINTS).filter(|&point| !vanishes(DOUBLED, point)) {
-                        for panel in 0..panels {
-                            let left = left[point * plane..].as_ptr();
-                            let sums = sums[point * sums_plane + panel * WIDTH..].as_mut_ptr();
-                            let panel = weights.panel(point, first + panel);
-                            // SAFETY: a plane has `rows` rows of `depth` words and more, and as many rows of sums.
-                            unsafe {
-                                products::$products::multiply(
-                                    left,
-                                    stride,
-                                    rows,
-                                    panel,
-                                    weights.depth,
-                                    sums,
-                                    sums_stride,
-                                )
-                            };
-                        }
+                        let left = left[point * plane..].as_ptr();
+                        let sums = sums[point * sums_plane..].as_mut_ptr();
+                        let lines = weights.panels(point, first, panels);
+                        // SAFETY: a plane has `rows` rows of `depth` words and more, and as many rows of sums.
+                        unsafe { multiply(left, stride, rows, lines, weights.depth, sums, sums_stride) };
                     }
                     // SAFETY: the caller's promises.
                     unsafe { output_transform::<DOUBLED>(convolution, call, &block, first, panels, sums, sums_plane) };
@@ -249,24 +238,27 @@ macro_rules! kernel {
                     }
                 }
                 let channels = convolution.outputs;
-                let sums = scratch.sums.at_least(PIXELS * WIDTH);
-                let rows = pixels.len().next_multiple_of(products::$products::ROWS);
+                let sums_stride = PANELS * WIDTH;
+                let sums = scratch.sums.at_least(PIXELS * sums_stride);
+                let rows = pixels.len().next_multiple_of(ROWS);
                 let first = image * call.sizes.out_height * call.sizes.out_width + pixels.start;
-                for panel in 0..weights.panels {
+                for panel in (0..weights.panels).step_by(PANELS) {
+                    let panels = PANELS.min(weights.panels - panel);
+                    let lines = weights.panels(0, panel, panels);
                     // SAFETY: the factor has PIXELS rows, a multiple of every kernel's; those past the last pixel are old numbers.
                     unsafe {
-                        let panel = weights.panel(0, panel);
                         let (left, sums) = (left.as_ptr(), sums.as_mut_ptr());
-                        products::$products::multiply(left, stride, rows, panel, weights.depth, sums, WIDTH);
+                        multiply(left, stride, rows, lines, weights.depth, sums, sums_stride);
                     }
-                    for channel in (panel * WIDTH..channels.min((panel + 1) * WIDTH)).step_by(16) {
+                    let first_channel = panel * WIDTH;
+                    for channel in (first_channel..channels.min(first_channel + panels * WIDTH)).step_by(16) {
                         let mask = v::first(channels - channel);
                         let mut running = Running::from(v::zero());
                         for row in 0..pixels.len() {
                             // SAFETY: masked accesses lie within the bias and within a pixel of the result.
                             unsafe {
                                 let bias = v::load_within(mask, convolution.bias.as_ptr().add(channel));
-                                let sum = v::load(sums.as_ptr().add(row * WIDTH + channel % WIDTH));
+                                let sum = v::load(sums.as_ptr().add(row * sums_stride + channel - first_channel));
                                 let start = (first + row) * channels + channel;
                                 let result = put(call, start, mask, v::add(sum, bias));
                                 if row == 0 {

@@ -16,8 +16,6 @@ mod products;
 
 /// Channels that are gathered and transformed at a time: a block's pixels of so many stay in the second-level cache.
 const GATHERED: usize = 64;
-/// Panels whose results are held at a time.
-const PANELS: usize = 2;
 /// Words after each row of a factor: rows of 2 KB and more would else fall on the same few sets of the first-level cache.
 const GAP: usize = 16;
 

@@ -1,4 +1,4 @@
-//! Sums of products of a factor's rows with one panel of weights.
+//! Sums of products of a factor's rows with panels of weights.
 
 use std::arch::x86_64::*;
 
@@ -8,6 +8,9 @@ use crate::{
     gemm::Line,
 };
 
+/// Lines of a panel's row.
+const LANES: usize = WIDTH / 16;
+
 /// One module for each kind of word in AVX-512.
 macro_rules! products {
     ($module:ident, $features:literal, $dot:ident) => {
@@ -16,37 +19,41 @@ macro_rules! products {
 
             /// What rows come in multiples of.
             pub(in super::super) const ROWS: usize = 4;
+            /// Panels whose results are held at a time.
+            pub(in super::super) const PANELS: usize = 2;
 
-            /// Sums of `rows` rows, a multiple of [`ROWS`], by one panel.
+            /// Sums of `rows` rows, a multiple of [`ROWS`], by panels that follow one another; panel p's are the columns from p·[`WIDTH`] on.
             ///
             /// # Safety
-            /// The CPU has the features. `left` has `rows` rows of `depth` words, `stride` apart; `sums` has as many of [`WIDTH`],
-            /// `sums_stride` apart; the panel has `depth` words of each column.
+            /// The CPU has the features. `left` has `rows` rows of `depth` words, `stride` apart; `sums` has as many of [`WIDTH`] for each
+            /// panel, `sums_stride` apart; each panel has `depth` words of each column.
             #[target_feature(enable = $features)]
             pub(in super::super) unsafe fn multiply(
                 left: *const u32,
                 stride: usize,
                 rows: usize,
-                panel: &[Line],
+                panels: &[Line],
                 depth: usize,
                 sums: *mut f32,
                 sums_stride: usize,
             ) {
-                let mut row = 0;
-                while row < rows {
-                    // SAFETY: the caller's promises.
-                    unsafe {
-                        let (left, sums) = (left.add(row * stride), sums.add(row * sums_stride));
-                        match rows - row {
-                            12.. => tile::<12>(left, stride, panel.as_ptr(), depth, sums, sums_stride),
-                            8.. => tile::<8>(left, stride, panel.as_ptr(), depth, sums, sums_stride),
-                            _ => tile::<4>(left, stride, panel.as_ptr(), depth, sums, sums_stride),
+                for (panel, lines) in panels.chunks_exact(LANES * depth).enumerate() {
+                    let mut row = 0;
+                    while row < rows {
+                        // SAFETY: the caller's promises.
+                        unsafe {
+                            let (left, sums) = (left.add(row * stride), sums.add(row * sums_stride + panel * WIDTH));
+                            match rows - row {
+                                12.. => tile::<12>(left, stride, lines.as_ptr(), depth, sums, sums_stride),
+                                8.. => tile::<8>(left, stride, lines.as_ptr(), depth, sums, sums_stride),
+                                _ => tile::<4>(left, stride, lines.as_ptr(), depth, sums, sums_stride),
+                            }
+                            row += match rows - row {
+                                12.. => 12,
+                                8.. => 8,
+                                _ => 4,
+                            };
                         }
-                        row += match rows - row {
-                            12.. => 12,
-                            8.. => 8,
-                            _ => 4,
-                        };
                     }
                 }
             }
@@ -94,13 +101,15 @@ products!(bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", dot_bf16);
 macro_rules! products_avx2 {
     ($module:ident, $words:ident) => {
         pub(super) mod $module {
-            use super::{Line, WIDTH};
-            use crate::avx2::tile;
+            use super::{LANES, Line, WIDTH};
+            use crate::avx2::block;
 
             /// What rows come in multiples of.
-            pub(in super::super) const ROWS: usize = 1;
+            pub(in super::super) const ROWS: usize = block::ROWS;
+            /// Panels whose results are held at a time: more, so that rows are copied less often.
+            pub(in super::super) const PANELS: usize = 4;
 
-            /// Sums of `rows` rows by one panel.
+            /// Sums of `rows` rows, a multiple of [`ROWS`], by panels that follow one another.
             ///
             /// # Safety
             /// As of the other kernels.
@@ -109,24 +118,15 @@ macro_rules! products_avx2 {
                 left: *const u32,
                 stride: usize,
                 rows: usize,
-                panel: &[Line],
+                panels: &[Line],
                 depth: usize,
                 sums: *mut f32,
                 sums_stride: usize,
             ) {
-                const LANES: usize = WIDTH / 16;
+                let panels = (panels.as_ptr(), panels.len() / (LANES * depth));
+                let apart = (WIDTH, sums_stride);
                 // SAFETY: the caller's promises.
-                unsafe {
-                    tile::$words::multiply::<LANES>(
-                        left,
-                        stride,
-                        rows,
-                        panel.as_ptr(),
-                        depth,
-                        sums.cast(),
-                        sums_stride,
-                    );
-                }
+                unsafe { block::$words::multiply::<LANES>(left, stride, rows, panels, depth, sums.cast(), apart) };
             }
         }
     };
@@ -137,13 +137,15 @@ products_avx2!(bf16_avx2, bf16);
 
 /// bf16 with AMX.
 pub(super) mod amx {
-    use super::{Line, WIDTH};
+    use super::{LANES, Line, WIDTH};
     use crate::amx;
 
     /// What rows come in multiples of.
     pub(in super::super) const ROWS: usize = amx::ROWS;
+    /// Panels whose results are held at a time.
+    pub(in super::super) const PANELS: usize = 2;
 
-    /// Sums of `rows` rows, a multiple of [`ROWS`], by one panel.
+    /// Sums of `rows` rows, a multiple of [`ROWS`], by panels that follow one another.
     ///
     /// # Safety
     /// There are [`amx::Tiles`] of sixteen rows. The rest as of the other kernels.
@@ -151,27 +153,27 @@ pub(super) mod amx {
         left: *const u32,
         stride: usize,
         rows: usize,
-        panel: &[Line],
+        panels: &[Line],
         depth: usize,
         sums: *mut f32,
         sums_stride: usize,
     ) {
-        const LANES: usize = WIDTH / 16;
         const { assert!(LANES == 2) };
-        let panel = panel.as_ptr();
-        let mut row = 0;
-        while row < rows {
-            let count = amx::BLOCK_ROWS.min(rows - row);
-            // SAFETY: the caller's promises.
-            unsafe {
-                let part = amx::Rows { start: left.add(row * stride), stride, count };
-                let sums = sums.add(row * sums_stride).cast();
-                match count {
-                    amx::BLOCK_ROWS => amx::square_bf16(part, panel, depth, sums, sums_stride),
-                    _ => amx::bf16::strip::<LANES>(part, panel, depth, sums, sums_stride),
+        for (panel, lines) in panels.chunks_exact(LANES * depth).enumerate() {
+            let mut row = 0;
+            while row < rows {
+                let count = amx::BLOCK_ROWS.min(rows - row);
+                // SAFETY: the caller's promises.
+                unsafe {
+                    let part = amx::Rows { start: left.add(row * stride), stride, count };
+                    let sums = sums.add(row * sums_stride + panel * WIDTH).cast();
+                    match count {
+                        amx::BLOCK_ROWS => amx::square_bf16(part, lines.as_ptr(), depth, sums, sums_stride),
+                        _ => amx::bf16::strip::<LANES>(part, lines.as_ptr(), depth, sums, sums_stride),
+                    }
                 }
+                row += count;
             }
-            row += count;
         }
     }
 }
