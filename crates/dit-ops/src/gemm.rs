@@ -75,6 +75,12 @@ impl Words {
         }
     }
 
+    /// Whether int8 products are added by twos in 16 bits first, as AVX2 does it, whose multiplication of bytes has no wider sums. For these to
+    /// be exact, the magnitudes of two weights that belong to one of a word's halves must not add up to more than 128: 255 · 128 < 2¹⁵.
+    pub(crate) fn twos_saturate(cpu: Cpu) -> bool {
+        !Self::Int8.in_avx512(cpu)
+    }
+
     /// Whether it has them in AVX-512.
     pub(crate) fn in_avx512(self, cpu: Cpu) -> bool {
         match self {

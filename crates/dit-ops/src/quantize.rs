@@ -8,17 +8,23 @@ use crate::{
 };
 
 multiversion! {
-    /// Rounds an output's weights, a multiple of 4, to signed codes −127…127, four a word: weight = code·step. Returns the step and
-    /// the sum of codes.
-    pub(crate) fn quantize_column(weights: &[f32], words: &mut [u32]) -> (f32, i32) {
+    /// Rounds an output's weights, a multiple of 4, to signed codes −127…127, four a word: weight = code·step. Where `twos` are asked
+    /// for, the magnitudes of the first and the second, and of the third and the fourth, of a word add up to no more than 128. Returns
+    /// the step and the sum of codes.
+    pub(crate) fn quantize_column(weights: &[f32], words: &mut [u32], twos: bool) -> (f32, i32) {
+        // What has the code 127: the largest weight, or the largest sum of two, each of which is rounded up by half a step at most.
         let mut most = [0.0_f32; 16];
         let (blocks, rest) = weights.as_chunks::<16>();
         for block in blocks {
-            for (most, weight) in most.iter_mut().zip(block) {
-                *most = if weight.abs() > *most { weight.abs() } else { *most };
+            for (lane, most) in most.iter_mut().enumerate() {
+                let (weight, other) = (block[lane].abs(), if twos { block[lane ^ 1].abs() } else { 0.0 });
+                *most = if weight + other > *most { weight + other } else { *most };
             }
         }
-        let largest = most.iter().chain(rest).fold(0.0_f32, |largest, weight| largest.max(weight.abs()));
+        let largest = most.iter().fold(0.0_f32, |largest, &most| largest.max(most));
+        let largest = rest.as_chunks::<2>().0.iter().fold(largest, |largest, &[a, b]| {
+            largest.max(if twos { a.abs() + b.abs() } else { a.abs().max(b.abs()) })
+        });
         let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         let mut sum = 0;
         for (word, four) in words.iter_mut().zip(weights.as_chunks::<4>().0) {
@@ -149,11 +155,27 @@ mod tests {
     fn columns_are_within_half_a_step() {
         let weights: Vec<f32> = (0..64).map(|i| ((i * 29 % 31) as f32 - 11.0) * 0.01).collect();
         for weights in weights.chunks(20) {
+            check_column(weights);
+        }
+        // What both round up, and alone, and beside what is rounded to nothing.
+        check_column(&[63.5 / 127.0, -63.5 / 127.0, 1.0, 0.0]);
+        check_column(&[0.0, 0.0, 0.0, -3e-30, 1e-38, 0.0, 0.0, 0.0]);
+    }
+
+    #[track_caller]
+    fn check_column(weights: &[f32]) {
+        for twos in [false, true] {
             let mut words = vec![0; weights.len() / 4];
-            let (step, sum) = quantize_column(weights, &mut words);
+            let (step, sum) = quantize_column(weights, &mut words, twos);
             let codes: Vec<i8> = words.iter().flat_map(|word| word.to_le_bytes()).map(u8::cast_signed).collect();
             assert_eq!(sum, codes.iter().map(|&code| i32::from(code)).sum::<i32>());
-            assert!(codes.iter().any(|code| code.unsigned_abs() == 127), "the largest has the largest code");
+            let pairs = codes.as_chunks::<2>().0.iter();
+            let most_of_two = pairs.map(|pair| pair.map(i8::unsigned_abs)).map(|[a, b]| a + b).max();
+            if twos {
+                assert!(matches!(most_of_two, Some(126..=128)), "{codes:?}");
+            } else {
+                assert!(codes.iter().any(|code| code.unsigned_abs() == 127), "the largest has the largest code");
+            }
             for (&code, weight) in codes.iter().zip(weights) {
                 assert!((f32::from(code) * step - weight).abs() <= step * 0.501);
             }

@@ -11,6 +11,7 @@ use std::{
 use tch::Kind;
 
 use crate::{
+    cpu::Cpu,
     element::{Bf16, Element},
     gemm::{Line, Panels, WIDTH, Words, room_for_lines},
     parallel::{self, Destination},
@@ -194,7 +195,7 @@ impl Rows<'_> {
     /// Quadruples of int8. Returns how many values are not finite.
     fn quantize(&self, steps: &mut [f32], sums: &mut [i32], lines: &mut [Unset]) -> usize {
         let inputs = self.weight.inputs;
-        let depth = inputs / 4;
+        let (depth, twos) = (inputs / 4, Words::twos_saturate(Cpu::detect()));
         SCRATCH.with_borrow_mut(|(words, row)| {
             words.resize((self.columns * depth).max(words.len()), 0);
             row.resize(inputs.max(row.len()), 0.0);
@@ -215,7 +216,7 @@ impl Rows<'_> {
                         read_bf16(values, row);
                     }
                 }
-                (*step, *sum) = quantize_column(row, words);
+                (*step, *sum) = quantize_column(row, words, twos);
             }
             transpose(Grid { words, stride: depth, columns: self.columns, depth }, lines);
             bad

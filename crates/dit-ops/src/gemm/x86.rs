@@ -358,11 +358,15 @@ mod tests {
         for (rows, depth, columns) in
             [(1, 1, 50), (3, 255, 50), (6, 256, 50), (13, 257, 50), (40, 513, 50), (70, 20, 400)]
         {
-            // Each column has weights of one sign, or alternating ones.
-            let weight = |column: usize, place: usize| match column % 3 {
-                0 => 127_i8,
-                1 => -127,
-                _ => [127, -127, 126, -3][place % 4],
+            // Each column has weights of one sign, or alternating ones; twos of as much as their sums may be.
+            let twos = Words::twos_saturate(Cpu::detect());
+            let weight = |column: usize, place: usize| match (column % 3, twos) {
+                (0, false) => 127_i8,
+                (1, false) => -127,
+                (_, false) => [127, -127, 126, -3][place % 4],
+                (0, true) => [127, 1, 64, 64][place % 4],
+                (1, true) => [-1, -127, -64, -64][place % 4],
+                (_, true) => [127, -1, -63, 65][place % 4],
             };
             let code =
                 |row: usize, place: usize| if row.is_multiple_of(2) { 255 } else { [255_u8, 0, 254, 1][place % 4] };
