@@ -44,6 +44,7 @@ mod dispatcher;
 mod element;
 mod error;
 mod factors;
+mod gelu_epilogue;
 mod gemm;
 mod kernels;
 mod linear;

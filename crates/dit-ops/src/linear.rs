@@ -5,6 +5,7 @@ use tch::{Kind, Tensor};
 use crate::{
     Kernels, PackedLinear, StoredWeight, differentiable,
     element::needs_gradient,
+    gelu_epilogue::GeluEpilogue,
     gemm::{Activation, Words},
     observe,
     packed::words_of,
@@ -28,6 +29,8 @@ enum Form {
     Differentiable { weight: Tensor, bias: Option<Tensor> },
     /// The same tensors, computed with by oneDNN.
     Pointwise { weight: Tensor, bias: Option<Tensor>, pointwise: Pointwise },
+    /// The same tensors, on a GPU whose products end with the bias and GELU.
+    GeluEpilogue { weight: Tensor, bias: Tensor, epilogue: GeluEpilogue },
     /// By the kernels of this crate.
     Packed(Box<PackedLinear>),
 }
@@ -78,6 +81,7 @@ impl Linear {
     /// A packed form replaces the tensors: memory grows only while one Linear is packed. Which form it is:
     /// - this crate's kernels where the CPU has AVX2 or AVX-512 (for bf16, AVX-512 only with BF16), with AMX if it has that;
     /// - else oneDNN's, where libtorch has them; it knows Arm;
+    /// - on a GPU libtorch's, which GELU is part of;
     /// - else, on a Mac say, libtorch's plain Linear.
     pub fn optimize(&mut self, kernels: Kernels) {
         let (Form::Plain { weight, bias } | Form::Differentiable { weight, bias }) = &self.form else { return };
@@ -104,15 +108,18 @@ impl Linear {
         } else if let Some(pointwise) = Pointwise::get().filter(|_| Pointwise::accepts(weight)) {
             let (weight, bias) = (weight.detach(), bias.map(Tensor::detach));
             self.form = Form::Pointwise { weight, bias, pointwise };
+        } else if let (true, Some(bias), Some(epilogue)) = (weight.device().is_cuda(), bias, GeluEpilogue::of_cuda()) {
+            self.form = Form::GeluEpilogue { weight: weight.detach(), bias: bias.detach(), epilogue };
         }
     }
 
     /// Kind of the weights, and of the activations that it takes and gives.
     pub fn kind(&self) -> Kind {
         match &self.form {
-            Form::Plain { weight, .. } | Form::Differentiable { weight, .. } | Form::Pointwise { weight, .. } => {
-                weight.kind()
-            }
+            Form::Plain { weight, .. }
+            | Form::Differentiable { weight, .. }
+            | Form::Pointwise { weight, .. }
+            | Form::GeluEpilogue { weight, .. } => weight.kind(),
             Form::Packed(packed) => packed.kind(),
         }
     }
@@ -151,6 +158,11 @@ impl Linear {
                 Activation::Identity => packed.forward(x),
                 Activation::GeluTanh => packed.forward_gelu(x),
             },
+            Form::GeluEpilogue { weight, bias, epilogue } => {
+                let usable = activation == Activation::GeluTanh && !needs_gradient(&[x]) && x.numel() > 0;
+                let fused = usable.then(|| epilogue.linear(x, weight, bias)).flatten();
+                fused.unwrap_or_else(|| plain(x, weight, Some(bias), activation))
+            }
             Form::Pointwise { weight, bias, pointwise } => {
                 let usable = !needs_gradient(&[x]) && Pointwise::accepts(x);
                 let fused = usable.then(|| pointwise.linear(x, weight, bias.as_ref(), activation));

@@ -28,12 +28,12 @@ pub fn plain_layer_norm_modulate(x: &Tensor, shift: &Tensor, scale: &Tensor, eps
 /// x + gate·y in one pass, and its gradients in another: a residual branch, computed in fp32, rounded once to the kind of `x`, which may
 /// be fp32 where the others are bf16.
 ///
-/// libtorch's operators on another device or kind.
+/// One operator of libtorch's on another device or kind, which rounds once, too.
 ///
 /// # Shapes
 /// `x` and `y` (N, T, D); `gate` (N, 1, D), one for each sample → (N, T, D).
 pub fn add_gated(x: &Tensor, gate: &Tensor, y: &Tensor) -> Tensor {
-    differentiable::add_gated(x, gate, y).unwrap_or_else(|| plain_add_gated(x, gate, y))
+    differentiable::add_gated(x, gate, y).unwrap_or_else(|| x.addcmul(gate, y))
 }
 
 /// [`add_gated`] by libtorch's operators, which round after each.
