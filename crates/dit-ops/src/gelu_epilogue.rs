@@ -4,7 +4,10 @@
 use std::{
     ffi::{CStr, c_void},
     mem, ptr,
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tch::Tensor;
@@ -34,11 +37,16 @@ impl GeluEpilogue {
         Some(Self(unsafe { mem::transmute::<*mut c_void, AddmmActivation>(address) }))
     }
 
-    /// GELU(x·Wᵀ + b). Nothing is recorded for a gradient. `None` if libtorch fails; it writes its reason to the standard error output.
+    /// GELU(x·Wᵀ + b). Nothing is recorded for a gradient. `None` where kinds differ, and if libtorch fails: it writes its reason to the standard
+    /// error output, and is not asked again.
     ///
     /// # Shapes
     /// `x` (…, inputs), `weight` (outputs, inputs), `bias` (outputs) → (…, outputs).
     pub(crate) fn linear(self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Option<Tensor> {
+        static FAILED: AtomicBool = AtomicBool::new(false);
+        if x.kind() != weight.kind() || FAILED.load(Ordering::Relaxed) {
+            return None;
+        }
         let mut shape = x.size();
         let inputs = mem::replace(shape.last_mut()?, *weight.size().first()?);
         let (rows, weight) = (x.f_reshape([-1, inputs]).ok()?, weight.tr()); // (rows, inputs) · (inputs, outputs)
@@ -57,6 +65,7 @@ impl GeluEpilogue {
             )
         };
         if status != 0 || result.is_null() {
+            FAILED.store(true, Ordering::Relaxed);
             return None;
         }
         // SAFETY: a successful call gives a tensor that the caller owns.
@@ -85,7 +94,7 @@ mod tests {
         let [x, weight, bias] = factors(Device::Cpu);
         let found = epilogue.linear(&x, &weight, &bias).expect("the shapes fit");
         assert!(found.allclose(&x.linear(&weight, Some(&bias)).gelu("none"), 1e-5, 1e-5, false));
-        assert!(epilogue.linear(&x, &weight, &x).is_none(), "a bias of another shape");
+        assert!(epilogue.linear(&x.to_kind(Kind::Double), &weight, &bias).is_none(), "another kind");
     }
 
     #[test]
@@ -94,10 +103,11 @@ mod tests {
             eprintln!("SKIPPED: no GPU");
             return;
         };
-        let [x, weight, bias] = factors(Device::Cuda(0)).map(|factor| factor.to_kind(Kind::BFloat16));
+        let [x, weight, bias] = factors(Device::Cuda(0));
         let found = epilogue.linear(&x, &weight, &bias).expect("the shapes fit").to_kind(Kind::Double);
         let [x, weight, bias] = [x, weight, bias].map(|factor| factor.to_kind(Kind::Double));
-        let exact = x.linear(&weight, Some(&bias)).gelu("tanh");
-        assert!(found.allclose(&exact, 1e-2, 1e-3, false));
+        let sums = x.linear(&weight, Some(&bias));
+        let off = |form: &str| (&found - sums.gelu(form)).abs().max().double_value(&[]);
+        assert!(off("tanh") < 0.2 * off("none"), "{} from the tanh form, {} from erf's", off("tanh"), off("none"));
     }
 }

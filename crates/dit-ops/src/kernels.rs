@@ -1,8 +1,8 @@
 use tch::Tensor;
 
 use crate::{
-    Cpu, add_gated, attention::plain_self_attention, differentiable, gemm::Words, layer_norm_modulate, plain_add_gated,
-    plain_layer_norm_modulate, self_attention,
+    Cpu, add_gated, attention::plain_self_attention, differentiable, gemm::Words, layer_norm_modulate,
+    modulate::add_gated_in_one, plain_add_gated, plain_layer_norm_modulate, self_attention,
 };
 
 /// How a network's Linears and what lies between them are computed.
@@ -51,14 +51,15 @@ impl Kernels {
         result.to_kind(shift.kind())
     }
 
-    /// x + gate·y: [`add_gated`], or its plain form.
+    /// x + gate·y: [`add_gated`], or its plain form; what is fused rounds once wherever it is.
     ///
     /// # Shapes
     /// `x` and `y` (N, T, D); `gate` (N, 1, D) → (N, T, D).
     pub fn add_gated(self, x: &Tensor, gate: &Tensor, y: &Tensor) -> Tensor {
         match self {
             Self::Plain => plain_add_gated(x, gate, y),
-            Self::Differentiable | Self::Fused | Self::Int8 => add_gated(x, gate, y),
+            Self::Differentiable => add_gated(x, gate, y),
+            Self::Fused | Self::Int8 => add_gated_in_one(x, gate, y),
         }
     }
 

@@ -81,7 +81,7 @@ impl Linear {
     /// A packed form replaces the tensors: memory grows only while one Linear is packed. Which form it is:
     /// - this crate's kernels where the CPU has AVX2 or AVX-512 (for bf16, AVX-512 only with BF16), with AMX if it has that;
     /// - else oneDNN's, where libtorch has them; it knows Arm;
-    /// - on a GPU libtorch's, which GELU is part of;
+    /// - on a GPU libtorch's products, with GELU in their epilogue;
     /// - else, on a Mac say, libtorch's plain Linear.
     pub fn optimize(&mut self, kernels: Kernels) {
         let (Form::Plain { weight, bias } | Form::Differentiable { weight, bias }) = &self.form else { return };

@@ -28,11 +28,20 @@ pub fn plain_layer_norm_modulate(x: &Tensor, shift: &Tensor, scale: &Tensor, eps
 /// x + gate·y in one pass, and its gradients in another: a residual branch, computed in fp32, rounded once to the kind of `x`, which may
 /// be fp32 where the others are bf16.
 ///
-/// One operator of libtorch's on another device or kind, which rounds once, too.
+/// libtorch's operators on another device or kind.
 ///
 /// # Shapes
 /// `x` and `y` (N, T, D); `gate` (N, 1, D), one for each sample → (N, T, D).
 pub fn add_gated(x: &Tensor, gate: &Tensor, y: &Tensor) -> Tensor {
+    differentiable::add_gated(x, gate, y).unwrap_or_else(|| plain_add_gated(x, gate, y))
+}
+
+/// The same, but on another device or kind by one operator of libtorch's, which rounds once, too. Not for training: its backward pass reads and
+/// writes more, and computes branches that are of another kind than `x` in the wider one.
+///
+/// # Shapes
+/// As [`add_gated`].
+pub(crate) fn add_gated_in_one(x: &Tensor, gate: &Tensor, y: &Tensor) -> Tensor {
     differentiable::add_gated(x, gate, y).unwrap_or_else(|| x.addcmul(gate, y))
 }
 

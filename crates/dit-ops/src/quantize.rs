@@ -10,29 +10,32 @@ use crate::{
 multiversion! {
     /// Rounds an output's weights, a multiple of 4, to signed codes −127…127, four a word: weight = code·step. Where `twos` are asked
     /// for, the magnitudes of the first and the second, and of the third and the fourth, of a word add up to no more than 128. Returns
-    /// the step and the sum of codes.
+    /// the step and the sum of codes. Weights below 1e-36 of an output that has no larger ones become 0.
     pub(crate) fn quantize_column(weights: &[f32], words: &mut [u32], twos: bool) -> (f32, i32) {
-        // What has the code 127: the largest weight, or the largest sum of two, each of which is rounded up by half a step at most.
+        // Half of what has the code 127: the largest weight, or the largest sum of two, each of which is rounded up by half a step at most.
+        // (The whole of two may be more than fp32 holds.)
         let mut most = [0.0_f32; 16];
         let (blocks, rest) = weights.as_chunks::<16>();
         for block in blocks {
             for (lane, most) in most.iter_mut().enumerate() {
-                let (weight, other) = (block[lane].abs(), if twos { block[lane ^ 1].abs() } else { 0.0 });
+                let (weight, other) = (0.5 * block[lane].abs(), if twos { 0.5 * block[lane ^ 1].abs() } else { 0.0 });
                 *most = if weight + other > *most { weight + other } else { *most };
             }
         }
-        let largest = most.iter().fold(0.0_f32, |largest, &most| largest.max(most));
-        let largest = rest.as_chunks::<2>().0.iter().fold(largest, |largest, &[a, b]| {
-            largest.max(if twos { a.abs() + b.abs() } else { a.abs().max(b.abs()) })
+        let half = most.iter().fold(0.0_f32, |half, &most| half.max(most));
+        let half = rest.as_chunks::<2>().0.iter().fold(half, |half, [a, b]| {
+            let [a, b] = [0.5 * a.abs(), 0.5 * b.abs()];
+            half.max(if twos { a + b } else { a.max(b) })
         });
-        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let inverse = 63.5 / half;
+        let (step, inverse) = if inverse.is_finite() { (half / 63.5, inverse) } else { (0.0, 0.0) };
         let mut sum = 0;
         for (word, four) in words.iter_mut().zip(weights.as_chunks::<4>().0) {
             let codes = four.map(|weight| (weight * inverse).round_ties_even().clamp(-127.0, 127.0) as i32);
             sum += codes.iter().sum::<i32>();
             *word = codes.iter().enumerate().fold(0, |word, (place, code)| word | (code.cast_unsigned() & 0xff) << (8 * place));
         }
-        (largest / 127.0, sum)
+        (step, sum)
     }
 }
 
@@ -160,6 +163,18 @@ mod tests {
         // What both round up, and alone, and beside what is rounded to nothing.
         check_column(&[63.5 / 127.0, -63.5 / 127.0, 1.0, 0.0]);
         check_column(&[0.0, 0.0, 0.0, -3e-30, 1e-38, 0.0, 0.0, 0.0]);
+        check_column(&[2e38; 20]);
+        check_column(&[2e38, -3e38, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn columns_of_what_is_nearly_nothing_are_nothing() {
+        for twos in [false, true] {
+            for weights in [[0.0; 4], [1e-38; 4], [1e-44, 0.0, -1e-37, 0.0]] {
+                let mut word = [u32::MAX];
+                assert_eq!((quantize_column(&weights, &mut word, twos), word), ((0.0, 0), [0]), "{weights:?}");
+            }
+        }
     }
 
     #[track_caller]

@@ -390,7 +390,7 @@ fn a_gate_without_a_kernel_rounds_once() {
         let x = normal(&[2, 5, 8], 1).to_kind(of_x);
         let (gate, y) = (normal(&[2, 1, 8], 2).to_kind(kind), normal(&[2, 5, 8], 3).to_kind(kind));
         let exact = x.to_kind(Kind::Double) + gate.to_kind(Kind::Double) * y.to_kind(Kind::Double);
-        let found = add_gated(&x, &gate, &y);
+        let found = Kernels::Fused.add_gated(&x, &gate, &y);
         assert_eq!(found.kind(), of_x);
         let off = (found.to_kind(Kind::Double) - &exact).abs() / exact.abs();
         assert!(off.max().double_value(&[]) <= if of_x == Kind::Half { 1.0 / 2048.0 } else { 1e-6 });

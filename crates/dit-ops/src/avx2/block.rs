@@ -197,6 +197,7 @@ macro_rules! block {
             ) {
                 let mut accumulators = [[_mm256_setzero_si256(); 2]; ROWS];
                 let place = |row: usize, half: usize| sums.wrapping_add(row * apart + half * 8).cast::<__m256i>();
+                const { assert!(TURN == 1 || TURN == 4) };
                 // SAFETY: the caller's promise.
                 unsafe {
                     if goes_on {

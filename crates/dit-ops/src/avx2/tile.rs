@@ -133,7 +133,8 @@ functions! {
         dot_f32(dot_f32(sum, activation[0], weight[0]), activation[1], weight[1])
     }
 
-    /// The four int8 of each word, two as int16 in each register. (Products of bytes would be added in 16 bits, which saturate.)
+    /// The four int8 of each word, two as int16 in each register. (Products of bytes are fewer
+    /// instructions, as in [`block`](super::block), but few rows wait for weights anyway.)
     fn signed(words: __m256i) -> [__m256i; 2] {
         [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(words)), _mm256_srai_epi16::<8>(words)]
     }

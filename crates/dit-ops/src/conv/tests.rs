@@ -144,6 +144,9 @@ fn three_by_three_of_any_size() {
         (3, 64, 3, (31, 65)),
         (1, 136, 200, (14, 40)),
         (1, 17, 65, (1, 50)),
+        // More channels than are multiplied at a time, of inputs as of outputs.
+        (1, 300, 300, (6, 5)),
+        (1, 530, 40, (4, 4)),
     ] {
         for skip in [false, true] {
             check_both(|| Case {
@@ -196,11 +199,11 @@ fn other_windows() {
         (5, Geometry { stride: 1, before: 2, after: 2 }, (6, 11)),
         (2, Geometry { stride: 2, before: 0, after: 0 }, (8, 8)),
     ] {
-        for inputs in [3, 16, 33] {
+        for (inputs, outputs) in [(3, 40), (16, 72), (33, 129), (16, 300)] {
             check_both(|| Case {
                 images: 2,
                 inputs,
-                outputs: 40,
+                outputs,
                 side,
                 kernel,
                 geometry,
