@@ -11,7 +11,15 @@ fn main() {
     // In the order in which torch-sys takes them. Of what it finds itself it tells the folder of libraries.
     let beside = path("DEP_TCH_LIBTORCH_LIB").map(|lib| lib.join(".."));
     let candidates = match path("LIBTORCH_USE_PYTORCH") {
-        Some(_) => vec![beside],
+        Some(_) => {
+            if path("LIBTORCH_LIB").is_some() {
+                println!(
+                    "cargo:warning=LIBTORCH_USE_PYTORCH is set: this links Python's torch, and no CUDA even where it has it"
+                );
+                println!("cargo:warning=unset it, and what `cargo xtask libtorch` has set up is used");
+            }
+            vec![beside]
+        }
         None => vec![path("LIBTORCH_INCLUDE"), path("LIBTORCH"), beside],
     };
     let candidates: Vec<_> = candidates.into_iter().flatten().map(|root| root.join("include")).collect();

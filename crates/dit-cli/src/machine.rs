@@ -3,7 +3,7 @@
 use std::{fs, path::Path, sync::OnceLock, thread};
 
 use anyhow::{Result, bail};
-use dit_ops::allow_tf32;
+use dit_ops::{allow_cudnn_attention, allow_tf32, links_cuda};
 use tch::{Cuda, Device, Kind, TchError, Tensor};
 
 use crate::{gpu_memory, speak::say, torch_text::without_call_stack, usage::wrong_usage};
@@ -22,10 +22,37 @@ pub fn open_device(text: &str) -> Result<Device> {
             device_name(device)
         );
     }
-    if let (true, Err(error)) = (device.is_cuda(), allow_tf32(false)) {
-        say(format_args!("warning: {error}"));
+    if device.is_cuda() {
+        if let Err(error) = allow_tf32(false) {
+            say(format_args!("warning: {error}"));
+        }
+        ensure_attention(device);
     }
     Ok(device)
+}
+
+/// cuDNN, which libtorch takes for attention in bf16 on some GPUs, compiles for them when it is asked to, and may lack what it needs for that.
+fn ensure_attention(device: Device) {
+    let Err(why) = try_attention(device) else { return };
+    if allow_cudnn_attention(false) && try_attention(device).is_ok() {
+        say(format_args!("warning: cuDNN has no attention here ({why}); libtorch's own computes it"));
+    }
+}
+
+/// Has `device` compute attention as the network does in bf16; or why it does not.
+fn try_attention(device: Device) -> Result<(), String> {
+    let attention = || -> Result<f64, TchError> {
+        let x = Tensor::f_ones([1, 2, 16, 72], (Kind::BFloat16, device))?; // (N, H, T, D/H)
+        let (dropout, causal, grouped) = (0.0, false, false);
+        let y = Tensor::f_scaled_dot_product_attention(&x, &x, &x, None::<Tensor>, dropout, causal, None, grouped)?;
+        f64::try_from(y.f_mean(Kind::Float)?.f_to_device(Device::Cpu)?)
+    };
+    one_line(attention().map(|_| ()))
+}
+
+/// The first line of what libtorch says.
+fn one_line<T>(result: Result<T, TchError>) -> Result<T, String> {
+    result.map_err(|error| without_call_stack(&error.to_string()).lines().next().unwrap_or_default().to_owned())
 }
 
 /// Has `device` compute one number; or why it does not.
@@ -34,13 +61,9 @@ fn try_out(device: Device) -> Result<(), String> {
         let one = Tensor::f_ones([1], (Kind::Float, device))?;
         f64::try_from(one.f_add(&one)?.f_to_device(Device::Cpu)?)
     };
-    match sum() {
-        Ok(2.0) => Ok(()),
-        Ok(wrong) => Err(format!("it says that 1 + 1 is {wrong}")),
-        Err(error) => {
-            let text = error.to_string();
-            Err(without_call_stack(&text).lines().next().unwrap_or_default().to_owned())
-        }
+    match one_line(sum())? {
+        2.0 => Ok(()),
+        wrong => Err(format!("it says that 1 + 1 is {wrong}")),
     }
 }
 
@@ -56,9 +79,13 @@ fn parse_device(text: &str) -> Result<Device> {
     };
     let devices = if Cuda::is_available() { Cuda::device_count() } else { 0 };
     match (devices, wanted) {
-        (0, _) => bail!(
+        (0, _) if links_cuda() => bail!(
             "--device {text}: no CUDA device can be used here\n  \
-             help: pass --device cpu; for a GPU, check nvidia-smi and build against `cargo xtask libtorch --cuda`"
+             help: nvidia-smi tells of devices and of the driver, which has to be 580 or newer for CUDA 13; --device cpu does without"
+        ),
+        (0, _) => bail!(
+            "--device {text}: this program was built without CUDA\n  \
+             help: `cargo xtask libtorch --cuda`, then build it again, with LIBTORCH_USE_PYTORCH not set; --device cpu does without"
         ),
         (_, wanted) if wanted as i64 >= devices => {
             bail!("--device {text}: this machine has {devices} CUDA devices, counted from 0")
@@ -172,6 +199,7 @@ mod tests {
     #[test]
     fn a_device_is_tried_out_and_a_reason_is_one_line() {
         assert_eq!(try_out(Device::Cpu), Ok(()));
+        assert_eq!(try_attention(Device::Cpu), Ok(()));
         if !Cuda::is_available() {
             let why = try_out(Device::Cuda(0)).unwrap_err();
             assert!(!why.is_empty() && !why.contains('\n'), "{why}");

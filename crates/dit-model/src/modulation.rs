@@ -75,6 +75,7 @@ impl<const CHUNKS: usize> Regressor<CHUNKS> {
     pub(crate) fn forward(&self, c: &Tensor) -> [Tensor; CHUNKS] {
         let c = c.silu().to_kind(self.linear.kind()); // (N, D)
         let all = self.linear.forward(&c).unsqueeze(1).unflatten(2, [CHUNKS as i64, -1]); // (N, 1, CHUNKS, D)
-        std::array::from_fn(|chunk| all.select(2, chunk as i64)) // (N, 1, D) each
+        let mut chunks = all.unbind(2).into_iter();
+        std::array::from_fn(|_| chunks.next().expect("there are CHUNKS")) // (N, 1, D) each
     }
 }

@@ -44,7 +44,9 @@ pub(crate) fn plain_self_attention(qkv: &Tensor, heads: i64) -> Tensor {
 /// (N, T, PARTS·D) → PARTS times (N, H, T, D/H).
 pub fn split_heads<const PARTS: usize>(x: &Tensor, heads: i64) -> [Tensor; PARTS] {
     let x = x.unflatten(2, [PARTS as i64, heads, -1]); // (N, T, PARTS, H, D/H)
-    std::array::from_fn(|part| x.select(2, part as i64).transpose(1, 2)) // (N, H, T, D/H) each
+    // One gradient is stacked from all parts', where each part selected would have one of its own, mostly of zeros.
+    let mut parts = x.unbind(2).into_iter();
+    std::array::from_fn(|_| parts.next().expect("there are PARTS").transpose(1, 2)) // (N, H, T, D/H) each
 }
 
 /// (N, H, T, D/H) → (N, T, D).

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::symbols::lookup;
 
@@ -29,6 +29,11 @@ impl GeluEpilogue {
     pub(crate) fn of_cuda() -> Option<Self> {
         static FOUND: OnceLock<Option<GeluEpilogue>> = OnceLock::new();
         *FOUND.get_or_init(|| Self::named(c"aoti_torch_cuda__addmm_activation"))
+    }
+
+    /// Whether it is for products with `weight`: on a GPU, in bf16. How exact cuBLASLt's tanh is in fp32 is not said anywhere.
+    pub(crate) fn suits(weight: &Tensor) -> bool {
+        weight.device().is_cuda() && weight.kind() == Kind::BFloat16
     }
 
     fn named(symbol: &CStr) -> Option<Self> {
@@ -75,7 +80,7 @@ impl GeluEpilogue {
 
 #[cfg(test)]
 mod tests {
-    use tch::{Cuda, Device, Kind};
+    use tch::{Cuda, Device};
 
     use super::*;
 

@@ -5,6 +5,7 @@
 //! - [`layer_norm_modulate`], [`add_gated`], [`self_attention`]: what lies between a transformer's Linears, in one pass each.
 //! - [`Kernels`]: which of them a network computes with; [`Kernels::Differentiable`] is for training, with backward passes of our own.
 //! - [`keep_freed_memory`]: no page is cleared twice. [`allow_tf32`], [`Tf32Scope`]: how CUDA multiplies fp32.
+//! - [`links_cuda`], [`allow_cudnn_attention`]: what a program has of CUDA.
 //! - [`observe_linears`]: what passes a network's Linears, for looking for what went wrong.
 //! - [`conv`]: convolutions of inference, with normalisation, doubling and skip connection on the way.
 //!
@@ -37,8 +38,10 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod context;
 pub mod conv;
 mod cpu;
+mod cuda;
 mod differentiable;
 mod dispatcher;
 mod element;
@@ -65,6 +68,7 @@ mod version;
 pub use adamw::{AdamW, AdamWKernel, AdamWOptions};
 pub use attention::{merge_heads, plain_attention, self_attention, split_heads};
 pub use cpu::Cpu;
+pub use cuda::{allow_cudnn_attention, links_cuda};
 pub use error::OpsError;
 pub use kernels::Kernels;
 pub use linear::Linear;

@@ -108,7 +108,8 @@ impl Linear {
         } else if let Some(pointwise) = Pointwise::get().filter(|_| Pointwise::accepts(weight)) {
             let (weight, bias) = (weight.detach(), bias.map(Tensor::detach));
             self.form = Form::Pointwise { weight, bias, pointwise };
-        } else if let (true, Some(bias), Some(epilogue)) = (weight.device().is_cuda(), bias, GeluEpilogue::of_cuda()) {
+        } else if let (true, Some(bias), Some(epilogue)) = (GeluEpilogue::suits(weight), bias, GeluEpilogue::of_cuda())
+        {
             self.form = Form::GeluEpilogue { weight: weight.detach(), bias: bias.detach(), epilogue };
         }
     }

@@ -1,13 +1,8 @@
 //! How CUDA multiplies fp32: libtorch's own switch, which the bindings do not have.
 
-use std::{ffi::c_void, mem};
-
 use tch::Cuda;
 
-use crate::{OpsError, symbols::lookup};
-
-type GlobalContext = unsafe extern "C" fn() -> *mut c_void;
-type SetFlag = unsafe extern "C" fn(*mut c_void, bool);
+use crate::{OpsError, context::Flag};
 
 /// Whether CUDA may multiply fp32 as TF32: 10 bits of mantissa in place of 23, sums in fp32, several times as fast. For the whole
 /// process, for matrix products and convolutions alike. libtorch begins with IEEE products but TF32 convolutions; this makes both the same.
@@ -49,42 +44,32 @@ impl Drop for Tf32Scope {
     }
 }
 
-/// Members of libtorch's context, `at::Context`, by their names in the Itanium ABI, in which `this` is the first argument.
+/// Both of libtorch's switches.
 struct Switch {
-    context: GlobalContext,
-    products: SetFlag,
-    convolutions: SetFlag,
+    products: Flag,
+    convolutions: Flag,
 }
 
 impl Switch {
     fn find() -> Option<Self> {
-        let context = lookup(c"_ZN2at13globalContextEv")?;
-        let products = lookup(c"_ZN2at7Context18setAllowTF32CuBLASEb")?;
-        let convolutions = lookup(c"_ZN2at7Context17setAllowTF32CuDNNEb")?;
-        // SAFETY: the mangled names give the arguments' types: none; and a context and a bool, twice. A reference is returned
-        // as a pointer.
-        unsafe {
-            Some(Self {
-                context: mem::transmute::<*mut c_void, GlobalContext>(context),
-                products: mem::transmute::<*mut c_void, SetFlag>(products),
-                convolutions: mem::transmute::<*mut c_void, SetFlag>(convolutions),
-            })
-        }
+        Some(Self {
+            products: Flag::find(c"_ZN2at7Context18setAllowTF32CuBLASEb")?,
+            convolutions: Flag::find(c"_ZN2at7Context17setAllowTF32CuDNNEb")?,
+        })
     }
 
     fn set(&self, allowed: bool) {
-        // SAFETY: the context lives as long as the process; both set numbers in it.
-        unsafe {
-            let context = (self.context)();
-            (self.products)(context, allowed);
-            (self.convolutions)(context, allowed);
-        }
+        self.products.set(allowed);
+        self.convolutions.set(allowed);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{ffi::c_void, mem};
+
     use super::*;
+    use crate::{context::GlobalContext, symbols::lookup};
 
     /// What libtorch says itself of matrix products and of convolutions.
     fn is_allowed() -> [bool; 2] {

@@ -14,50 +14,75 @@ use anyhow::{Context, Result, ensure};
 use super::cache::lock;
 use super::compiler::Compiler;
 
-/// A constructor is kept whatever the linker throws out.
-const KEEP: &str = r#"extern "C" int aoti_torch_create_cuda_guard(int, void**);
-namespace {
-__attribute__((constructor)) void keep_libtorch_cuda() {
+/// A constructor, which is kept whatever the linker throws out, names a function of `libtorch_cuda.so`. It also loads what NVRTC would not
+/// find: CUDA's compiler at run time, with which cuDNN makes attention for some GPUs, opens `libnvrtc-builtins.so` by its name alone, and a
+/// program's run path does not hold for what its libraries open. One that is loaded already is found. (Python's torch loads it likewise.)
+fn keep(builtins: Option<&Path>) -> String {
+    let load =
+        builtins.map(|path| format!("  if (dlopen) dlopen({:?}, 2 /* RTLD_NOW */);\n", path.display().to_string()));
+    format!(
+        r#"extern "C" int aoti_torch_create_cuda_guard(int, void**);
+extern "C" __attribute__((weak)) void* dlopen(const char*, int);
+namespace {{
+__attribute__((constructor)) void keep_libtorch_cuda() {{
   int (*volatile address)(int, void**) = &aoti_torch_create_cuda_guard;
   (void)address;
+{}}}
+}}
+"#,
+        load.unwrap_or_default()
+    )
 }
+
+/// Where NVRTC's builtins are: beside libtorch, or in NVIDIA's packages beside torch's.
+fn nvrtc_builtins(lib: &Path) -> Option<PathBuf> {
+    let packages = fs::read_dir(lib.join("../../nvidia")).into_iter().flatten().flatten();
+    let mut folders: Vec<_> = packages.map(|package| package.path().join("lib")).collect();
+    folders.sort();
+    folders.insert(0, lib.to_owned());
+    let files = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    let mut found: Vec<_> = files.filter(|file| file.file_name().to_string_lossy().starts_with(BUILTINS)).collect();
+    found.sort_by_key(fs::DirEntry::file_name);
+    found.first().and_then(|file| fs::canonicalize(file.path()).ok())
 }
-"#;
+
+const BUILTINS: &str = "libnvrtc-builtins.so";
 
 /// Makes the folder for the libraries in `lib` and returns what `LIBTORCH_LIB` is to be: it has a `lib/`.
 pub fn folder(cache: &Path, lib: &Path) -> Result<PathBuf> {
     let home = cache.join(format!("link-{:016x}", fingerprint(lib)));
-    let scripts = scripts(&home, lib);
+    let files = files(&home, lib);
     let complete = |dir: &Path| {
         let same = |(name, text): &(&str, String)| fs::read_to_string(dir.join(name)).is_ok_and(|found| found == *text);
-        dir.join(OBJECT).metadata().is_ok_and(|object| object.len() > 0) && scripts.iter().all(same)
+        dir.join(OBJECT).metadata().is_ok_and(|object| object.len() > 0) && files.iter().all(same)
     };
     let lib = home.join("lib");
     if !complete(&lib) {
         let _lock = lock(&home.with_extension("lock"))?;
         // Another process may have made it while we waited.
         if !complete(&lib) {
-            replace(&home, &scripts).with_context(|| format!("{} cannot be made", home.display()))?;
+            replace(&home, &files).with_context(|| format!("{} cannot be made", home.display()))?;
         }
     }
     Ok(home)
 }
 
-fn replace(home: &Path, scripts: &[(&str, String)]) -> Result<()> {
+fn replace(home: &Path, files: &[(&str, String)]) -> Result<()> {
     let partial = home.with_extension("partial");
     for leftover in [&partial, home] {
         if leftover.exists() {
             fs::remove_dir_all(leftover)?;
         }
     }
-    make(&partial.join("lib"), scripts)?;
+    make(&partial.join("lib"), files)?;
     Ok(fs::rename(&partial, home)?)
 }
 
 const OBJECT: &str = "keep_libtorch_cuda.o";
+const SOURCE: &str = "keep_libtorch_cuda.cpp";
 
-/// Linker scripts by file name. Absolute paths: a library is found, and finds others, where it really is.
-fn scripts(home: &Path, lib: &Path) -> Vec<(&'static str, String)> {
+/// Linker scripts, and the object's source, by file name. Absolute paths: a library is found, and finds others, where it really is.
+fn files(home: &Path, lib: &Path) -> Vec<(&'static str, String)> {
     let library = |name: &str| format!("\"{}\"", lib.join(name).display());
     let (cpu, cuda, c10) = (library("libtorch_cpu.so"), library("libtorch_cuda.so"), library("libc10.so"));
     let object = format!("\"{}\"", home.join("lib").join(OBJECT).display());
@@ -66,19 +91,18 @@ fn scripts(home: &Path, lib: &Path) -> Vec<(&'static str, String)> {
         ("libtorch_cpu.so", format!("INPUT({cpu})\n")),
         ("libtorch_cuda.so", format!("INPUT({cuda})\n")),
         ("libc10.so", format!("INPUT({c10})\n")),
+        (SOURCE, keep(nvrtc_builtins(lib).as_deref())),
     ]
 }
 
-fn make(dir: &Path, scripts: &[(&str, String)]) -> Result<()> {
+fn make(dir: &Path, files: &[(&str, String)]) -> Result<()> {
     fs::create_dir_all(dir)?;
-    for (name, text) in scripts {
+    for (name, text) in files {
         fs::write(dir.join(name), text)?;
     }
-    let source = dir.join("keep_libtorch_cuda.cpp");
-    fs::write(&source, KEEP)?;
     let compiler = Compiler::find();
     let mut command = compiler.command();
-    command.args(["-O1", "-fPIC", "-c"]).arg(&source).arg("-o").arg(dir.join(OBJECT)).stdin(Stdio::null());
+    command.args(["-O1", "-fPIC", "-c"]).arg(dir.join(SOURCE)).arg("-o").arg(dir.join(OBJECT)).stdin(Stdio::null());
     let status = command.status().with_context(|| format!("the C++ compiler `{compiler}` does not start"))?;
     ensure!(status.success(), "the C++ compiler `{compiler}` failed ({status})");
     Ok(())
@@ -146,6 +170,34 @@ mod tests {
         assert!(!names.into_iter().any(|name| name.ends_with(".partial")));
         library(&lib, "libtorch.so", "torch");
         assert!(!needs_cuda(&lib), "without the folder the linker drops it: if not, the folder is no longer needed");
+    }
+
+    /// As NVRTC does it: by its name alone, which no run path of the program's is good for.
+    #[test]
+    fn what_nvrtc_opens_by_name_is_loaded_already() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lib, nvidia) = (dir.path().join("torch/lib"), dir.path().join("nvidia/cu13/lib"));
+        [&lib, &nvidia].into_iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+        library(&lib, "libtorch_cpu.so", "cpu");
+        library(&lib, "libtorch_cuda.so", "aoti_torch_create_cuda_guard");
+        library(&lib, "libc10.so", "c10");
+        let runs = |builtins: bool| {
+            if builtins {
+                library(&nvidia, "libnvrtc-builtins.so.13.0", "builtins");
+            }
+            let main = dir.path().join("main.c");
+            let text = "#include <dlfcn.h>\nint main() { return !dlopen(\"libnvrtc-builtins.so.13.0\", RTLD_NOW); }\n";
+            fs::write(&main, text).unwrap();
+            let program = dir.path().join("program");
+            let search = folder(dir.path(), &lib).unwrap().join("lib");
+            let mut command = Command::new("cc");
+            command.arg(&main).arg("-o").arg(&program).arg("-L").arg(search).args(["-ltorch", "-ldl"]);
+            command.arg(format!("-Wl,-rpath,{}", lib.display()));
+            assert!(command.status().unwrap().success());
+            Command::new(&program).status().unwrap().success()
+        };
+        assert!(!runs(false), "it is found without being loaded first: if so, nothing needs to load it");
+        assert!(runs(true), "a folder made before is made anew");
     }
 
     #[test]
