@@ -164,7 +164,7 @@ impl Checker {
         }
         let steps = sections.train.steps;
         self.unless(
-            optim.warmup_steps < steps,
+            steps == 0 || optim.warmup_steps < steps,
             || format!("optim.warmup_steps is {}, but the run has {steps} steps", optim.warmup_steps),
             &format!("set optim.warmup_steps to fewer, such as {}, or train.steps to more", steps / 20),
         );

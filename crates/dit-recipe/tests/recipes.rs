@@ -120,6 +120,8 @@ fn everything_wrong_is_said_at_once() {
         &["the recipe has 4 problems", "warmup_steps", "line 3", "did you mean train?", "decays"],
     );
     check_refused("[optim]\nlr = 0\nbetas = [0.9, 1.0]", &[], &["2 problems", "optim.lr is 0", "optim.betas is 1"]);
+    // And nothing else: no warm-up is too long for a run that has no length.
+    check_refused("[train]\nsteps = 0", &[], &["the recipe has a problem:", "train.steps is 0, expected 1 or more"]);
 }
 
 #[test]
