@@ -948,17 +948,27 @@ fn a_run_is_sampled_by_the_process_that_it_was_trained_on() {
     let guided = ["sample", "--ckpt", "kept.safetensors", "--autoguidance", "run", "--autoguidance-scale", "2"];
     let to = ["--vae", "none", "--latents", "lost.safetensors"];
     fail_in(at, &[&guided[..], &to, &common[..]].concat(), &refused);
-    for args in [&["convert", "run", "lost.safetensors", "--ema"][..], &["inspect", "run"]] {
+    let calibrate = ["calibrate-cache", "--ckpt", "run", "--factors", "0.1"];
+    for args in [&["convert", "run", "lost.safetensors", "--ema"][..], &["inspect", "run"], &calibrate] {
         fail_in(at, args, &refused);
     }
     assert!(!at.join("lost.safetensors").exists());
     let said = succeed_in(at, &["convert", "run", "raw.safetensors", "--raw"]).stderr;
     assert!(said.contains("of the run: run/checkpoints/step-00000020/model.safetensors"), "{said}");
 
+    // Where its state is not what was written either, neither that nor the hashes in it are believed.
+    let state = average.with_file_name("state.json");
+    let text = fs::read_to_string(&state).unwrap();
+    fs::write(&state, text.replacen("\"rollbacks\": 0", "\"rollbacks\": 1", 1)).unwrap();
+    let raw = state.with_file_name("model.safetensors").display().to_string();
+    for from in ["run", &raw] {
+        fail_in(at, &["sample", "--ckpt", from, "--class", "0"], &["is damaged: state.json has changed", "help:"]);
+    }
+
     // Without its state, the newest is no reason to take an older one.
-    fs::remove_file(average.with_file_name("state.json")).unwrap();
+    fs::remove_file(state).unwrap();
     for args in [&["sample", "--ckpt", "run", "--class", "0"][..], &["convert", "run", "lost.pt"]] {
-        fail_in(at, args, &["step-00000020 is damaged: its state.json", "name another checkpoint"]);
+        fail_in(at, args, &["step-00000020 is damaged: state.json", "name another checkpoint"]);
     }
     fs::remove_dir_all(at.join("run/checkpoints")).unwrap();
     fail_in(at, &["inspect", "run"], &["run is a training run that has no checkpoint yet"]);

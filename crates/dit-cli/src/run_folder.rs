@@ -5,10 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use dit_recipe::Recipe;
-use dit_train::watch::Session;
+use anyhow::{Result, anyhow, bail, ensure};
+use dit_train::{StoredWeights, TrainError, watch::Session};
 use dit_weights::Checkpoint;
+
+/// The weights as trained, in a checkpoint.
+const RAW: &str = "model.safetensors";
+/// What a checkpoint says of itself.
+const STATE: &str = "state.json";
 
 /// What is sampled from, or converted, when a run is named.
 #[derive(Debug, PartialEq)]
@@ -23,7 +27,7 @@ pub struct RunWeights {
 /// it is damaged, an older one is for its user to choose.
 ///
 /// # Errors
-/// A run has no checkpoint yet, or one that does not say which averages it has.
+/// A run has no checkpoint yet, or one that is not what was written.
 pub fn weights_of(path: &Path) -> Result<Option<RunWeights>> {
     let is_run = path.join("sessions.jsonl").is_file();
     let checkpoint = match newest(&path.join("checkpoints")) {
@@ -36,13 +40,8 @@ pub fn weights_of(path: &Path) -> Result<Option<RunWeights>> {
         ),
         None => return Ok(None),
     };
-    let average = average_of(&checkpoint).with_context(|| {
-        format!(
-            "the checkpoint {} is damaged: its state.json is missing or cannot be read\n  help: name another checkpoint of the run",
-            checkpoint.display()
-        )
-    })?;
-    Ok(Some(RunWeights { average: checkpoint.join(average), raw: checkpoint.join("model.safetensors") }))
+    let average = read(&checkpoint)?.first_average().unwrap_or_else(|| RAW.to_owned());
+    Ok(Some(RunWeights { average: checkpoint.join(average), raw: checkpoint.join(RAW) }))
 }
 
 /// The codec of the latents that the weights in `file`, or the run in `file`, were trained on, as its user named it.
@@ -53,16 +52,26 @@ pub fn codec_of(file: &Path) -> Option<String> {
 }
 
 /// The SHA-256 that the run recorded for a file of weights, if it is one of a run's checkpoint.
-fn recorded(file: &Path) -> Option<String> {
-    let file = file.canonicalize().ok()?;
-    Some(state_of(file.parent()?)?.get("files")?.get(file.file_name()?.to_str()?)?.as_str()?.to_owned())
+fn recorded(file: &Path) -> Result<Option<String>> {
+    let Ok(file) = file.canonicalize() else { return Ok(None) };
+    let (Some(folder), Some(name)) = (file.parent(), file.file_name().and_then(|name| name.to_str())) else {
+        return Ok(None);
+    };
+    let is_of_run = (name == RAW || name.starts_with("ema-")) && folder.join(STATE).is_file();
+    Ok(if is_of_run { read(folder)?.sha256_of(name).map(str::to_owned) } else { None })
 }
 
 /// Begins to hash a checkpoint that [`check`] is going to ask about.
-pub fn start_check(checkpoint: &Checkpoint) {
-    if checkpoint.files().iter().any(|file| recorded(file).is_some()) {
+///
+/// # Errors
+/// What the run says of it has changed since.
+pub fn start_check(checkpoint: &Checkpoint) -> Result<()> {
+    if let [file] = checkpoint.files()
+        && recorded(file)?.is_some()
+    {
         checkpoint.digest().start();
     }
+    Ok(())
 }
 
 /// Whether a checkpoint, if it is of a training run's, is what the run wrote. Waits for its hash.
@@ -75,7 +84,7 @@ pub fn check(checkpoint: &Checkpoint) -> Result<()> {
 
 /// Whether a file of weights, if it is of a training run's checkpoint, is what the run wrote: if it has the SHA-256 that it had then.
 pub fn check_file(file: &Path, sha256: impl FnOnce() -> Result<String>) -> Result<()> {
-    let Some(recorded) = recorded(file) else { return Ok(()) };
+    let Some(recorded) = recorded(file)? else { return Ok(()) };
     let found = sha256()?;
     ensure!(
         found == recorded,
@@ -86,8 +95,22 @@ pub fn check_file(file: &Path, sha256: impl FnOnce() -> Result<String>) -> Resul
     Ok(())
 }
 
+/// What the checkpoint in `folder` says.
+fn read(folder: &Path) -> Result<StoredWeights> {
+    StoredWeights::read(folder).map_err(|error| match error {
+        // What helps a run that is to be continued does not help here.
+        TrainError::Damaged { path, problem } => {
+            anyhow!(
+                "the checkpoint {} is damaged: {problem}\n  help: name another checkpoint of the run",
+                path.display()
+            )
+        }
+        other => other.into(),
+    })
+}
+
 fn is_checkpoint(path: &Path) -> bool {
-    path.join("state.json").is_file() && path.join("model.safetensors").is_file()
+    path.join(STATE).is_file() && path.join(RAW).is_file()
 }
 
 fn newest(checkpoints: &Path) -> Option<PathBuf> {
@@ -95,14 +118,4 @@ fn newest(checkpoints: &Path) -> Option<PathBuf> {
     let found = fs::read_dir(checkpoints).ok()?.flatten().map(|entry| entry.path());
     let found = found.filter_map(|path| Some((step(&path)?, path)));
     found.max().map(|(_, path)| path)
-}
-
-/// The name of the first average's file: the recipe in the checkpoint has their order.
-fn average_of(checkpoint: &Path) -> Option<String> {
-    let recipe = Recipe::from_toml(state_of(checkpoint)?.get("recipe")?.as_str()?, &[]).ok()?;
-    recipe.ema.decays.first().map(|decay| format!("ema-{decay}.safetensors"))
-}
-
-fn state_of(checkpoint: &Path) -> Option<serde_json::Value> {
-    serde_json::from_slice(&fs::read(checkpoint.join("state.json")).ok()?).ok()
 }

@@ -16,6 +16,7 @@ use tch::{Kind as Element, Tensor};
 use crate::{
     machine,
     open::Library,
+    run_folder,
     speak::{print_json, say},
     usage::wrong_usage,
 };
@@ -46,6 +47,7 @@ pub fn run(args: &CalibrateCacheArgs) -> Result<()> {
     };
     let options: OpenOptions = at.options.clone();
     let checkpoint = Checkpoint::open(&at.path, &options)?;
+    run_folder::start_check(&checkpoint)?;
     let config = checkpoint.config();
     let names = ClassNames::of_checkpoint(checkpoint.class_names(), config.num_classes)?;
     let classes = match &args.class {
@@ -64,6 +66,7 @@ pub fn run(args: &CalibrateCacheArgs) -> Result<()> {
     let memory = machine::memory_for_batches(device);
     let batch_size = batch_size_that_fits(config, base.precision, base.cfg_scale != 1.0, device, memory);
     let pipeline = Pipeline::new(Dit::load(&checkpoint, device, Element::Float)?, None)?;
+    run_folder::check(&checkpoint)?;
     let sample = |factor: f64| -> Result<(Tensor, f64, f64)> {
         let settings = Settings { cache: factor, ..base.clone() };
         let plan = Plan::new(config, settings, 0, classes.clone(), batch_size)?;

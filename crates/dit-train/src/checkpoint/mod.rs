@@ -12,19 +12,21 @@ mod load;
 mod machine;
 mod save;
 mod state;
+mod stored;
 
 pub(crate) use folder::{CheckpointFolder, Rotation};
 pub(crate) use load::load;
 pub(crate) use machine::Machine;
 pub(crate) use save::{clear, save, settle};
 pub(crate) use state::{DataIdentity, Progress, State};
+pub use stored::StoredWeights;
 
 /// The weights' file.
 const MODEL: &str = "model.safetensors";
 /// The optimizer's file.
 const OPTIMIZER: &str = "optimizer.safetensors";
 /// What is not a tensor.
-pub(crate) const STATE: &str = "state.json";
+const STATE: &str = "state.json";
 /// Before a parameter's name, in the optimizer's file.
 const MEAN: &str = "exp_avg.";
 const SQUARE: &str = "exp_avg_sq.";

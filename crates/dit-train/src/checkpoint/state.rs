@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use dit_data::shard::Position;
+use dit_recipe::Recipe;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::Device;
@@ -86,6 +87,15 @@ impl State {
             files: BTreeMap::new(),
             sha256: String::new(),
         }
+    }
+
+    /// The recipe, of the checkpoint in `folder`.
+    pub(crate) fn recipe(&self, folder: &Path) -> Result<Recipe, TrainError> {
+        Recipe::from_toml(&self.recipe, &[]).map_err(|source| TrainError::StoredRecipe {
+            path: folder.join(STATE),
+            version: self.version.clone(),
+            source,
+        })
     }
 
     /// What is not as it was when this was written, with what it was and what it is.

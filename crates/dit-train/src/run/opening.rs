@@ -161,11 +161,7 @@ fn data_of(recipe: &Recipe, path: &Path, device: Device) -> Result<RunData, Trai
 
 /// Whether `recipe` may continue what `state`, of the checkpoint at `path`, is of.
 fn check_recipe(recipe: &Recipe, state: &State, folder: &Path, path: &Path) -> Result<(), TrainError> {
-    let begun = Recipe::from_toml(&state.recipe, &[]).map_err(|source| TrainError::StoredRecipe {
-        path: path.join(checkpoint::STATE),
-        version: state.version.clone(),
-        source,
-    })?;
+    let begun = state.recipe(path)?;
     let differences: Vec<String> = begun
         .differences(recipe)
         .into_iter()

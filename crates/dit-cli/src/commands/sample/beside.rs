@@ -39,7 +39,7 @@ impl Beside {
                 let checkpoint = Checkpoint::open(&at.path, &at.options).context("--autoguidance")?;
                 plan.check_weaker(&checkpoint.process())?;
                 check_weakers_codec(&at, &files.dit_at)?;
-                run_folder::start_check(&checkpoint);
+                run_folder::start_check(&checkpoint).context("--autoguidance")?;
                 Some((checkpoint, at))
             }
             None => None,

@@ -39,7 +39,7 @@ impl Files {
         let checkpoint = Checkpoint::open(&dit_at.path, &options)
             .with_context(|| format!("cannot sample from {}", dit_at.path.display()))?;
         // Beside loading, after which it is checked.
-        run_folder::start_check(&checkpoint);
+        run_folder::start_check(&checkpoint)?;
         let codec = checkpoint.metadata().codec.as_ref();
         let mut must_be = None;
         let vae = match locate_vae(&library, request, &dit_at, codec)? {
