@@ -775,6 +775,16 @@ fn a_run_is_sampled_inspected_and_converted() {
     assert_same_tensors(&all_tensors(&pickle.state_dict(state).unwrap()), &ema);
     assert_same_tensors(&read("hub/diffusion_pytorch_model.safetensors"), &as_diffusers_has(&ema, 2));
     succeed_in(at, &["inspect", "original.pt", "--num-heads", "2"]);
+
+    // The weights as trained do without the average.
+    fs::remove_file(at.join(average)).unwrap();
+    let missing =
+        [average, "is missing", "help: name another checkpoint of the run, or run/checkpoints/step-00000005/model"];
+    for args in [&["sample", "--ckpt", "run", "--class", "0"][..], &["convert", "run", "o.pt", "--ema"]] {
+        fail_in(at, args, &missing);
+    }
+    convert(&["run", "again.safetensors", "--raw"]);
+    assert_same_tensors(&read("again.safetensors"), &trained);
 }
 
 /// Shapes and values by name.

@@ -102,7 +102,10 @@ impl Library {
         };
         let entry = self.catalog.entries().iter().find(installed);
         // A run's folder stands for its average.
-        let path = run_folder::weights_of(path)?.map_or(path.to_owned(), |weights| weights.average);
+        let path = match run_folder::weights_of(path)? {
+            Some(weights) => weights.average()?,
+            None => path.to_owned(),
+        };
         let place = path.canonicalize().ok();
         Ok(Located {
             // A recipe must be repeatable from another folder.

@@ -18,7 +18,7 @@ const STATE: &str = "state.json";
 #[derive(Debug, PartialEq)]
 pub struct RunWeights {
     /// The first average of the newest checkpoint, or of the one named.
-    pub average: PathBuf,
+    average: PathBuf,
     /// The weights as trained.
     pub raw: PathBuf,
 }
@@ -42,6 +42,23 @@ pub fn weights_of(path: &Path) -> Result<Option<RunWeights>> {
     };
     let average = read(&checkpoint)?.first_average().unwrap_or_else(|| RAW.to_owned());
     Ok(Some(RunWeights { average: checkpoint.join(average), raw: checkpoint.join(RAW) }))
+}
+
+impl RunWeights {
+    /// The average's file.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn average(self) -> Result<PathBuf> {
+        ensure!(
+            self.average.is_file(),
+            "{} is missing from the run's checkpoint\n  \
+             help: name another checkpoint of the run, or {}, the weights as trained",
+            self.average.display(),
+            self.raw.display()
+        );
+        Ok(self.average)
+    }
 }
 
 /// The codec of the latents that the weights in `file`, or the run in `file`, were trained on, as its user named it.

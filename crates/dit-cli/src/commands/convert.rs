@@ -6,21 +6,21 @@ use dit_weights::{ConvertOptions, Dtype, Layout, ModelConfig, OpenOptions, Weigh
 
 use crate::{
     interrupt::OnInterrupt,
-    open::{Library, Located, told},
+    open::{Library, told},
     progress::bar,
     run_folder,
     speak::say,
 };
 
 pub fn run(args: &ConvertArgs) -> Result<()> {
-    let input = Library::discover()?.locate_any(&args.input)?;
+    let library = Library::discover()?;
     let input = match run_folder::weights_of(Path::new(&args.input))? {
         Some(weights) => {
-            let path = if args.raw { weights.raw } else { input.path };
+            let path = if args.raw { weights.raw } else { weights.average()? };
             say(format_args!("of the run: {}", path.display()));
-            Located { path, ..input }
+            library.locate_any(&path.to_string_lossy())?
         }
-        None => input,
+        None => library.locate_any(&args.input)?,
     };
     if !args.force && args.output.exists() {
         bail!("{} exists\n  help: pass --force to replace it", args.output.display());
