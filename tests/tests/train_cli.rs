@@ -723,6 +723,14 @@ fn a_run_is_sampled_inspected_and_converted() {
     assert_eq!(sample("run", "b.png"), picture);
     assert_eq!(sample("run/checkpoints/step-00000005", "c.png"), picture);
     assert_ne!(sample("run/checkpoints/step-00000005/model.safetensors", "d.png"), picture);
+    // Five steps are few for an average, but not for the weights.
+    let few = |from: &str| succeed_in(at, &["sample", "--ckpt", from, "--class", "0", "--steps", "2"]).stderr;
+    let lags = "warning: after 5 steps the average with decay 0.9 still holds 59.0 % of the initial weights";
+    let said = few("run");
+    assert_eq!(said.matches(lags).count(), 1, "{said}");
+    assert!(said.contains("help: sample from run/checkpoints/step-00000005/model.safetensors"), "{said}");
+    let said = few("run/checkpoints/step-00000005/model.safetensors");
+    assert!(!said.contains("still holds"), "{said}");
     let inspected = succeed_in(at, &["inspect", "run", "--json"]);
     let inspected: Value = serde_json::from_str(&inspected.stdout).unwrap();
     assert!(inspected.to_string().contains("cats"), "{inspected}");

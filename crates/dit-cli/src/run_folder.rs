@@ -9,6 +9,8 @@ use anyhow::{Result, anyhow, bail, ensure};
 use dit_train::{StoredWeights, TrainError, watch::Session};
 use dit_weights::Checkpoint;
 
+use crate::speak::say;
+
 /// The weights as trained, in a checkpoint.
 const RAW: &str = "model.safetensors";
 /// What a checkpoint says of itself.
@@ -68,14 +70,28 @@ pub fn codec_of(file: &Path) -> Option<String> {
     Session::last(run).map(|session| session.data.codec)
 }
 
-/// The SHA-256 that the run recorded for a file of weights, if it is one of a run's checkpoint.
-fn recorded(file: &Path) -> Result<Option<String>> {
+/// What the run wrote down of a file of weights, if it is one of a run's checkpoint: all that, and the file's name.
+fn stored(file: &Path) -> Result<Option<(StoredWeights, String)>> {
     let Ok(file) = file.canonicalize() else { return Ok(None) };
     let (Some(folder), Some(name)) = (file.parent(), file.file_name().and_then(|name| name.to_str())) else {
         return Ok(None);
     };
     let is_of_run = (name == RAW || name.starts_with("ema-")) && folder.join(STATE).is_file();
-    Ok(if is_of_run { read(folder)?.sha256_of(name).map(str::to_owned) } else { None })
+    Ok(if is_of_run { Some((read(folder)?, name.to_owned())) } else { None })
+}
+
+/// The SHA-256 that the run recorded for such a file.
+fn recorded(file: &Path) -> Result<Option<String>> {
+    Ok(stored(file)?.and_then(|(stored, name)| Some(stored.sha256_of(&name)?.to_owned())))
+}
+
+/// Warns of a run's average that is not one of trained weights yet.
+pub fn warn_of_lag(checkpoint: &Checkpoint) -> Result<()> {
+    let [file] = checkpoint.files() else { return Ok(()) };
+    if let Some(lag) = stored(file)?.and_then(|(stored, name)| stored.lag_of(&name)) {
+        say(format_args!("warning: {lag}\n  help: sample from {}", file.with_file_name(RAW).display()));
+    }
+    Ok(())
 }
 
 /// Begins to hash a checkpoint that [`check`] is going to ask about.

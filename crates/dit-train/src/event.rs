@@ -3,7 +3,7 @@ use std::{fmt, path::Path, time::Duration};
 use dit_model::Dit;
 use serde::{Deserialize, Serialize};
 
-use crate::{BucketLosses, NonFiniteReport, StopRequest, TrainError};
+use crate::{BucketLosses, EmaLag, NonFiniteReport, StopRequest, TrainError};
 
 /// Means of the loss's terms over samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -199,15 +199,8 @@ pub enum Event<'a> {
         /// What was done.
         remedy: Remedy,
     },
-    /// A moving average still holds a visible part of the initial weights when the run ends.
-    EmaLags {
-        /// Its decay.
-        decay: f64,
-        /// Steps of the run.
-        steps: u64,
-        /// The share of the initial weights that will be left: decay^steps.
-        initial_share: f64,
-    },
+    /// A moving average will still hold a visible part of the initial weights when the run ends.
+    EmaLags(EmaLag),
 }
 
 /// Watches a run.

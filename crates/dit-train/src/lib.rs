@@ -57,6 +57,7 @@ mod window;
 pub use attempt::panics_are_survived;
 pub use buckets::{BUCKETS, BucketLosses, SampleLoss};
 pub use checkpoint::StoredWeights;
+pub use ema::EmaLag;
 pub use error::TrainError;
 pub use event::{
     EvaluationReport, Evaluator, Event, Losses, Measurement, Observer, ObserverError, Remedy, StepReport, Unobserved,

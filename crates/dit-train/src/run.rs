@@ -18,6 +18,7 @@ use crate::{
     StopRequest, TrainError,
     checkpoint::CheckpointFolder,
     data::RunData,
+    ema::EmaLag,
     event::MaybeEvaluator,
     feed::{Feed, StepData},
     random::Moment,
@@ -30,8 +31,6 @@ use crate::{
 const MOST_SKIPPED: u32 = 10;
 /// How often a run may go back to one checkpoint.
 const MOST_ROLLBACKS: u32 = 3;
-/// Above this share of the initial weights, an average is not yet one of the trained weights.
-const LAGGING_SHARE: f64 = 0.01;
 /// After this a checkpoint that could not be written is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(180);
 /// So long a run that was asked to stop waits for room for its last checkpoint: whoever asked may be a script that waits for its end.
@@ -249,11 +248,8 @@ impl Run {
 
     fn warn_of_lagging_averages(&self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let steps = self.recipe.train.steps;
-        for ema in &self.trainer.emas {
-            let initial_share = ema.initial_share(steps);
-            if initial_share > LAGGING_SHARE {
-                tell(observer, &Event::EmaLags { decay: ema.decay(), steps, initial_share })?;
-            }
+        for lag in self.trainer.emas.iter().filter_map(|ema| EmaLag::after(steps, ema.decay())) {
+            tell(observer, &Event::EmaLags(lag))?;
         }
         Ok(())
     }

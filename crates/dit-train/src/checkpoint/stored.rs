@@ -3,7 +3,7 @@ use std::path::Path;
 use dit_recipe::Recipe;
 
 use super::{State, ema_file};
-use crate::TrainError;
+use crate::{EmaLag, TrainError};
 
 /// What a checkpoint of a run says of its files of weights, for those who read them and do not train.
 #[derive(Debug, Clone)]
@@ -31,5 +31,12 @@ impl StoredWeights {
     /// The SHA-256 that the file `name` had when it was written; none where the run wrote no such file.
     pub fn sha256_of(&self, name: &str) -> Option<&str> {
         self.state.files.get(name).map(String::as_str)
+    }
+
+    /// Whether the file `name` is of an average that holds a visible part of the initial weights.
+    pub fn lag_of(&self, name: &str) -> Option<EmaLag> {
+        let decay = *self.recipe.ema.decays.iter().find(|decay| ema_file(**decay) == name)?;
+        // Steps that were skipped moved no average.
+        EmaLag::after(self.state.updates, decay)
     }
 }

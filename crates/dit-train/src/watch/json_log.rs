@@ -118,7 +118,7 @@ impl Observer for JsonLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watch::append::tests::Disk;
+    use crate::{EmaLag, watch::append::tests::Disk};
 
     #[test]
     fn a_disk_that_was_full_for_a_while_costs_the_lines_of_then() {
@@ -126,7 +126,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = JsonLog { file: Some(disk.file()), ..JsonLog::new(folder.path()) };
         let mut lag = |steps: u64| {
-            log.observe(&Event::EmaLags { decay: 0.9, steps, initial_share: 0.5 }).unwrap();
+            log.observe(&Event::EmaLags(EmaLag { decay: 0.9, steps, initial_share: 0.5 })).unwrap();
             disk.bytes().len()
         };
         disk.set(1000, true);
@@ -145,7 +145,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path().join("run");
         let mut log = JsonLog::new(&run);
-        let lag = |steps| Event::EmaLags { decay: 0.9, steps, initial_share: 0.5 };
+        let lag = |steps| Event::EmaLags(EmaLag { decay: 0.9, steps, initial_share: 0.5 });
         log.observe(&Event::Started { step: 5, steps: 9, owed: &[] }).unwrap();
         fs::create_dir(&run).unwrap();
         fs::write(run.join(NAME), b"{\"event\":\"started\",\"step\":6,\"steps\":9}\n").unwrap();

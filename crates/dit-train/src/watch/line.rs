@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BucketLosses, Event, Losses, Remedy};
+use crate::{BucketLosses, EmaLag, Event, Losses, Remedy};
 
 /// One line of `log.jsonl`. `step` is how many steps had been taken.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -193,7 +193,7 @@ impl Line {
                 };
                 Self::NonFinite { step, found: report.to_string(), remedy }
             }
-            Event::EmaLags { decay, steps, initial_share } => {
+            Event::EmaLags(EmaLag { decay, steps, initial_share }) => {
                 Self::EmaLags { step: *steps, decay: *decay, initial_share: *initial_share }
             }
         })

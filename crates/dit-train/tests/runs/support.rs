@@ -191,7 +191,7 @@ impl Observer for Seen {
             }
             Event::NonFinite { report, remedy } => self.non_finite.push(((*report).clone(), *remedy)),
             Event::WaitingForRoom { .. } => self.stop_waiting.iter().for_each(StopRequest::request),
-            Event::EmaLags { decay, .. } => self.lagging.push(*decay),
+            Event::EmaLags(lag) => self.lagging.push(lag.decay),
             Event::SamplesDue { step, ema, .. } => {
                 assert!(!ema.pos_embed().requires_grad());
                 self.samples.push(*step);

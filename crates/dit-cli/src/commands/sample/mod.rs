@@ -53,6 +53,7 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     let files = Files::open(&request)?;
     let config = files.checkpoint.config();
     say(format_args!("checkpoint: {} ({config})", files.dit_at.name));
+    run_folder::warn_of_lag(&files.checkpoint)?;
     tracing::info!(path = %files.dit_at.path.display(), layout = %files.checkpoint.source_layout(), "transformer");
     if let Some((_, at)) = &files.vae {
         tracing::info!(path = %at.path.display(), "latent codec");

@@ -172,12 +172,10 @@ impl Observer for &mut Screen {
                     self.tell(format_args!("warning: {report}; back to the checkpoint of step {to}"));
                 }
             },
-            Event::EmaLags { decay, steps, initial_share } => {
-                self.lagging.push(*decay);
+            Event::EmaLags(lag) => {
+                self.lagging.push(lag.decay);
                 self.tell(format_args!(
-                    "warning: after {steps} steps the average with decay {decay} still holds {:.1} % of the initial weights\n  \
-                     help: sample from model.safetensors, or use a smaller decay in [ema]",
-                    100.0 * initial_share
+                    "warning: {lag}\n  help: sample from model.safetensors, or use a smaller decay in [ema]"
                 ));
             }
             _ => {}
