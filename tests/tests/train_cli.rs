@@ -17,7 +17,7 @@ use dit_diffusion::{
 };
 use dit_model::Dit;
 use dit_tests::{Ran, dit_cli, fail_in, read_tensor, relative_error, root, slow_tests, succeed_in};
-use dit_weights::{Checkpoint, OpenOptions, SafetensorsFile, TensorSource, TorchFile};
+use dit_weights::{Checkpoint, OpenOptions, SafetensorsFile, TensorSource, TorchFile, sha256_of};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -762,6 +762,8 @@ fn a_run_is_sampled_inspected_and_converted() {
     }
     let inspected = succeed_in(at, &["inspect", "average.safetensors"]).stdout;
     assert!(inspected.contains("latents of") && inspected.contains("vae-small ("), "{inspected}");
+    let origin = format!("ema-0.9.safetensors ({})", sha256_of(&[at.join(average)]).unwrap());
+    assert!(inspected.contains(&origin), "no {origin} in {inspected}");
     // A codec of that name which is another one is not taken without a word.
     let mut other = fs::read(at.join("average.safetensors")).unwrap();
     let key = br#""dit.codec.sha256":""#;

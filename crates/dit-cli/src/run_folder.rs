@@ -110,14 +110,15 @@ pub fn start_check(checkpoint: &Checkpoint) -> Result<()> {
 /// Whether a checkpoint, if it is of a training run's, is what the run wrote. Waits for its hash.
 pub fn check(checkpoint: &Checkpoint) -> Result<()> {
     match checkpoint.files() {
-        [file] => check_file(file, || Ok(checkpoint.sha256()?.to_owned())),
+        [file] => check_file(file, || Ok(checkpoint.sha256()?.to_owned())).map(drop),
         _ => Ok(()),
     }
 }
 
-/// Whether a file of weights, if it is of a training run's checkpoint, is what the run wrote: if it has the SHA-256 that it had then.
-pub fn check_file(file: &Path, sha256: impl FnOnce() -> Result<String>) -> Result<()> {
-    let Some(recorded) = recorded(file)? else { return Ok(()) };
+/// Whether a file of weights, if it is of a training run's checkpoint, is what the run wrote: if it has the SHA-256 that it had then,
+/// which is returned.
+pub fn check_file(file: &Path, sha256: impl FnOnce() -> Result<String>) -> Result<Option<String>> {
+    let Some(recorded) = recorded(file)? else { return Ok(None) };
     let found = sha256()?;
     ensure!(
         found == recorded,
@@ -125,7 +126,7 @@ pub fn check_file(file: &Path, sha256: impl FnOnce() -> Result<String>) -> Resul
          help: take another checkpoint of the run, or copy this one anew",
         file.display()
     );
-    Ok(())
+    Ok(Some(found))
 }
 
 /// What the checkpoint in `folder` says.

@@ -2,7 +2,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 use dit_args::{ConvertArgs, DtypeArg, LayoutArg};
-use dit_weights::{ConvertOptions, Dtype, Layout, ModelConfig, OpenOptions, WeightsKind, convert, sha256_of};
+use dit_weights::{ConvertOptions, Dtype, Layout, ModelConfig, OpenOptions, Origin, WeightsKind, convert, sha256_of};
 
 use crate::{
     interrupt::OnInterrupt,
@@ -55,7 +55,10 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
         class_names,
         ..ConvertOptions::default()
     };
-    run_folder::check_file(&input.path, || Ok(sha256_of(&[&input.path])?))?;
+    let sha256 = run_folder::check_file(&input.path, || Ok(sha256_of(&[&input.path])?))?;
+    let name = input.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // What a run wrote comes from nowhere else, and need not be hashed again.
+    let options = ConvertOptions { origin: sha256.map(|sha256| Origin { name, sha256 }), ..options };
     let bar = bar("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}");
     let interrupt = OnInterrupt::install()?;
     let output = args.output.clone();
