@@ -63,6 +63,20 @@ impl Run {
         Ok(())
     }
 
+    /// Whether `recipe` may continue the run in `folder`, likewise: a checkpoint that cannot be read is for
+    /// [`resume`](Self::resume) to tell, as another process may be about to remove it.
+    ///
+    /// # Errors
+    /// [`TrainError::Recipe`], [`TrainError::StoredRecipe`].
+    pub fn check_recipe(recipe: &Recipe, folder: &Path) -> Result<(), TrainError> {
+        let checkpoints = CheckpointFolder::of_run(folder);
+        let Some(path) = checkpoints.steps()?.pop().map(|newest| checkpoints.at(newest)) else { return Ok(()) };
+        match State::read(&path) {
+            Ok(state) => check_recipe(recipe, &state, folder, &path),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Begins a run on the latents in `data`. `folder` is made if need be, and may hold anything but checkpoints of a run.
     ///
     /// # Errors

@@ -32,6 +32,8 @@ fn one_process_a_folder() {
 fn check_changed(keys: &[&str], says: Option<&str>) {
     let place = Place::new(Latents::Varied);
     place.train(&recipe(&[]), "run");
+    let first = Run::check_recipe(&recipe(keys), &place.run_folder("run"));
+    assert_eq!(first.err().map(|error| error.to_string().contains(says.unwrap_or_default())), says.map(|_| true));
     match (place.resume(&recipe(keys), "run"), says) {
         (Ok(_), None) => {}
         (Err(error @ TrainError::Recipe { .. }), Some(says)) => assert!(error.to_string().contains(says), "{error}"),

@@ -65,7 +65,10 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let config = recipe.model_config(shape(&data))?;
     // Before anything that takes time.
     match (&args.out, args.plan) {
-        (Some(out), false) if args.resume => Run::check_begun(out)?,
+        (Some(out), false) if args.resume => {
+            Run::check_begun(out)?;
+            Run::check_recipe(&recipe, out)?;
+        }
         (Some(out), false) => check_folder(out)?,
         _ => {}
     }
