@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::CString,
     fs,
     io::BufWriter,
     ops::ControlFlow,
@@ -538,6 +539,25 @@ fn a_signal_ends_a_long_measurement() {
     succeed_in(at, &[&["train", "--out", "run", "--resume"][..], &more].concat());
     assert_eq!(steps_of(&run, "evaluation"), [10]);
     assert_eq!(steps_of(&run, "checkpoint"), [5, 10]);
+}
+
+#[test]
+fn ctrl_c_before_the_first_step_says_that_nothing_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("recipe.toml"), RECIPE).unwrap();
+    fs::create_dir(folder.path().join("latents")).unwrap();
+    let manifest = folder.path().join("latents/manifest.json");
+    let name = CString::new(manifest.to_str().unwrap()).unwrap();
+    // SAFETY: a string that ends with a zero.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let child = start(folder.path(), &begin(&["--out", "run"]));
+    // Once it is read, which goes on until something comes.
+    let _writer = fs::OpenOptions::new().write(true).open(&manifest).unwrap();
+    send(&child, libc::SIGINT);
+    let ran = Ran::from(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(130), "{}", ran.stderr);
+    assert!(ran.stderr.contains("stopped before a step was taken: no checkpoint was written"), "{}", ran.stderr);
+    assert!(!folder.path().join("run").exists());
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 mod about;
 mod cost;
+mod ending;
 mod evaluation;
 mod screen;
 mod settings;
 
-use std::{fs, path::Path, rc::Rc, sync::atomic::Ordering};
+use std::{fs, path::Path, rc::Rc};
 
 use anyhow::{Context, Result, bail};
 use dit_args::TrainArgs;
@@ -24,7 +25,13 @@ use dit_weights::VaeCheckpoint;
 use serde::Serialize;
 use tch::Device;
 
-use self::{cost::Costs, evaluation::Asked, screen::Screen, settings::Settings};
+use self::{
+    cost::Costs,
+    ending::{CurrentStage, Stage},
+    evaluation::Asked,
+    screen::Screen,
+    settings::Settings,
+};
 use crate::{
     commands::evaluate::input,
     interrupt, machine,
@@ -60,6 +67,10 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     if args.print_config {
         return print_out(format_args!("{}", recipe.to_toml()));
     }
+    let (stop, stage) = (StopRequest::new(), CurrentStage::default());
+    if !args.plan {
+        stage.listen(&stop)?;
+    }
     let settings = Settings::of(args);
     let data = data(&settings)?;
     let config = recipe.model_config(shape(&data))?;
@@ -92,7 +103,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     };
     let asked = Asked::open(&recipe, data.manifest(), device)?;
     let session = Session { vae: vae_name, ignore_memory, ..about::session(&data, device, threads)? };
-    Job { args, recipe: &recipe, config: &config, data: &data, out, device }.train(session, vae, asked)
+    Job { args, recipe: &recipe, config: &config, data: &data, out, device, stop, stage }.train(session, vae, asked)
 }
 
 /// Whether a run can begin there. A run's folder explains itself: one that is something else's is refused, files in it (a log of the
@@ -205,6 +216,8 @@ struct Job<'a> {
     data: &'a LatentFolder,
     out: &'a Path,
     device: Device,
+    stop: StopRequest,
+    stage: CurrentStage,
 }
 
 impl Job<'_> {
@@ -228,19 +241,11 @@ impl Job<'_> {
             step => say(format_args!("continuing {} from step {step}", out.display())),
         }
 
-        let stop = StopRequest::new();
-        let mut screen = Screen::new();
-        let (asked, waiting) = (stop.clone(), screen.waiting());
-        interrupt::ask_first(move || {
-            asked.request();
-            match waiting.load(Ordering::Relaxed) {
-                true => say(format_args!("\nstopping without the last checkpoint")),
-                false => {
-                    say(format_args!("\nstopping after this step, with a checkpoint; Ctrl-C once more stops at once"))
-                }
-            }
-        })?;
-        let outcome = run.train(&mut self.observers(vae, &mut screen)?, &stop);
+        let mut screen = Screen::new(self.stage.clone());
+        let mut observers = self.observers(vae, &mut screen)?;
+        self.stage.set(Stage::Training);
+        let outcome = run.train(&mut observers, &self.stop);
+        drop(observers);
         screen.finish();
         match outcome {
             Ok(outcome) => self.report(&outcome, &screen),

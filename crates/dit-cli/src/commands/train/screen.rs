@@ -1,16 +1,11 @@
 //! What is seen of a run while it runs.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use dit_train::{Event, Losses, Observer, ObserverError, Remedy};
 use indicatif::ProgressBar;
 
+use super::ending::{CurrentStage, Stage};
 use crate::{progress::bar, speak::say};
 
 /// Where no bar can be drawn, how often a line says how far it is.
@@ -31,11 +26,12 @@ pub struct Screen {
     last: Option<(u64, Losses)>,
     /// Decays of averages that will still hold initial weights.
     lagging: Vec<f64>,
-    waiting: Arc<AtomicBool>,
+    stage: CurrentStage,
 }
 
 impl Screen {
-    pub fn new() -> Self {
+    /// Of a run whose stage it tells to the thread that hears signals.
+    pub fn new(stage: CurrentStage) -> Self {
         Self {
             bar: bar("{msg} {wide_bar} step {pos}/{len}"),
             steps: 0,
@@ -46,7 +42,7 @@ impl Screen {
             last_line: None,
             last: None,
             lagging: Vec::new(),
-            waiting: Arc::default(),
+            stage,
         }
     }
 
@@ -60,11 +56,6 @@ impl Screen {
             Some(seconds) => duration(seconds * self.steps.saturating_sub(step) as f64),
             None => "?".to_owned(),
         }
-    }
-
-    /// Whether all steps are taken, and the last checkpoint waits for room: for another thread to look at.
-    pub fn waiting(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.waiting)
     }
 
     /// Takes the bar away.
@@ -155,7 +146,7 @@ impl Observer for &mut Screen {
                 ));
             }
             Event::WaitingForRoom { step, at_most, error } => {
-                self.waiting.store(true, Ordering::Relaxed);
+                self.stage.set(Stage::WaitingForRoom);
                 let (until, give_up) = match at_most {
                     Some(time) => (format!("for {}", duration(time.as_secs_f64())), "a second Ctrl-C gives it up"),
                     None => ("until it can".to_owned(), "Ctrl-C gives it up"),
