@@ -6,6 +6,7 @@ use std::{
     fs,
     io::BufWriter,
     ops::ControlFlow,
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -550,9 +551,16 @@ fn ctrl_c_before_the_first_step_says_that_nothing_was_written() {
     let name = CString::new(manifest.to_str().unwrap()).unwrap();
     // SAFETY: a string that ends with a zero.
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
-    let child = start(folder.path(), &begin(&["--out", "run"]));
-    // Once it is read, which goes on until something comes.
-    let _writer = fs::OpenOptions::new().write(true).open(&manifest).unwrap();
+    let mut child = start(folder.path(), &begin(&["--out", "run"]));
+    // It can be written to once it is read, which goes on until something comes.
+    let open = || fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&manifest);
+    let _writer = loop {
+        match open() {
+            Ok(writer) => break writer,
+            Err(_) => assert!(child.try_wait().unwrap().is_none(), "ended before it was interrupted"),
+        }
+        thread::sleep(Duration::from_millis(1));
+    };
     send(&child, libc::SIGINT);
     let ran = Ran::from(child.wait_with_output().unwrap());
     assert_eq!(ran.code, Some(130), "{}", ran.stderr);

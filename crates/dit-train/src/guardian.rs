@@ -31,7 +31,7 @@ pub enum Stage {
     Weights,
     /// The network's forward pass.
     Forward,
-    /// The loss of finite outputs.
+    /// The loss, of outputs that are finite: they are too large for it.
     Loss,
     /// The backward pass of a finite loss.
     Gradient,
@@ -51,7 +51,16 @@ impl fmt::Display for Stage {
 
 impl fmt::Display for NonFiniteReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "step {}: {} is not finite, first in {} ({})", self.step, self.stage, self.place, self.tensor)
+        let Self { step, stage, place, tensor } = self;
+        write!(f, "step {step}: {stage} is NaN or infinite")?;
+        match stage {
+            Stage::Data | Stage::Weights | Stage::Forward | Stage::Gradient => {
+                write!(f, ", first in {place} ({tensor})")
+            }
+            Stage::Loss => {
+                f.write_str(", though the network's outputs are not (the loss of values as large as theirs overflows)")
+            }
+        }
     }
 }
 
@@ -184,6 +193,22 @@ fn in_forward_order<'a>(names: &'a [String], tensors: &'a [Tensor]) -> Vec<(&'a 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reports_say_what_happened() {
+        let check = |stage, place: &str, tensor: &str, expected: &str| {
+            let report = NonFiniteReport { step: 5, stage, place: place.to_owned(), tensor: tensor.to_owned() };
+            assert_eq!(report.to_string(), expected);
+        };
+        check(
+            Stage::Forward,
+            "blocks.3",
+            "output of blocks.3.mlp.fc1",
+            "step 5: the forward pass is NaN or infinite, first in blocks.3 (output of blocks.3.mlp.fc1)",
+        );
+        let overflows = "the network's outputs are not (the loss of values as large as theirs overflows)";
+        check(Stage::Loss, "loss", "loss", &format!("step 5: the loss is NaN or infinite, though {overflows}"));
+    }
 
     #[test]
     fn blocks_are_looked_at_in_the_order_of_their_numbers() {

@@ -271,7 +271,7 @@ impl Trainer {
             return Ok(found);
         }
         let found = guardian::in_forward(self.network.dit(), part.input())?;
-        Ok(found.unwrap_or_else(|| (Stage::Loss, "loss".to_owned(), "loss of finite outputs".to_owned())))
+        Ok(found.unwrap_or_else(|| (Stage::Loss, "loss".to_owned(), "loss".to_owned())))
     }
 
     fn report(&self, taken: u64, (stage, place, tensor): Found) -> NonFiniteReport {

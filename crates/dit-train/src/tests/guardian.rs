@@ -87,7 +87,7 @@ fn a_weight_that_is_bad_itself_is_named() {
 #[test]
 fn a_loss_that_overflows_by_itself_is_told_from_outputs_that_do() {
     let weight = one_tensor("final_layer.linear.bias", 1e30);
-    check(BlockDesign::AdaLnZero, weight, (Stage::Loss, "loss", "loss of finite outputs"));
+    check(BlockDesign::AdaLnZero, weight, (Stage::Loss, "loss", "loss"));
 }
 
 /// The second block's gates are closed, so that what they hold back, as large as fp32 can say, reaches nothing but their gradient.
