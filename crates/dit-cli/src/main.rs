@@ -4,6 +4,7 @@ mod build_id;
 mod commands;
 mod gpu_memory;
 mod interrupt;
+mod log;
 mod machine;
 mod open;
 mod panic;
@@ -14,7 +15,6 @@ mod torch_text;
 mod usage;
 
 use std::{
-    io::IsTerminal,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -23,7 +23,6 @@ use std::{
 use anyhow::{Result, bail};
 use clap::Parser;
 use dit_args::{Cli, Command};
-use tracing_subscriber::EnvFilter;
 
 use crate::torch_text::{is_want_of_memory, without_call_stack};
 
@@ -36,7 +35,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let cli = Cli::parse();
-    log_to_stderr(cli.verbose);
+    log::to_stderr(cli.verbose);
     match catch_unwind(AssertUnwindSafe(|| dispatch(cli.command))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
@@ -83,23 +82,6 @@ fn bear_the_name_typed() {
         // Without /proc it keeps the program's name, which is no reason to stop.
         let _ = std::fs::write("/proc/self/comm", name.as_encoded_bytes());
     }
-}
-
-/// `RUST_LOG` decides, else the number of -v.
-fn log_to_stderr(verbose: u8) {
-    let default = match verbose {
-        0 => "warn",
-        1 => "info",
-        _ => "debug",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .without_time()
-        .with_target(false)
-        .init();
 }
 
 /// The error and its causes on one line, those left out that the one before already says, and what helps where libtorch lacked
