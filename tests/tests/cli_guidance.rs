@@ -292,6 +292,25 @@ fn one_solver_and_one_spacing_may_have_two_names() {
 }
 
 #[test]
+fn pictures_made_with_another_cache_are_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let sample = |more: &[&str]| {
+        let run = ["sample", "--ckpt", "dit-fashion-demo", "--class", "0-1", "--steps", "4", "--out-dir", "each"];
+        succeed_in(folder.path(), &[&run[..], more].concat()).stderr
+    };
+    let (others, there) =
+        ("2 pictures were made otherwise, and will be replaced", "2 of 2 pictures were there already");
+    let reused = "of the passes through the blocks were taken from an earlier step";
+    sample(&[]);
+    let said = sample(&["--cache", "0.5"]);
+    assert!(said.contains(others) && said.contains(reused), "{said}");
+    let said = sample(&["--cache", "0.5"]);
+    assert!(said.contains(there) && !said.contains(reused), "nothing was computed\n{said}");
+    let said = sample(&["--cache", "0.2"]);
+    assert!(said.contains(others), "{said}");
+}
+
+#[test]
 fn the_cache_s_table_tells_speed_and_drift() {
     let folder = tempfile::tempdir().unwrap();
     let ran = succeed_in(

@@ -151,7 +151,7 @@ pub fn run(args: &SampleArgs) -> Result<()> {
         say(format_args!("{found} of {} pictures were there already, made by the same recipe", plan.classes().len()));
     }
     let cached = pipeline.cache_report();
-    if plan.settings().cache > 0.0 {
+    if plan.settings().cache > 0.0 && cached.computed > 0 {
         say(format_args!(
             "--cache {}: {:.0} % of the passes through the blocks were taken from an earlier step; `dit-cli calibrate-cache` \
              tells the drift",
