@@ -139,6 +139,8 @@ fn check_divergence(policy: &str, says: &str) {
     assert!(error.to_string().contains(says), "{policy}: {error}");
     let TrainError::NonFinite { report, .. } = error else { return };
     assert!(matches!(report.stage, Stage::Forward | Stage::Weights | Stage::Loss | Stage::Gradient), "{report}");
+    let place = if report.stage == Stage::Loss { "though the network's outputs are not" } else { "first in " };
+    assert!(report.to_string().contains(&format!("is NaN or infinite, {place}")), "{report}");
 }
 
 #[test]
