@@ -2,8 +2,10 @@
 
 use std::{fs, path::Path, process::Stdio, thread, time::Duration};
 
+use dit_sample::Precision;
 use dit_tests::{dit_cli, fail_in, read_tensor, relative_error, succeed_in};
 use serde_json::Value;
+use tch::Device;
 
 const QUICK: [&str; 7] = ["sample", "--ckpt", "dit-fashion-demo", "--steps", "4", "--seed", "7"];
 
@@ -112,6 +114,26 @@ fn the_readmes_picture_repeats_itself() {
 }
 
 #[test]
+fn a_long_run_in_the_default_arithmetic_is_told_of_a_faster_one() {
+    let folder = tempfile::tempdir().unwrap();
+    // Said before anything is computed, and before an output is refused.
+    let said = |more: &[&str]| {
+        let run = ["sample", "--ckpt", "dit-fashion-demo", "--out", "absent/x.png", "--class", "1"];
+        fail_in(folder.path(), &[&run[..], more].concat(), &["absent"])
+            .stderr
+            .contains("--precision auto would take bf16")
+    };
+    let (long, short) = (["--num-samples", "9000", "--steps", "250"], ["--num-samples", "9", "--steps", "50"]);
+    let faster = Precision::auto(Device::Cpu) == Precision::Bf16;
+    assert_eq!(said(&[&long[..], &["--device", "cpu"]].concat()), faster);
+    assert!(!said(&[&short[..], &["--device", "cpu"]].concat()));
+    assert!(
+        !said(&[&long[..], &["--device", "cpu", "--precision", "fp32"]].concat()),
+        "whoever names one is left alone"
+    );
+}
+
+#[test]
 fn a_recipe_is_found_from_another_folder() {
     let folder = tempfile::tempdir().unwrap();
     let elsewhere = folder.path().join("elsewhere");
@@ -132,6 +154,28 @@ fn a_recipe_is_found_from_another_folder() {
     let other = dit_tests::fixture("dit-learned-sigma/model.safetensors");
     fs::copy(other, folder.path().join("m.safetensors")).unwrap();
     fail_in(&elsewhere, &["sample", "--from-png", "../r.png", "--num-heads", "4"], &["is not the one"]);
+}
+
+#[test]
+fn a_recipe_does_not_tell_whose_folder_its_files_are_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = folder.path().join("elsewhere");
+    let (ada, bob) = (folder.path().join("ada"), folder.path().join("bob"));
+    [&elsewhere, &ada].iter().for_each(|folder| fs::create_dir(folder).unwrap());
+    fs::copy(dit_tests::root().join("weights/demo/dit-fashion.safetensors"), ada.join("m.safetensors")).unwrap();
+    let run = |home: &Path, args: &[&str]| {
+        let ran = dit_cli().env("HOME", home).current_dir(&elsewhere).args(args).output().expect("dit-cli starts");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    };
+    let flags = ["--vae", "vae-fashion-demo", "--steps", "2", "--class", "1", "--out", "r.png"];
+    run(&ada, &[&["sample", "--ckpt", "../ada/m.safetensors"], &flags[..]].concat());
+    let recipe = dit_image::read_recipe(&elsewhere.join("r.png")).unwrap();
+    assert!(recipe.contains(r#""~/m.safetensors""#) && !recipe.contains("ada"), "{recipe}");
+    // Nor does it matter.
+    fs::rename(&ada, &bob).unwrap();
+    run(&bob, &["sample", "--from-png", "r.png", "--out", "again.png"]);
+    let read = |name: &str| fs::read(elsewhere.join(name)).unwrap();
+    assert!(read("r.png") == read("again.png"), "it came out differently");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod machine;
 mod open;
 mod panic;
 mod progress;
+mod recorded;
 mod run_folder;
 mod speak;
 mod torch_text;

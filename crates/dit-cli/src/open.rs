@@ -7,7 +7,7 @@ use dit_catalog::{Catalog, Entry, Kind, WeightsDir};
 use dit_config::{LatentSize, StandardModel};
 use dit_weights::OpenOptions;
 
-use crate::{run_folder, usage::Usage};
+use crate::{recorded, run_folder, usage::Usage};
 
 /// The catalogue, and the folder its checkpoints are in.
 pub struct Library {
@@ -19,7 +19,7 @@ pub struct Library {
 /// A checkpoint's place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Located {
-    /// The catalogue's name, or the full path: what a recipe records.
+    /// The catalogue's name, or the path: what a recipe records.
     pub name: String,
     /// File or folder.
     pub path: PathBuf,
@@ -50,10 +50,11 @@ impl Library {
 
     /// A path, or a name of the catalogue. What looks like a path is one; so is anything that is there and is no name.
     pub fn locate(&self, text: &str, kind: Kind) -> Result<Located> {
+        let text = &*recorded::expand(text);
         let path = Path::new(text);
         if !self.catalog.contains(text) || path.components().count() > 1 {
             if path.exists() {
-                return self.at_path(text, path);
+                return self.at_path(path);
             }
             let looks_like_a_path = path.components().count() > 1 || path.extension().is_some();
             if looks_like_a_path {
@@ -76,9 +77,9 @@ impl Library {
     /// The codec that the checkpoint at `beside` calls `name`: of the catalogue, or of a file or folder beside it.
     pub fn locate_codec(&self, name: &str, beside: &Path) -> Result<Located> {
         let path = beside.with_file_name(name);
-        match path.to_str() {
-            Some(text) if !self.catalog.contains(name) && path.exists() => self.at_path(text, &path),
-            _ => self.locate(name, Kind::Vae),
+        match !self.catalog.contains(name) && path.exists() {
+            true => self.at_path(&path),
+            false => self.locate(name, Kind::Vae),
         }
     }
 
@@ -90,11 +91,11 @@ impl Library {
 
     /// Whether a codec can be found under this name or path.
     fn may_be(&self, codec: &str) -> bool {
-        self.catalog.contains(codec) || Path::new(codec).exists()
+        self.catalog.contains(codec) || Path::new(&recorded::expand(codec)).exists()
     }
 
     /// A path; if it is where an entry of the catalogue is installed, what is known about that still holds.
-    fn at_path(&self, text: &str, path: &Path) -> Result<Located> {
+    fn at_path(&self, path: &Path) -> Result<Located> {
         let place = path.canonicalize().ok();
         let installed = |entry: &&Entry| match &self.weights {
             Ok(weights) => place.is_some() && entry.path_in(weights.path()).canonicalize().ok() == place,
@@ -108,8 +109,7 @@ impl Library {
         };
         let place = path.canonicalize().ok();
         Ok(Located {
-            // A recipe must be repeatable from another folder.
-            name: place.as_ref().and_then(|place| place.to_str()).unwrap_or(text).to_owned(),
+            name: recorded::name_of(&path),
             options: entry.map(options_of).unwrap_or_default(),
             pairs_with: match entry {
                 Some(entry) => entry.pairs_with().map(str::to_owned),

@@ -12,12 +12,13 @@ use dit_data::{Limits, adm_crop, decode};
 use dit_image::Picture;
 use dit_model::Dit;
 use dit_sample::{Pipeline, Plan, Precision, Source};
-use dit_weights::{Checkpoint, Digest, sha256_of};
+use dit_weights::{Checkpoint, Digest};
 use tch::Device;
 
 use super::{files::Files, hashes::unhashed, request::Request};
 use crate::{
     open::{Library, Located},
+    recorded::source_of,
     run_folder,
     speak::say,
     usage::wrong_usage,
@@ -128,11 +129,6 @@ fn check_codec(about: &About, files: &Files) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn source_of(path: &PathBuf) -> Result<Source> {
-    let full = path.canonicalize().unwrap_or_else(|_| path.clone());
-    Ok(Source { name: full.display().to_string(), sha256: sha256_of(&[path])? })
 }
 
 /// The picture at the model's size: as it is if it has that, else cropped as training pictures are.

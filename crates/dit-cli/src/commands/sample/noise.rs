@@ -1,9 +1,10 @@
 use anyhow::{Context, Result, bail};
 use dit_diffusion::{Noise, ReplayedNoise, SeededNoise};
 use dit_sample::Source;
-use dit_weights::{SafetensorsFile, TensorSource, sha256_of, to_tensor};
+use dit_weights::{SafetensorsFile, TensorSource, to_tensor};
 
 use super::request::Request;
+use crate::recorded::source_of;
 
 /// What `--noise` reads.
 const NOISE_FILE: &str =
@@ -30,7 +31,5 @@ pub fn open_noise(request: &Request) -> Result<(Box<dyn Noise>, Option<Source>)>
     if file.infos().contains_key("steps") {
         noise = noise.with_steps(&to_tensor(&file, "steps").with_context(context)?)?;
     }
-    let full = path.canonicalize().unwrap_or_else(|_| path.clone());
-    let source = Source { name: full.display().to_string(), sha256: sha256_of(&[path])? };
-    Ok((Box::new(noise), Some(source)))
+    Ok((Box::new(noise), Some(source_of(path)?)))
 }

@@ -7,7 +7,7 @@ use dit_args::{CfgScheduleArg, SampleArgs};
 use dit_classes::ClassNames;
 use dit_sample::{CfgSchedule, Guidance, Interpolation, MOST_IMAGES, Recipe, Settings, Start};
 
-use crate::{speak::say, usage::wrong_usage};
+use crate::{recorded::expand, speak::say, usage::wrong_usage};
 
 const DEFAULT_AUTOGUIDANCE_SCALE: f64 = 2.0;
 const DEFAULT_CLASSIFIER_SCALE: f64 = 1.0;
@@ -79,7 +79,7 @@ impl Options {
             guidance.classifier_scale,
             DEFAULT_CLASSIFIER_SCALE,
         );
-        let path = |source: Option<&dit_sample::Source>| source.map(|source| PathBuf::from(&source.name));
+        let path = |source: Option<&dit_sample::Source>| source.map(|source| PathBuf::from(expand(&source.name)));
         let init = args.editing.init.clone().or(path(old.and_then(|recipe| recipe.init.as_ref())));
         let interpolate = way(args, settings.and_then(|settings| settings.interpolate))?;
         if interpolate.is_some() {

@@ -13,7 +13,7 @@ use dit_sample::{
 use tch::Device;
 
 use super::{options::Options, repeated::Repeated};
-use crate::usage::wrong_usage;
+use crate::{recorded::expand, usage::wrong_usage};
 
 /// The classes that the original's script samples.
 const ORIGINAL_CLASSES: [u32; 8] = [207, 360, 387, 974, 88, 979, 417, 279];
@@ -68,7 +68,8 @@ impl Request {
         if args.batch_size == Some(0) {
             wrong_usage!("--batch-size 0: at least one picture has to be computed at once");
         }
-        let noise = args.noise.clone().or(old.and_then(|recipe| Some(PathBuf::from(&recipe.noise.as_ref()?.name))));
+        let noise =
+            args.noise.clone().or(old.and_then(|recipe| Some(PathBuf::from(expand(&recipe.noise.as_ref()?.name)))));
         if args.seed.is_some() && noise.is_some() {
             wrong_usage!(
                 "--seed has no effect where the noise is replayed from {}; leave one out",
