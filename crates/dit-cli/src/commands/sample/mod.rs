@@ -30,7 +30,7 @@ use self::{
     hashes::{Hashes, unhashed},
     noise::open_noise,
     request::Request,
-    said::{say_kept, say_replaced, say_translation},
+    said::{say_faster, say_kept, say_replaced, say_translation},
     summary::Summary,
 };
 use crate::{
@@ -78,6 +78,9 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     })?;
     let plan = Plan::new(config, settings.clone(), request.first_image, classes, batch_size)?;
     tracing::info!(?device, threads, batch_size, images = plan.classes().len(), "plan");
+    if args.precision.is_none() && request.repeated.is_none() {
+        say_faster(&plan, config, device);
+    }
     let (noise, noise_source) = open_noise(&request)?;
     plan.check_noise(config, &*noise)?;
     let picture_size = files.picture_size();
