@@ -56,7 +56,8 @@ const PAUSE: Duration = Duration::from_millis(80);
 /// Turns that each engine gets, however long they take.
 const LEAST_ROUNDS: u32 = 3;
 
-const REFERENCE: Contender = Contender { engine: Engine::Eager, precision: Precision::Fp32 };
+/// What results are compared with.
+pub const REFERENCE: Contender = Contender { engine: Engine::Eager, precision: Precision::Fp32 };
 
 /// A loaded engine and what its steps took.
 struct Player {
@@ -175,16 +176,18 @@ impl Bench<'_> {
         }
     }
 
-    /// What results are compared with: PyTorch's in fp32, computed once a case; where there is no PyTorch, our own. None if the
-    /// pair's own peer is about to compute it.
+    /// What results are compared with: PyTorch's in fp32, computed once a case; where there is no PyTorch and never was, our own. None if
+    /// the pair's own peer is about to compute it.
     fn reference(&self, pair: &Pair, case: &Path) -> Result<(String, Option<Vec<f32>>), Failure> {
         if pair.case.subject == Subject::Train {
             // Our runs draw their own noise and timesteps; that a step equals PyTorch's is a test of dit-train.
             return Ok((NO_REFERENCE.to_owned(), Some(Vec::new())));
         }
         let command = self.command(REFERENCE, case);
-        let contender =
-            if command.is_ok() { REFERENCE } else { Contender { engine: Engine::Ours, precision: Precision::Fp32 } };
+        let contender = match command.is_ok() || self.reference_path(&pair.case, REFERENCE).exists() {
+            true => REFERENCE,
+            false => Contender { engine: Engine::Ours, precision: Precision::Fp32 },
+        };
         let path = self.reference_path(&pair.case, contender);
         if path.exists() {
             return Ok((contender.name(), Some(read_values(&path).map_err(Failure::Peer)?)));

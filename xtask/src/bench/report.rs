@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::cases;
 use super::machine::Machine;
+use super::measure::REFERENCE;
 use super::record::{Figures, NO_REFERENCE, PairRecord, Record};
 use super::statistics::Summary;
 
@@ -100,7 +101,7 @@ fn pairs_table(text: &mut String, pairs: &[&PairRecord]) {
     }
     text.push_str(
         "\nTimes are medians (quartiles) of steps; ratios, medians (quartiles) over rounds of the peer's time over ours. \
-         Differences are ‖result − reference‖ / ‖reference‖, the reference being PyTorch's fp32. A `+` after a commit: there \
+         Differences are ‖result − reference‖ / ‖reference‖, the reference being PyTorch's fp32 where no other is named. A `+` after a commit: there \
          were changes beside it.\n\n",
     );
 }
@@ -160,7 +161,8 @@ fn differences(pair: &PairRecord) -> String {
     let text = |difference: Option<f64>| {
         difference.map_or_else(|| "**not comparable**".to_owned(), |difference| format!("{difference:.1e}"))
     };
-    format!("{}, {}", text(pair.ours.difference), text(pair.peer.difference))
+    let from = if pair.reference == REFERENCE.name() { String::new() } else { format!(" (from {})", pair.reference) };
+    format!("{}, {}{from}", text(pair.ours.difference), text(pair.peer.difference))
 }
 
 #[cfg(test)]
@@ -219,6 +221,9 @@ mod tests {
         let mut wrong = pair(1.2, 0.0);
         wrong.ours.difference = None;
         check(wrong, &["**not comparable**"]);
+        let mut without_pytorch = pair(1.2, 0.0);
+        without_pytorch.reference = "ours-fp32".into();
+        check(without_pytorch, &["| 1.5e-2, 1.5e-2 (from ours-fp32) |"]);
     }
 
     #[test]
