@@ -71,5 +71,20 @@ fn attention(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(kernels, linear_gelu, between_linears, attention);
+/// What adaLN-Zero regresses in all blocks, for a guided pair: bound by reading the weights from memory; throughput in their bytes.
+fn modulations(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("28 Linears 2 × 1152 → 6912");
+    for (name, kind) in KINDS {
+        let c = normal(&[SAMPLES, WIDTH], kind);
+        let pack = |_| PackedLinear::pack(&normal(&[6 * WIDTH, WIDTH], kind), Some(&normal(&[6 * WIDTH], kind)));
+        let Some(linears) = (0..28).map(pack).collect::<Option<Vec<_>>>() else { continue };
+        let bytes = if kind == Kind::Float { 4 } else { 2 };
+        group.throughput(Throughput::Bytes((28 * 6 * WIDTH * WIDTH * bytes) as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| linears.iter().for_each(|linear| drop(black_box(linear.forward(&c)))))
+        });
+    }
+}
+
+criterion_group!(kernels, linear_gelu, between_linears, attention, modulations);
 criterion_main!(kernels);
