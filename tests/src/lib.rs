@@ -25,7 +25,7 @@ pub fn fixture(name: &str) -> PathBuf {
 pub fn slow_tests() -> bool {
     let asked = env::var_os("DIT_SLOW_TESTS").is_some_and(|value| !value.is_empty() && value != "0");
     if !asked {
-        eprintln!("skipped: takes minutes and gigabytes; run `cargo xtask test --slow`");
+        eprintln!("SKIPPED: takes minutes and gigabytes; run `cargo xtask test --slow`");
     }
     asked
 }

@@ -15,7 +15,7 @@ const TOLERANCE: f64 = 2e-5;
 fn python() -> Option<std::ffi::OsString> {
     let python = std::env::var_os("DIT_PYTHON");
     if python.is_none() {
-        eprintln!("skipped: set DIT_PYTHON to a Python with torch, safetensors and diffusers");
+        eprintln!("SKIPPED: set DIT_PYTHON to a Python with torch, safetensors and diffusers");
     }
     python
 }

@@ -1,7 +1,11 @@
-//! `cargo xtask test`: every test of the workspace, and one line that sums them up.
+//! `cargo xtask test`: every test of the workspace, what was left out, and one line that sums them up.
+//!
+//! A test that finds nothing to do here, on a machine without AVX-512 say, prints `SKIPPED: ` and why, and passes. The harness keeps what
+//! passing tests print to itself unless it is asked to show that, in a list after them: that list is read here, and not shown.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
@@ -13,7 +17,7 @@ use crate::workspace::Workspace;
 
 /// Set up libtorch and run all tests: units, integration, doctests
 ///
-/// The same as `cargo test --workspace --no-fail-fast`, with a summary.
+/// The same as `cargo test --workspace --no-fail-fast`, with a summary, which also tells what tests left out, and why.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask test\n  cargo xtask test -- -p dit-weights  # for cargo test\n  cargo xtask test --slow -- --release"
@@ -36,7 +40,8 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
 
     let start = Instant::now();
     let mut command = workspace.cargo();
-    command.args(["test", "--no-fail-fast"]).args(whole(&args.rest)).args(&args.rest).stdout(Stdio::piped());
+    command.args(["test", "--no-fail-fast"]).args(whole(&args.rest)).args(&args.rest);
+    command.args(to_harness(&args.rest)).arg("--show-output").stdout(Stdio::piped());
     if args.slow {
         command.env("DIT_SLOW_TESTS", "1");
     }
@@ -63,24 +68,45 @@ fn whole(arguments: &[OsString]) -> Option<&'static str> {
     (!named).then_some("--workspace")
 }
 
-/// Copies the output as it comes (a test's name appears before its result) and counts its finished lines.
-fn forward(output: impl Read, mut shown: impl Write, tally: &mut Tally) -> Result<()> {
-    let mut output = BufReader::with_capacity(1 << 16, output);
+/// `--`, unless it is there already: what follows is the harness's.
+fn to_harness(arguments: &[OsString]) -> Option<&'static str> {
+    (!arguments.iter().any(|argument| argument == "--")).then_some("--")
+}
+
+/// What the list of what passing tests printed begins with; `test result:`, or that of failed ones, ends it.
+const PRINTED: &[u8] = b"successes:";
+
+/// Copies the output as it comes (a test's name appears before its result), but for what passing tests printed, and counts its lines.
+fn forward(mut output: impl Read, mut shown: impl Write, tally: &mut Tally) -> Result<()> {
     let mut line = Vec::new();
+    // Bytes of the line that are shown already, and whether it is shown at all.
+    let (mut done, mut hidden) = (0, false);
     let mut chunk = [0; 1 << 12];
     loop {
         let count = output.read(&mut chunk)?;
         let Some(text) = chunk.get(..count).filter(|text| !text.is_empty()) else { break };
-        shown.write_all(text)?;
-        shown.flush()?;
         for &byte in text {
+            line.push(byte);
             if byte == b'\n' {
-                tally.line(&String::from_utf8_lossy(&line));
+                let whole = line.trim_ascii_end();
+                let ends = whole.starts_with(b"test result: ") || whole == b"failures:";
+                hidden = !ends && (hidden || whole == PRINTED);
+                if !hidden {
+                    shown.write_all(&line[done..])?;
+                }
+                tally.line(&String::from_utf8_lossy(whole));
                 line.clear();
-            } else {
-                line.push(byte);
+                done = 0;
             }
         }
+        if !hidden && !PRINTED.starts_with(&line) {
+            shown.write_all(&line[done..])?;
+            done = line.len();
+        }
+        shown.flush()?;
+    }
+    if !hidden {
+        shown.write_all(&line[done..])?;
     }
     Ok(())
 }
@@ -92,6 +118,8 @@ struct Tally {
     failed: u64,
     ignored: u64,
     failures: Vec<String>,
+    /// Why tests left something out, and how many did.
+    skipped: BTreeMap<String, u64>,
 }
 
 impl Tally {
@@ -107,16 +135,25 @@ impl Tally {
             }
         } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
             self.failures.push(name.to_owned());
+        } else if let Some(why) = line.strip_prefix("SKIPPED: ") {
+            *self.skipped.entry(why.to_owned()).or_default() += 1;
         }
     }
 
     fn summary(&self, start: Instant) -> String {
-        let Self { passed, failed, ignored, .. } = self;
-        format!(
-            "all tests: {} in {}\n{passed} passed, {failed} failed, {ignored} skipped",
+        let Self { passed, failed, ignored, skipped, .. } = self;
+        let mut text = format!(
+            "all tests: {} in {}\n{passed} passed, {failed} failed, {ignored} ignored",
             if *failed == 0 { "no failure" } else { "FAILURES" },
             ui::duration(start.elapsed())
-        )
+        );
+        if !skipped.is_empty() {
+            text.push_str("\nwhat passed without being tested here, and why:");
+        }
+        for (why, count) in skipped {
+            text.push_str(&format!("\n  {count} × {why}"));
+        }
+        text
     }
 }
 
@@ -155,5 +192,27 @@ test result: ok. 40 passed; 0 failed; 3 ignored; 0 measured; 7 filtered out; fin
         assert_eq!(shown, output.as_bytes());
         assert_eq!((tally.passed, tally.failed, tally.ignored), (41, 1, 3));
         assert_eq!(tally.failures, ["c::d"]);
+    }
+
+    /// Also where the output comes in pieces.
+    #[test]
+    fn what_passing_tests_print_is_read_and_not_shown() {
+        let before = "running 2 tests\ntest a ... ok\ntest successes ... ok\n\n";
+        let list = "successes:\n\n---- a stdout ----\nSKIPPED: no GPU\nmore\n\nsuccesses:\n    a\n    successes\n\n";
+        let after = "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured\n\n";
+        let failed = "successes:\n\nSKIPPED: no GPU\n\nfailures:\n\n---- b stdout ----\nwhy\n";
+        let (output, expected) = (
+            [before, list, after, failed, "su"].concat(),
+            [before, after, "failures:\n\n---- b stdout ----\nwhy\nsu"].concat(),
+        );
+        for size in [1, 7, 1000] {
+            let mut tally = Tally::default();
+            let mut shown = Vec::new();
+            let pieces = output.as_bytes().chunks(size).map(|piece| Box::new(piece) as Box<dyn Read>);
+            let pieces = pieces.reduce(|all, piece| Box::new(all.chain(piece))).unwrap();
+            forward(pieces, &mut shown, &mut tally).unwrap();
+            assert_eq!(String::from_utf8(shown).unwrap(), expected, "pieces of {size}");
+            assert_eq!((tally.passed, &tally.skipped), (2, &BTreeMap::from([("no GPU".to_owned(), 2)])));
+        }
     }
 }

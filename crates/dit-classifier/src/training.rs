@@ -2,11 +2,9 @@ use std::{collections::BTreeMap, path::Path};
 
 use dit_data::shard::{BatchOptions, FlipChoice, Flips, LatentBatches, LatentFolder, Position, PosteriorDraw, Share};
 use dit_ops::{AdamW, AdamWKernel, AdamWOptions};
+use dit_random::unit;
 use dit_vae::LatentScale;
-use rand_chacha::{
-    ChaCha8Rng,
-    rand_core::{Rng, SeedableRng},
-};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
@@ -264,7 +262,6 @@ fn draw_timesteps(seed: u64, step: u64, samples: usize, timesteps: usize) -> Vec
     key[8..16].copy_from_slice(&step.to_le_bytes());
     key[16..].copy_from_slice(b"classifier steps");
     let mut rng = ChaCha8Rng::from_seed(key);
-    let unit = |rng: &mut ChaCha8Rng| (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
     let stratum =
         |(i, u): (usize, f64)| (((i as f64 + u) / samples as f64 * timesteps as f64) as usize).min(timesteps - 1);
     (0..samples).map(|i| stratum((i, unit(&mut rng)))).collect()

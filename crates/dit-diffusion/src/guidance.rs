@@ -136,6 +136,13 @@ pub enum GuidedChannels {
     All,
 }
 
+impl GuidedChannels {
+    /// As the released models were evaluated: three of latents' four channels; all of any other number.
+    pub fn default_for(latent_channels: usize) -> Self {
+        if latent_channels == 4 { Self::First(3) } else { Self::All }
+    }
+}
+
 /// Classifier-free guidance, ε = ε(x, ∅) + s·(ε(x, y) − ε(x, ∅)) (Ho & Salimans 2022, with their w = s − 1), as a [`Denoiser`].
 ///
 /// Channels that are not guided, the variance's among them, come from the conditional branch. The original carries 2N samples

@@ -32,7 +32,7 @@ fn it_is_as_good_as_it_says() {
     let debian = "/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz";
     let test_set = env::var_os("DIT_FASHION_MNIST_TEST").unwrap_or(debian.into());
     if !Path::new(&test_set).is_file() {
-        eprintln!("skipped: {} is not there; DIT_FASHION_MNIST_TEST may name it", test_set.display());
+        eprintln!("SKIPPED: {} is not there; DIT_FASHION_MNIST_TEST may name it", test_set.display());
         return;
     }
     let pictures = GreyPictures::load(&Source::open(Path::new(&test_set)).unwrap()).unwrap();

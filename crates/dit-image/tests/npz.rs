@@ -179,7 +179,7 @@ fn impossible_archives_are_refused() {
 #[test]
 fn a_member_beyond_four_gibibytes_reads_back() {
     if std::env::var_os("DIT_SLOW_TESTS").is_none_or(|value| value.is_empty() || value == "0") {
-        eprintln!("skipped: writes 4.3 GB; set DIT_SLOW_TESTS=1 to run it");
+        eprintln!("SKIPPED: writes 4.3 GB; set DIT_SLOW_TESTS=1 to run it");
         return;
     }
     const COUNT: u64 = 1400;

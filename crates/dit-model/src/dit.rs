@@ -108,8 +108,8 @@ impl Dit {
     }
 
     /// Chooses how the model computes. [`Kernels::Plain`] is how a [`new`](Self::new) model starts; [`Kernels::Differentiable`] is for
-    /// training, and gives gradients too; the others are for inference on a CPU. They leave a model on another device, or of another
-    /// kind than fp32 and bf16, as it is.
+    /// training, and gives gradients too; the others are for inference. On a GPU [`Kernels::Fused`] takes the few fused operators that
+    /// libtorch has, and the rest leaves a model there, or of another kind than fp32 and bf16, as it is.
     ///
     /// With [`Kernels::Fused`] and [`Kernels::Int8`] weights must no longer change: the large Linears are packed, or rounded to 8
     /// bits, and keep no tie to the variable store: a store that is still there holds its own copy, and what changes in it has no

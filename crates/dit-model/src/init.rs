@@ -1,6 +1,7 @@
 //! How variables are named and how they start.
 
 use dit_ops::Linear;
+use dit_random::box_muller;
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
@@ -171,7 +172,8 @@ fn unit(rng: &mut ChaCha8Rng) -> f64 {
     (f64::from(rng.next_u32()) + 0.5) / 4_294_967_296.0
 }
 
-/// Standard normal: Box & Muller 1958.
+/// Standard normal.
 fn normal(rng: &mut ChaCha8Rng) -> f64 {
-    (-2.0 * unit(rng).ln()).sqrt() * (std::f64::consts::TAU * unit(rng)).cos()
+    let u = unit(rng);
+    box_muller(u, unit(rng))[0]
 }

@@ -68,7 +68,7 @@ mod version;
 pub use adamw::{AdamW, AdamWKernel, AdamWOptions};
 pub use attention::{merge_heads, plain_attention, self_attention, split_heads};
 pub use cpu::Cpu;
-pub use cuda::{allow_cudnn_attention, links_cuda};
+pub use cuda::{allow_cudnn_attention, gpu_multiplies_bf16, links_cuda};
 pub use error::OpsError;
 pub use kernels::Kernels;
 pub use linear::Linear;

@@ -2,7 +2,7 @@ use std::cell::{Cell, RefCell};
 
 use dit_model::Block;
 use serde::Serialize;
-use tch::{Kind, Tensor};
+use tch::{Kind, TchError, Tensor};
 
 /// How often blocks were computed, and how often what they gave a step before was taken again; a pass of one sample counts as one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -49,15 +49,18 @@ impl<'a> BlockCache<'a> {
     }
 
     /// The tokens after all blocks: `x` (M, T, D), the conditioning `c` (M, …) → (M, T, D).
-    pub(crate) fn forward(&self, blocks: &[Block], x: Tensor, c: &Tensor) -> Tensor {
-        let Some((first, others)) = blocks.split_first() else { return x };
+    ///
+    /// # Errors
+    /// Where libtorch cannot tell how much has changed.
+    pub(crate) fn forward(&self, blocks: &[Block], x: Tensor, c: &Tensor) -> Result<Tensor, TchError> {
+        let Some((first, others)) = blocks.split_first() else { return Ok(x) };
         let after_first = first.forward(&x, c); // (M, T, D)
         let added = &after_first - &x;
         let rows = x.size()[0];
         let through = |x: Tensor, c: &Tensor| others.iter().fold(x, |x, block| block.forward(&x, c));
         let mut last = self.last.borrow_mut();
         let stale = match &*last {
-            Some(last) if last.first.size() == added.size() => self.stale(&added, &last.first),
+            Some(last) if last.first.size() == added.size() => self.stale(&added, &last.first)?,
             _ => (0..rows).collect(),
         };
         self.count(rows, stale.len() as i64);
@@ -76,22 +79,22 @@ impl<'a> BlockCache<'a> {
                 // Added as it was computed, not as a difference of sums: with nothing reused the result is the uncached one's.
                 let all = through(after_first.shallow_clone(), c);
                 *last = Some(Last { first: added, others: &all - after_first });
-                return all;
+                return Ok(all);
             }
         };
-        after_first + others
+        Ok(after_first + others)
     }
 
     /// The rows that have to be computed.
-    fn stale(&self, added: &Tensor, before: &Tensor) -> Vec<i64> {
+    fn stale(&self, added: &Tensor, before: &Tensor) -> Result<Vec<i64>, TchError> {
         let mean = |x: Tensor| x.abs().mean_dim([1_i64, 2].as_slice(), false, Kind::Float); // (M,)
         let change = mean(added - before) / mean(before.shallow_clone()).clamp_min(1e-12);
         let change = change.view([-1, self.images]); // (1 or 2, N)
         let worst = change.amax([0_i64].as_slice(), true).expand_as(&change).reshape([-1]); // (M,)
-        let worst = Vec::<f64>::try_from(worst.to_kind(Kind::Double)).unwrap_or_default();
+        let worst = Vec::<f64>::try_from(worst.to_kind(Kind::Double))?;
         // NaN is stale.
         let is_stale = |change: f64| change.is_nan() || change >= self.factor;
-        (0..).zip(worst).filter(|&(_, change)| is_stale(change)).map(|(row, _)| row).collect()
+        Ok((0..).zip(worst).filter(|&(_, change)| is_stale(change)).map(|(row, _)| row).collect())
     }
 
     fn count(&self, rows: i64, stale: i64) {
@@ -141,7 +144,7 @@ mod tests {
         let t = Tensor::full([n as i64], 500, (Kind::Int64, Device::Cpu));
         let c = dit.condition(&t, &labels);
         let tokens = (0..6).map(|step| cache.forward(dit.blocks(), dit.embed(&states(speeds, step), &c), &c));
-        (tokens.collect(), report.get())
+        (tokens.collect::<Result<_, _>>().unwrap(), report.get())
     }
 
     fn off(a: &Tensor, b: &Tensor) -> f64 {

@@ -17,7 +17,10 @@ pub enum CfgChannels {
 impl CfgChannels {
     /// What the checkpoint's kind was evaluated with: three channels of four-channel latents, else all.
     pub fn default_for(latent_channels: usize) -> Self {
-        if latent_channels == 4 { Self::Three } else { Self::All }
+        match GuidedChannels::default_for(latent_channels) {
+            GuidedChannels::First(_) => Self::Three,
+            GuidedChannels::All => Self::All,
+        }
     }
 
     pub(crate) fn guided(self) -> GuidedChannels {

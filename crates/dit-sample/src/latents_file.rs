@@ -7,7 +7,7 @@ use dit_files::{AtomicFile, WriteError};
 use dit_vae::Latents;
 use serde_json::json;
 
-use crate::{Error, pipeline::to_vec};
+use crate::Error;
 
 /// Bytes of the length and the JSON header: fixed, so that the number of rows can be corrected at the end. The format allows
 /// spaces after the JSON.
@@ -34,7 +34,7 @@ impl LatentsWriter {
 
     /// Appends a batch, (N, C, H, W).
     pub(crate) fn push(&mut self, latents: &Latents) -> Result<(), Error> {
-        let bytes: Vec<u8> = to_vec(latents.tensor()).iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes: Vec<u8> = latents.to_vec().iter().flat_map(|value| value.to_le_bytes()).collect();
         self.write(&bytes)?;
         self.rows += latents.tensor().size()[0] as u64;
         Ok(())

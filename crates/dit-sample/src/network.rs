@@ -35,7 +35,7 @@ impl<'a> Network<'a> {
         let c = self.condition(&t, labels); // (M, D) or (M, 2, D)
         let tokens = self.dit.embed(x, &c); // (M, T, D)
         let tokens = match &self.cache {
-            Some(cache) => cache.forward(self.dit.blocks(), tokens, &c),
+            Some(cache) => cache.forward(self.dit.blocks(), tokens, &c)?,
             None => self.dit.blocks().iter().fold(tokens, |tokens, block| block.forward(&tokens, &c)),
         }; // (M, T, D)
         Ok(self.dit.unpatchify(&self.dit.final_tokens(&tokens, &c)))

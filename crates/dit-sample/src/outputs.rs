@@ -118,8 +118,9 @@ const LONGEST_STRIP: usize = 16;
 /// How long an animation shows each picture.
 const FRAME_MILLISECONDS: u16 = 150;
 
-/// What there is of a run that did not come to its end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What there is of a run.
+#[derive(Debug)]
+#[must_use = "something may have failed"]
 pub struct Kept {
     /// The files written.
     pub files: Vec<PathBuf>,
@@ -129,6 +130,8 @@ pub struct Kept {
     pub pictures: usize,
     /// Pictures that were asked for.
     pub of: usize,
+    /// The first thing that failed, if something did; the other files are there all the same.
+    pub failure: Option<Error>,
 }
 
 /// The open outputs of a run. What each batch gives is written at once, so that an interrupted run keeps what it has.
@@ -363,28 +366,23 @@ impl Outputs {
         }
     }
 
-    /// Completes every output, each even if another fails, and returns the files written.
-    ///
-    /// # Errors
-    /// The first failure; [`Error::Provenance`] where files had to be written without their recipe.
-    pub fn finish(self) -> Result<Vec<PathBuf>, Error> {
+    /// Completes every output, each even if another fails. [`Error::Provenance`] is a failure where files had to be written without
+    /// their recipe.
+    pub fn finish(self) -> Kept {
         let path = self.paths.npz.clone();
         let provenance = self.captions().then(|| self.provenance.clone());
-        let kept = self.complete(|npz| npz.finish().map(|()| path))?;
-        provenance.map_or(Ok(()), |provenance| provenance.get().map(drop))?;
-        Ok(kept.files)
+        let kept = self.complete(|npz| npz.finish().map(|()| path));
+        let unknown = provenance.and_then(|provenance| provenance.get().err());
+        Kept { failure: kept.failure.or(unknown), ..kept }
     }
 
     /// As [`finish`](Self::finish), with the images that there are; arrays that lack some are kept beside their places, and files
     /// whose recipe is not known lack it.
-    ///
-    /// # Errors
-    /// The first failure.
-    pub fn finish_early(self) -> Result<Kept, Error> {
+    pub fn finish_early(self) -> Kept {
         self.complete(NpzWriter::finish_early)
     }
 
-    fn complete(mut self, npz: impl FnOnce(NpzWriter) -> dit_image::Result<Option<PathBuf>>) -> Result<Kept, Error> {
+    fn complete(mut self, npz: impl FnOnce(NpzWriter) -> dit_image::Result<Option<PathBuf>>) -> Kept {
         let (pictures, of) = (self.taken, self.classes.len());
         // What needs no hashes comes first.
         let npz = self.npz.take().map_or(Ok(None), npz).map_err(Error::from);
@@ -393,10 +391,14 @@ impl Outputs {
         for (found, asked) in [(&npz, &self.paths.npz), (&latents, &self.paths.latents)] {
             parts.extend(found.iter().flatten().filter(|path| asked.as_ref() != Some(path)).cloned());
         }
+        let mut failure = None;
         for path in [self.write_grid(), npz, latents, self.write_animation(), self.write_trajectory()] {
-            self.written.extend(path?);
+            match path {
+                Ok(path) => self.written.extend(path),
+                Err(error) => failure = failure.or(Some(error)),
+            }
         }
-        Ok(Kept { files: self.written, parts, pictures, of })
+        Kept { files: self.written, parts, pictures, of, failure }
     }
 
     /// Writes the grid, if there is one; says where.

@@ -9,7 +9,7 @@ use dit_diffusion::{
 use dit_image::Picture;
 use dit_model::Dit;
 use dit_ops::{allow_tf32, keep_freed_memory};
-use dit_vae::{AutoencoderKl, LatentCodec, Latents};
+use dit_vae::{AutoencoderKl, Decoded, LatentCodec, Latents, decode_each};
 use tch::{Device, Kind, Tensor};
 
 use crate::{
@@ -19,9 +19,6 @@ use crate::{
     network::{Blend, Network},
     plan::latent_shape,
 };
-
-/// Places of latents, h·w of all pictures together, that a GPU decodes at once.
-const DECODED_AT_ONCE: i64 = 4 * 32 * 32;
 
 /// A transformer and, unless only latents are wanted, the codec that turns its latents into pictures; and what settings may ask
 /// for beside: a weaker transformer, a classifier, a picture to start from.
@@ -133,7 +130,7 @@ impl Pipeline {
     /// # Shapes
     /// → (N, C, H, W) scaled latents, fp32, on the model's device; N images in the batch.
     ///
-    /// On CUDA, a precision of fp32 or TF32 sets libtorch's switch for the whole process, and leaves it: decoding follows it. On the CPU
+    /// On CUDA, libtorch's switch for TF32 is set for the whole process, and stays: decoding follows it. On the CPU
     /// the process keeps freed memory from then on ([`keep_freed_memory`]).
     ///
     /// # Errors
@@ -147,11 +144,9 @@ impl Pipeline {
         observe: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<Latents, Error> {
         let _no_grad = tch::no_grad_guard();
-        // In bf16 and int8 nothing hangs on it.
-        if let (true, precision @ (Precision::Fp32 | Precision::Tf32)) =
-            (self.dit.device().is_cuda(), plan.settings().precision)
-        {
-            allow_tf32(precision == Precision::Tf32)?;
+        if self.dit.device().is_cuda() {
+            // In bf16 nothing but a classifier hangs on it.
+            allow_tf32(plan.settings().precision == Precision::Tf32)?;
         }
         if self.dit.device() == Device::Cpu {
             // Every step takes as much again for its activations.
@@ -259,32 +254,16 @@ impl Pipeline {
         })
     }
 
-    /// Decodes latents, calling `each` with every picture in order. On a CPU one picture is decoded at a time, as larger batches leave
-    /// the cache; on a GPU four of 256 × 256, more of smaller ones: memory does not grow with the batch.
+    /// Decodes latents, calling `each` with every picture in order; a few at a time, as [`decode_each`] does.
     ///
     /// # Errors
     /// [`Error::NoVae`] without a codec; else if decoding fails or gives NaN, or `each` fails.
     pub fn decode(&self, latents: &Latents, each: &mut dyn FnMut(Picture) -> Result<(), Error>) -> Result<(), Error> {
         let _no_grad = tch::no_grad_guard();
         let codec = self.codec.as_ref().ok_or(Error::NoVae)?;
-        let latents = latents.tensor(); // (N, C, h, w)
-        let places: i64 = latents.size()[2..].iter().product();
-        let at_once = if latents.device() == Device::Cpu { 1 } else { (DECODED_AT_ONCE / places.max(1)).max(1) };
-        for latents in latents.split(at_once, 0) {
-            let images = codec.decode(&Latents::new(latents))?; // (M, 3, H, W)
-            let (width, height) = (images.size()[3] as u32, images.size()[2] as u32);
-            for image in to_vec(&images).chunks_exact((3 * width * height) as usize) {
-                each(Picture::from_chw(image, width, height)?)?;
-            }
-        }
-        Ok(())
+        let hand_on = |Decoded { values, height, width }: Decoded<'_>| {
+            each(Picture::from_chw(values, width, height)?).map(ControlFlow::Continue)
+        };
+        decode_each(codec, latents, hand_on).map(drop)
     }
-}
-
-/// The values of `tensor`, row-major.
-pub(crate) fn to_vec(tensor: &Tensor) -> Vec<f32> {
-    let tensor = tensor.to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous();
-    let mut values = vec![0.0; tensor.numel()];
-    tensor.copy_data(&mut values, tensor.numel());
-    values
 }

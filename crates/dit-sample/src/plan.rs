@@ -6,7 +6,7 @@ use dit_diffusion::{
     Parameterization, SampleSchedule, SdeDpmPlusPlus, Solver, Spacing, UniPc,
 };
 
-use crate::{Error, Interpolation, SamplerKind, Settings, Start};
+use crate::{CfgChannels, Error, Interpolation, SamplerKind, Settings, Start};
 
 /// More images than anybody samples in one run; every count and index below fits easily.
 pub const MOST_IMAGES: usize = 100_000_000;
@@ -49,7 +49,7 @@ impl Plan {
     /// Checks `settings` and `classes` (one for each image, from `first_image` on) against the model.
     ///
     /// # Errors
-    /// A class that the model does not have, guidance without a null class, no image, or settings that
+    /// A class or latent channels that the model does not have, guidance without a null class, no image, or settings that
     /// [`dit_diffusion`] refuses.
     pub fn new(
         config: &DitConfig,
@@ -69,6 +69,10 @@ impl Plan {
         }
         if settings.cfg_scale != 1.0 && settings.guidance.negative_class.is_none() && config.null_class().is_none() {
             return Err(Error::NoNullClass);
+        }
+        if settings.cfg_channels == CfgChannels::Three && config.in_channels < 3 {
+            let what = format!("--cfg-channels 3: the model has {} latent channels", config.in_channels);
+            return Err(Error::Incompatible { what, help: "pass --cfg-channels all".to_owned() });
         }
         let spacing: Spacing = settings.steps.parse()?;
         let process = process(config, &settings)?;

@@ -2,6 +2,7 @@ use std::fmt;
 
 use dit_config::Process;
 use dit_model::{Cpu, Kernels};
+use dit_ops::gpu_multiplies_bf16;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
 
@@ -116,11 +117,15 @@ impl Precision {
         }
     }
 
-    /// The fastest that `device` computes faithfully: bf16 on a GPU, and on a CPU that multiplies it in hardware (AVX-512 BF16,
+    /// The fastest that `device` computes faithfully: bf16 on a GPU (since Ampere) or CPU that multiplies it in hardware (AVX-512 BF16,
     /// AMX, Arm's bf16 instructions); else fp32, as bf16 without such instructions is no faster than fp32. Never int8, whose
     /// pictures differ a little from fp32's.
     pub fn auto(device: Device) -> Self {
-        if device.is_cuda() || Cpu::detect().bf16 { Self::Bf16 } else { Self::Fp32 }
+        let has_bf16 = match device {
+            Device::Cuda(number) => gpu_multiplies_bf16(number).unwrap_or(true),
+            _ => Cpu::detect().bf16,
+        };
+        if has_bf16 { Self::Bf16 } else { Self::Fp32 }
     }
 
     /// Whether `device` has instructions for it. (bf16 is computed everywhere; without AVX2 or instructions for it, slowly.)

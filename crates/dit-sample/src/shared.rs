@@ -1,7 +1,4 @@
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{Error, Kept, Outputs};
 
@@ -49,30 +46,21 @@ impl SharedOutputs {
         }
     }
 
-    /// Completes them; see [`Outputs::finish`]. Nothing if they were completed before.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn finish(&self) -> Result<Vec<PathBuf>, Error> {
-        take(&mut self.lock()).map_or(Ok(Vec::new()), |outputs| outputs.finish())
+    /// Completes them; see [`Outputs::finish`]. `None` if there was nothing to complete, or they were completed before.
+    pub fn finish(&self) -> Option<Kept> {
+        take(&mut self.lock()).map(|outputs| outputs.finish())
     }
 
     /// Completes them with what there is; see [`Outputs::finish_early`]. `None` if there was nothing to complete.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn finish_early(&self) -> Result<Option<Kept>, Error> {
-        take(&mut self.lock()).map(|outputs| outputs.finish_early()).transpose()
+    pub fn finish_early(&self) -> Option<Kept> {
+        take(&mut self.lock()).map(|outputs| outputs.finish_early())
     }
 
     /// [`finish_early`](Self::finish_early) for a thread that ends the process next: they stay locked, so that no other thread
     /// begins a file in between.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn finish_at_exit(&self) -> Result<Option<Kept>, Error> {
+    pub fn finish_at_exit(&self) -> Option<Kept> {
         let mut state = self.lock();
-        let written = take(&mut state).map(|outputs| outputs.finish_early()).transpose();
+        let written = take(&mut state).map(|outputs| outputs.finish_early());
         std::mem::forget(state);
         written
     }

@@ -89,7 +89,7 @@ fn guidance_brings_what_an_independent_classifier_recognises() {
 #[test]
 fn an_independent_classifier_recognises_more_the_stronger_the_guidance() {
     if std::env::var_os("DIT_SLOW_TESTS").is_none_or(|value| value.is_empty() || value == "0") {
-        eprintln!("skipped: draws 1,600 pictures, which takes minutes; set DIT_SLOW_TESTS=1 to run it");
+        eprintln!("SKIPPED: draws 1,600 pictures, which takes minutes; set DIT_SLOW_TESTS=1 to run it");
         return;
     }
     let demo = Demo::open();

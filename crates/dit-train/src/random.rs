@@ -1,12 +1,9 @@
 //! Every random number of a run, as a function of the seed, the step and what it is for. There is no generator whose state would
 //! have to be saved, and libtorch's global one is neither read nor moved.
 
-use std::f64::consts::TAU;
-
-use rand_chacha::{
-    ChaCha8Rng,
-    rand_core::{Rng, SeedableRng},
-};
+use dit_random::box_muller;
+pub(crate) use dit_random::unit;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rayon::prelude::*;
 
 /// What a random number is for.
@@ -54,18 +51,10 @@ pub(crate) fn generator(moment: Moment, purpose: Purpose) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(key)
 }
 
-/// Uniform in [0, 1), 53 bits.
-pub(crate) fn unit(rng: &mut ChaCha8Rng) -> f64 {
-    (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
-}
-
-/// Two independent standard normals (Box & Muller 1958). Logarithm and sine are a portable library's, since those of operating
-/// systems differ in their last bits.
+/// Two independent standard normals. (By 1 − u, not by u + 2⁻⁵³ as elsewhere: runs that are continued had these bits.)
 pub(crate) fn normal_pair(rng: &mut ChaCha8Rng) -> [f64; 2] {
     let u = 1.0 - unit(rng); // (0, 1]
-    let radius = (-2.0 * libm::log(u)).sqrt();
-    let (sin, cos) = libm::sincos(TAU * unit(rng));
-    [radius * cos, radius * sin]
+    box_muller(u, unit(rng))
 }
 
 /// Normals that one thread draws at a time.
@@ -88,6 +77,8 @@ pub(crate) fn normals(rng: &ChaCha8Rng, count: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use rand_chacha::rand_core::Rng;
+
     use super::*;
 
     const MOMENT: Moment = Moment { seed: 1, step: 2, rollbacks: 3 };

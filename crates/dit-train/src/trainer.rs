@@ -76,7 +76,7 @@ impl Trainer {
         device: Device,
         initialization: Initialization,
     ) -> Result<Self, TrainError> {
-        if device.is_cuda() && recipe.train.precision != Precision::Bf16 {
+        if device.is_cuda() {
             allow_tf32(false)?;
         }
         if device == Device::Cpu {

@@ -1,5 +1,5 @@
 use dit_config::VaeConfig;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 /// Latents as the autoencoder makes and reads them, (N, C, h, w): *not* what the diffusion model sees.
 #[derive(Debug)]
@@ -22,6 +22,11 @@ macro_rules! tensor_newtype {
                 &self.0
             }
 
+            /// The values in fp32, row-major.
+            pub fn to_vec(&self) -> Vec<f32> {
+                values(&self.0)
+            }
+
             /// The values, (N, C, h, w), given away.
             pub fn into_tensor(self) -> Tensor {
                 self.0
@@ -32,6 +37,14 @@ macro_rules! tensor_newtype {
 
 tensor_newtype!(RawLatents, "raw");
 tensor_newtype!(Latents, "scaled");
+
+/// The values of `tensor` in fp32, row-major.
+pub(crate) fn values(tensor: &Tensor) -> Vec<f32> {
+    let tensor = tensor.to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+    let mut values = vec![0.0; tensor.numel()];
+    tensor.copy_data(&mut values, tensor.numel());
+    values
+}
 
 /// The one place where latents are scaled: `scaled = (raw − shift) · scale`.
 ///

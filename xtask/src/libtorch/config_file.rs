@@ -66,11 +66,7 @@ impl Settings {
         if std::fs::read_to_string(file).is_ok_and(|present| present == text) {
             return Ok(());
         }
-        let temporary = file.with_extension(format!("toml.{}", std::process::id()));
-        std::fs::write(&temporary, text)
-            .and_then(|()| std::fs::rename(&temporary, file))
-            .inspect_err(|_| drop(std::fs::remove_file(&temporary)))
-            .with_context(|| format!("{} cannot be written", file.display()))
+        Ok(dit_files::write_atomically(file, text.as_bytes())?)
     }
 }
 

@@ -17,7 +17,7 @@ const MOST_MEMORY: u64 = 300_000_000;
 #[test]
 fn a_checkpoint_of_the_real_size_is_fetched_and_converted_in_little_memory() {
     if std::env::var_os("DIT_SLOW_TESTS").is_none_or(|value| value.is_empty() || value == "0") {
-        eprintln!("skipped: writes three files of 2.7 GB; set DIT_SLOW_TESTS=1 to run it");
+        eprintln!("SKIPPED: writes three files of 2.7 GB; set DIT_SLOW_TESTS=1 to run it");
         return;
     }
     let config: DitConfig = "DiT-XL/2".parse().expect("a standard model");

@@ -31,8 +31,11 @@ const _: () = assert!(dit_args::LARGEST_BATCH == dit_eval::FeatureSet::CHUNK);
 
 pub fn run(args: &EvaluateArgs) -> Result<()> {
     let interrupt = OnInterrupt::install()?;
-    interrupt
-        .set(|| say(format_args!("\nstopped; features that are finished are kept, and the same command continues")));
+    let kept = match args.no_cache {
+        true => "nothing is kept with --no-cache, and the same command begins anew",
+        false => "features that are finished are kept, and the same command continues",
+    };
+    interrupt.set(move || say(format_args!("\nstopped; {kept}")));
     let measured = measure(args);
     interrupt.clear();
     measured

@@ -19,7 +19,7 @@ struct Report {
     kind: &'static str,
     model: String,
     layout: String,
-    files: Vec<PathBuf>,
+    files: Vec<String>,
     sha256: String,
     tensors: usize,
     dtypes: Vec<String>,
@@ -103,7 +103,7 @@ fn report_dit(checkpoint: &Checkpoint) -> Result<Report> {
         kind: "DiT",
         model: config.to_string(),
         layout: checkpoint.source_layout().to_string(),
-        files: checkpoint.files().to_vec(),
+        files: as_text(checkpoint.files()),
         sha256: checkpoint.sha256()?.to_owned(),
         parameters: config.parameters(),
         macs: Some(config.macs()),
@@ -120,12 +120,17 @@ fn report_vae(vae: &VaeCheckpoint) -> Result<Report> {
         kind: "VAE",
         model: "AutoencoderKL".to_owned(),
         layout: vae.source_layout().to_string(),
-        files: vae.files().to_vec(),
+        files: as_text(vae.files()),
         sha256: vae.sha256()?.to_owned(),
         parameters: vae.config().parameters(),
         config: serde_json::to_value(VaeSpec::from(vae.config().clone()))?,
         ..common(vae, vae.metadata())?
     })
+}
+
+/// (JSON is text.)
+fn as_text(files: &[PathBuf]) -> Vec<String> {
+    files.iter().map(|file| file.display().to_string()).collect()
 }
 
 /// What is read the same way of every network; the rest is filled in by the caller.
@@ -163,7 +168,7 @@ fn text(report: &Report) -> String {
     let mut text = format!("{} {}\n", report.kind, report.model);
     let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<13}{value}\n"));
     for file in &report.files {
-        line("file", file.display().to_string());
+        line("file", file.clone());
     }
     line("sha256", report.sha256.clone());
     line("layout", report.layout.clone());

@@ -1,10 +1,6 @@
 //! `dit-cli train-classifier`.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{fs, path::Path, time::Instant};
 
 use anyhow::{Result, bail};
 use dit_args::TrainClassifierArgs;
@@ -32,7 +28,7 @@ const TOLD_EVERY: u64 = 200;
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Summary {
-    out: PathBuf,
+    out: String,
     parameters: u64,
     bytes: u64,
     steps: u64,
@@ -105,7 +101,7 @@ pub fn run(args: &TrainClassifierArgs) -> Result<()> {
             accuracy: bucket.accuracy,
         };
         print_json(&Summary {
-            out: args.out.clone(),
+            out: args.out.display().to_string(),
             parameters: training.classifier().parameters(),
             bytes: fs::metadata(&args.out)?.len(),
             steps: training.steps_taken(),

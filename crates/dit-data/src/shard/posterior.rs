@@ -1,7 +1,6 @@
 //! Draws from stored posteriors.
 
-use std::f64::consts::TAU;
-
+use dit_random::normal_pair;
 use rand_chacha::ChaCha8Rng;
 use rand_core::Rng;
 
@@ -31,23 +30,12 @@ impl RecordNoise {
             let noise = match spare.take() {
                 Some(noise) => noise,
                 None => {
-                    let [first, second] = self.normal_pair();
+                    let [first, second] = normal_pair(&mut self.0).map(|noise| noise as f32);
                     spare = Some(second);
                     first
                 }
             };
             *slot = mean + libm::expf(0.5 * logvar) * noise;
         }
-    }
-
-    /// Two independent standard normals (Box & Muller 1958). Logarithm and sine are a portable library's, since those of
-    /// operating systems differ in their last bits.
-    fn normal_pair(&mut self) -> [f32; 2] {
-        const STEP: f64 = 1.0 / (1_u64 << 53) as f64;
-        let u = ((self.0.next_u64() >> 11) + 1) as f64 * STEP; // (0, 1]
-        let v = (self.0.next_u64() >> 11) as f64 * STEP; // [0, 1)
-        let radius = (-2.0 * libm::log(u)).sqrt();
-        let (sin, cos) = libm::sincos(TAU * v);
-        [(radius * cos) as f32, (radius * sin) as f32]
     }
 }

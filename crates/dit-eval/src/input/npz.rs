@@ -134,6 +134,11 @@ impl Npz {
         let mapped = Mapped { map: &self.map, at: member.start, end: member.start + bytes.len(), kept: member.start };
         let mut reader: Box<dyn Read> =
             if member.deflated { Box::new(DeflateDecoder::new(mapped)) } else { Box::new(mapped) };
+        let damaged = || Error::Input {
+            path: self.path.clone(),
+            problem: format!("{name} does not have the checksum that it should have"),
+            help: "the file is damaged: copy, download or make it again",
+        };
         let mut checksum = Crc::new();
         let mut piece = vec![0; PIECE];
         let mut total = 0;
@@ -142,17 +147,16 @@ impl Npz {
             let Some(read) = piece.get(..count).filter(|read| !read.is_empty()) else { break };
             checksum.update(read);
             total += count as u64;
+            if total > member.size {
+                // There may be no end to it.
+                return Err(damaged());
+            }
             let skipped = header.min(count);
             header -= skipped;
             each(&read[skipped..]);
         }
         if (total, checksum.sum()) != (member.size, member.checksum) {
-            let (path, help) = (self.path.clone(), "the file is damaged: copy, download or make it again");
-            return Err(Error::Input {
-                path,
-                problem: format!("{name} does not have the checksum that it should have"),
-                help,
-            });
+            return Err(damaged());
         }
         Ok(())
     }

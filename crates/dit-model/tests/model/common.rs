@@ -1,6 +1,6 @@
 //! What the tests share.
 
-use std::{collections::BTreeMap, io::Write, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use dit_model::{BlockDesign, Dit, DitConfig, DitSpec, Initialization, LatentSize, Numerics, Sigma};
 use tch::{Device, Kind, Tensor, nn::VarStore};
@@ -98,8 +98,7 @@ pub fn tiny_input() -> (Tensor, Tensor, Tensor) {
 pub fn slow_tests(what: &str) -> bool {
     let asked = std::env::var_os("DIT_SLOW_TESTS").is_some_and(|value| !value.is_empty() && value != "0");
     if !asked {
-        // Past the test harness, which would keep it to itself.
-        let _ = writeln!(std::io::stderr(), "skipped: {what} (DIT_SLOW_TESTS=1 runs it)");
+        eprintln!("SKIPPED: {what} (DIT_SLOW_TESTS=1 runs it)");
     }
     asked
 }

@@ -7,7 +7,7 @@ use dit_diffusion::{
 use dit_image::Picture;
 use dit_model::Dit;
 use dit_recipe::Recipe;
-use dit_vae::{AutoencoderKl, LatentCodec, Latents};
+use dit_vae::{AutoencoderKl, Decoded, Latents, decode_each};
 use tch::{Kind, Tensor};
 
 use crate::{ObserverError, StopRequest, TrainError};
@@ -58,15 +58,12 @@ impl AverageSampler {
         let labels: Vec<i64> = images.clone().map(|image| class(image) as i64).collect();
         let Some(latents) = self.latents(dit, images, &labels, stop)? else { return Ok(None) };
         let mut pictures = Vec::with_capacity(labels.len());
-        for latent in latents.split(1, 0) {
-            if stop.is_requested() {
-                return Ok(None);
-            }
-            let image = self.vae.decode(&Latents::new(latent))?; // (1, 3, H, W)
-            let (height, width) = (image.size()[2] as u32, image.size()[3] as u32);
-            pictures.push(Picture::from_chw(&values(&image), width, height)?);
-        }
-        Ok(Some(pictures))
+        let keep = |Decoded { values, height, width }: Decoded<'_>| -> Result<ControlFlow<()>, ObserverError> {
+            pictures.push(Picture::from_chw(values, width, height)?);
+            Ok(if stop.is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        };
+        let decoded = decode_each(&*self.vae, &Latents::new(latents), keep)?;
+        Ok(decoded.is_continue().then_some(pictures))
     }
 
     fn latents(
@@ -84,8 +81,7 @@ impl AverageSampler {
         };
         let guided = match config.null_class() {
             Some(null) if self.cfg_scale != 1.0 => {
-                // Three of four channels, as released models are evaluated.
-                let channels = if config.in_channels == 4 { GuidedChannels::First(3) } else { GuidedChannels::All };
+                let channels = GuidedChannels::default_for(config.in_channels);
                 let conditional = ClassConditional::new(forward, &labels, null as i64)?;
                 Some(ClassifierFree::new(conditional, self.cfg_scale, channels)?)
             }
@@ -115,12 +111,4 @@ impl AverageSampler {
             latents => Ok(Some(latents?)),
         }
     }
-}
-
-/// The values of `tensor`, row-major.
-fn values(tensor: &Tensor) -> Vec<f32> {
-    let tensor = tensor.to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous();
-    let mut values = vec![0.0; tensor.numel()];
-    tensor.copy_data(&mut values, tensor.numel());
-    values
 }

@@ -4,7 +4,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::append::AppendFile;
 
@@ -22,7 +22,8 @@ pub struct Session {
     pub program: Program,
     /// The command line, word by word.
     pub command: Vec<String>,
-    /// The folder it was typed in.
+    /// The folder it was typed in. (JSON is text: what is not, in a path, is replaced there.)
+    #[serde(serialize_with = "as_text")]
     pub working_folder: PathBuf,
     /// Where it ran.
     pub machine: Machine,
@@ -65,6 +66,7 @@ pub struct Machine {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataIdentity {
     /// The folder of latents.
+    #[serde(serialize_with = "as_text")]
     pub folder: PathBuf,
     /// Records in it.
     pub records: u64,
@@ -72,6 +74,10 @@ pub struct DataIdentity {
     pub codec: String,
     /// Of its manifest, which has the hashes of all shards.
     pub manifest_sha256: String,
+}
+
+fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 impl Session {

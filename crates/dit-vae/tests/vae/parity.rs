@@ -80,7 +80,7 @@ fn quiet_activations_in_which_the_eps_of_every_norm_shows() {
 #[test]
 fn a_case_made_by_hand() {
     let Some(case) = std::env::var_os("DIT_VAE_CASE") else {
-        eprintln!("skipped: 336 MB; run tests/fixtures/make_vae_cases.py FOLDER and set DIT_VAE_CASE=FOLDER");
+        eprintln!("SKIPPED: 336 MB; run tests/fixtures/make_vae_cases.py FOLDER and set DIT_VAE_CASE=FOLDER");
         return;
     };
     check(Path::new(&case));

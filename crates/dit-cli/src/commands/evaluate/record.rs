@@ -1,7 +1,5 @@
 //! What an evaluation says: enough to make a table from, and to know what was compared.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use dit_eval::{Estimate, LeftOut, Measured};
 use serde::Serialize;
@@ -40,7 +38,7 @@ pub struct Network {
 /// One side of the comparison.
 #[derive(Serialize)]
 pub struct Side {
-    path: PathBuf,
+    path: String,
     /// Of the pictures; of the file, where only its statistics are used.
     sha256: String,
     /// Pictures; where there are statistics only, of how many they are, if they say so.
@@ -60,7 +58,7 @@ impl Side {
         let notes = input.statistics.as_ref().and_then(|statistics| statistics.notes.as_ref());
         let policy = pictures.map(|pictures| label_policy::of(input.path, pictures)).transpose()?;
         Ok(Self {
-            path: input.path.to_owned(),
+            path: input.path.display().to_string(),
             sha256: sha256.to_owned(),
             count: pictures.map(dit_eval::Pictures::len).or(notes.map(|notes| notes.count)),
             height: pictures.map(dit_eval::Pictures::height),
@@ -79,7 +77,7 @@ impl Side {
             (None, ..) => "statistics".to_owned(),
         };
         let short: String = self.sha256.chars().take(12).collect();
-        format!("{}: {what}, sha256 {short}…, labels {}", self.path.display(), self.label_policy)
+        format!("{}: {what}, sha256 {short}…, labels {}", self.path, self.label_policy)
     }
 }
 

@@ -30,7 +30,7 @@ use self::{
     hashes::{Hashes, unhashed},
     noise::open_noise,
     request::Request,
-    said::{say_faster, say_kept, say_replaced, say_translation},
+    said::{say_faster, say_kept, say_replaced, say_translation, say_written},
     summary::Summary,
 };
 use crate::{
@@ -162,13 +162,9 @@ pub fn run(args: &SampleArgs) -> Result<()> {
             100.0 * cached.share_reused()
         ));
     }
-    let written = written?;
-    for path in &written[..written.len().min(8)] {
-        say(format_args!("wrote {}", path.display()));
-    }
-    if written.len() > 8 {
-        say(format_args!("wrote {} files in all", written.len()));
-    }
+    let (written, failure) = written.map_or((Vec::new(), None), |kept| (kept.files, kept.failure));
+    say_written(&written);
+    failure.map_or(Ok(()), Err)?;
     if args.json {
         let seconds_total = start.elapsed().as_secs_f64();
         let summary = Summary::new(provenance.get()?, &plan, config, &timings, seconds_load, seconds_total, &written);

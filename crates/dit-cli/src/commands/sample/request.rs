@@ -218,12 +218,6 @@ impl Request {
             interpolate: self.options.interpolation(names)?,
             cache: self.options.cache,
         };
-        if settings.cfg_channels == CfgChannels::Three && config.in_channels < 3 {
-            wrong_usage!(
-                "--cfg-channels 3: the model has {} latent channels; pass --cfg-channels all",
-                config.in_channels
-            );
-        }
         let scale = settings.guidance.autoguidance_scale.unwrap_or(settings.cfg_scale);
         if self.channels_asked_for && scale == 1.0 {
             wrong_usage!(

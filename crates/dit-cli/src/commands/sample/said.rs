@@ -1,5 +1,7 @@
 //! What a run says beside its progress.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use dit_args::SampleArgs;
 use dit_config::DitConfig;
@@ -10,23 +12,33 @@ use tch::Device;
 use crate::speak::say;
 
 /// Says what is left of a run that did not come to its end.
-pub fn say_kept(kept: Result<Option<Kept>, dit_sample::Error>) {
-    match kept {
-        Ok(None) => say(format_args!("\nstopped")),
-        Ok(Some(Kept { files, parts, pictures, of })) => match &files[..] {
-            [] => say(format_args!("\nstopped; no image was finished")),
-            [.., last] => {
-                let last = last.display();
-                say(format_args!(
-                    "\nstopped; finished images are kept: {pictures} of {of} pictures, {} files, the last {last}",
-                    files.len()
-                ));
-                for part in parts {
-                    say(format_args!("{}: a part, hence not under the name that was asked for", part.display()));
-                }
+pub fn say_kept(kept: Option<Kept>) {
+    let Some(Kept { files, parts, pictures, of, failure }) = kept else { return say(format_args!("\nstopped")) };
+    match &files[..] {
+        [] => say(format_args!("\nstopped; no image was {}", if failure.is_some() { "kept" } else { "finished" })),
+        [.., last] => {
+            let last = last.display();
+            say(format_args!(
+                "\nstopped; finished images are kept: {pictures} of {of} pictures, {} files, the last {last}",
+                files.len()
+            ));
+            for part in parts {
+                say(format_args!("{}: a part, hence not under the name that was asked for", part.display()));
             }
-        },
-        Err(error) => say(format_args!("\nstopped; finished images could not be kept: {error}")),
+        }
+    }
+    if let Some(failure) = failure {
+        say(format_args!("not all could be kept: {failure}"));
+    }
+}
+
+/// Says which files were written.
+pub fn say_written(files: &[PathBuf]) {
+    for path in &files[..files.len().min(8)] {
+        say(format_args!("wrote {}", path.display()));
+    }
+    if files.len() > 8 {
+        say(format_args!("wrote {} files in all", files.len()));
     }
 }
 

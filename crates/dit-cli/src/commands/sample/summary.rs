@@ -29,7 +29,7 @@ pub struct Summary {
     seconds_decode: f64,
     seconds_total: f64,
     peak_rss_bytes: Option<u64>,
-    outputs: Vec<PathBuf>,
+    outputs: Vec<String>,
 }
 
 impl Summary {
@@ -60,7 +60,7 @@ impl Summary {
             seconds_decode: timings.decode,
             seconds_total,
             peak_rss_bytes: machine::peak_rss_bytes(),
-            outputs: outputs.to_vec(),
+            outputs: outputs.iter().map(|path| path.display().to_string()).collect(),
         }
     }
 }

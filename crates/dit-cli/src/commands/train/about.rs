@@ -25,7 +25,7 @@ pub fn session(data: &LatentFolder, device: Device, threads: usize) -> Result<Se
             git_commit: COMMIT.map(str::to_owned),
             libtorch: libtorch_version(),
         },
-        command: env::args().collect(),
+        command: env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
         working_folder: env::current_dir()?,
         machine: Machine {
             cpu: cpu(),

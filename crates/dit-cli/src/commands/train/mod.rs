@@ -334,5 +334,5 @@ impl Job<'_> {
 
 /// How this program was called.
 fn program() -> String {
-    std::env::args().next().unwrap_or_else(|| "dit-cli".to_owned())
+    std::env::args_os().next().map_or("dit-cli".to_owned(), |name| name.to_string_lossy().into_owned())
 }
