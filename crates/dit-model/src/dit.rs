@@ -1,4 +1,4 @@
-use dit_config::{BlockDesign, DitConfig};
+use dit_config::{BlockDesign, DitConfig, Process};
 use dit_ops::Kernels;
 use dit_weights::Checkpoint;
 use tch::{Device, Kind, Tensor, nn};
@@ -26,6 +26,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Dit {
     config: DitConfig,
+    /// Of the checkpoint that it was loaded from.
+    process: Option<Process>,
     /// Of the weights and the output.
     kind: Kind,
     x_embedder: PatchEmbedder,
@@ -52,6 +54,7 @@ impl Dit {
         let blocks = scope.sub("blocks");
         Self {
             config: config.clone(),
+            process: None,
             kind,
             x_embedder: PatchEmbedder::new(&scope.sub("x_embedder"), config),
             pos_embed: scope.frozen("pos_embed", &position_table(config)),
@@ -102,6 +105,7 @@ impl Dit {
         let loader = Loader::new(checkpoint, expected, device, kind, kernels)?;
         let mut dit = Self::build(&Scope::of_file(&loader), config, device, kind);
         loader.finish()?;
+        dit.process = Some(checkpoint.process());
         // The Linears have their form; what lies between them follows.
         dit.optimize(kernels);
         Ok(dit)
@@ -198,6 +202,11 @@ impl Dit {
     /// (N, T, p·p·C_out) → (N, C_out, H, W).
     pub fn unpatchify(&self, tokens: &Tensor) -> Tensor {
         unpatchify(tokens, self.config.grid(), self.config.patch)
+    }
+
+    /// The diffusion process that the checkpoint says it was trained on; none of a model that was not loaded from one.
+    pub fn process(&self) -> Option<Process> {
+        self.process
     }
 
     /// The timestep's features and embedding.

@@ -3,7 +3,6 @@
 
 use std::{env, ops::ControlFlow};
 
-use dit_diffusion::SeededNoise;
 use dit_image::{GRID_COLUMNS, grid, write_png};
 use dit_model::Dit;
 use dit_sample::{CfgChannels, Pipeline, Plan, SamplerKind, Settings};
@@ -28,11 +27,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         process: Some(checkpoint.process()),
         ..Settings::default()
     };
-    let noise = SeededNoise::new(settings.seed);
     let plan = Plan::new(&config, settings, 0, vec![0, 1, 2, 3], 4)?;
     let mut pictures = Vec::new();
     for batch in plan.batches() {
-        let latents = pipeline.sample(&plan, &batch, &noise, &mut |_| ControlFlow::Continue(()))?;
+        let latents = pipeline.sample(&plan, &batch, &plan.noise(), &mut |_| ControlFlow::Continue(()))?;
         pipeline.decode(&latents, &mut |picture| {
             pictures.push(picture);
             Ok(())

@@ -73,6 +73,31 @@ pub enum Error {
     #[error("{0} images are asked for; expected 1 to 100,000,000")]
     ImageCount(usize),
 
+    /// A batch of nothing.
+    #[error("a batch of 0 images is asked for; at least one has to be computed at once")]
+    BatchSize,
+
+    /// An index of the first image after which not all can be counted.
+    #[error("the first image is number {0}, after which there are not enough numbers")]
+    FirstImage(u64),
+
+    /// A plan, or a provenance, of other things than it is used with.
+    #[error("{what} is {found}, {with} {expected}")]
+    Mismatch {
+        /// Of what.
+        what: &'static str,
+        /// What it is.
+        found: String,
+        /// What it has to fit.
+        with: &'static str,
+        /// What that is.
+        expected: String,
+    },
+
+    /// Outputs that were never [opened](crate::SharedOutputs::open).
+    #[error("no outputs were opened for what is to be computed")]
+    NotOpened,
+
     /// Two things in one place.
     #[error("{} would be written over another file of this run\n  help: give each output a path of its own", .0.display())]
     SamePath(std::path::PathBuf),
@@ -118,7 +143,7 @@ pub enum Error {
 
     /// The diffusion part failed.
     #[error(transparent)]
-    Diffusion(#[from] dit_diffusion::Error),
+    Diffusion(dit_diffusion::Error),
 
     /// A picture could not be made or written.
     #[error(transparent)]
@@ -131,6 +156,15 @@ pub enum Error {
     /// The codec failed.
     #[error(transparent)]
     Vae(Box<dit_vae::Error>),
+}
+
+impl From<dit_diffusion::Error> for Error {
+    fn from(error: dit_diffusion::Error) -> Self {
+        match error {
+            dit_diffusion::Error::Cancelled { .. } => Self::Cancelled,
+            error => Self::Diffusion(error),
+        }
+    }
 }
 
 impl From<dit_vae::Error> for Error {

@@ -14,12 +14,12 @@
 //! let settings = Settings {
 //!     sampler: SamplerKind::Ddim { eta: 0.0 },
 //!     steps: "5".to_owned(),
+//!     process: None, // the original's; of a checkpoint, `Some(checkpoint.process())`
 //!     ..Settings::default()
 //! };
 //! let plan = Plan::new(&config, settings, 0, vec![207, 360], 2)?;
 //! for batch in plan.batches() {
-//!     let noise = dit_diffusion::SeededNoise::new(plan.settings().seed);
-//!     let latents = pipeline.sample(&plan, &batch, &noise, &mut |_| ControlFlow::Continue(()))?;
+//!     let latents = pipeline.sample(&plan, &batch, &plan.noise(), &mut |_| ControlFlow::Continue(()))?;
 //!     assert_eq!(latents.tensor().size(), [2, 4, 32, 32]);
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -47,6 +47,9 @@ mod settings;
 mod shared;
 
 pub use cache::CacheReport;
+pub use dit_classifier::Classifier;
+pub use dit_config::Process;
+pub use dit_diffusion::Progress;
 pub use editing::{Interpolation, Start};
 pub use error::Error;
 pub use folder::Others;

@@ -111,6 +111,20 @@ fn place(path: &Path) -> PathBuf {
     })
 }
 
+/// Whether what files are going to tell is what is computed.
+fn check_provenance(told: &Provenance, plan: &Plan) -> Result<(), Error> {
+    let with = "the plan's";
+    if told.settings != *plan.settings() {
+        let (found, expected) = (format!("{:?}", told.settings), format!("{:?}", plan.settings()));
+        return Err(Error::Mismatch { what: "the provenance's settings", found, with, expected });
+    }
+    if told.batch_size != plan.batch_size() {
+        let (found, expected) = (told.batch_size.to_string(), plan.batch_size().to_string());
+        return Err(Error::Mismatch { what: "the provenance's batch size", found, with, expected });
+    }
+    Ok(())
+}
+
 /// Pictures in a row of a trajectory, the last one included.
 pub(crate) const TRAJECTORY_COLUMNS: usize = 9;
 /// Pictures in a row of an interpolation's strip, at most.
@@ -164,7 +178,7 @@ impl Outputs {
     /// `labels` names the classes in captions; latents are (C, H, W) of `latent_shape`.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// When a file cannot be written; [`Error::Mismatch`] where the provenance would tell other settings than the plan's.
     pub fn create(
         paths: OutputPaths,
         plan: &Plan,
@@ -175,6 +189,7 @@ impl Outputs {
         shows: Shows,
     ) -> Result<Self, Error> {
         let provenance = provenance.into();
+        check_provenance(provenance.unhashed(), plan)?;
         leftovers::remove(&paths);
         let count = plan.classes().len() as u64;
         let npz = match (&paths.npz, picture_size) {

@@ -134,7 +134,8 @@ impl Pipeline {
     /// the process keeps freed memory from then on ([`keep_freed_memory`]).
     ///
     /// # Errors
-    /// [`dit_diffusion::Error::Cancelled`] if `observe` breaks; [`Error::NotGiven`] for what the settings ask for and the pipeline
+    /// [`Error::Cancelled`] if `observe` breaks; [`Error::Mismatch`] if the plan is one for another process or precision than the model's,
+    /// [`Error::Class`] for a class that it does not have; [`Error::NotGiven`] for what the settings ask for and the pipeline
     /// lacks; else what the noise source, a network or a NaN gives.
     pub fn sample(
         &self,
@@ -144,6 +145,7 @@ impl Pipeline {
         observe: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
     ) -> Result<Latents, Error> {
         let _no_grad = tch::no_grad_guard();
+        self.check(plan, batch)?;
         if self.dit.device().is_cuda() {
             // In bf16 nothing but a classifier hangs on it.
             allow_tf32(plan.settings().precision == Precision::Tf32)?;
@@ -172,6 +174,25 @@ impl Pipeline {
         let denoiser = self.denoiser(plan, batch)?;
         let latents = sampler.run(&*denoiser, &mut *plan.solver()?, noise, &start, observe)?;
         Ok(Latents::new(latents))
+    }
+
+    /// Whether this plan's batch is one for this model.
+    fn check(&self, plan: &Plan, batch: &Batch) -> Result<(), Error> {
+        let mismatch =
+            |what, found: String, with, expected: String| Err(Error::Mismatch { what, found, with, expected });
+        if let Some(process) = self.dit.process().filter(|process| *process != plan.process()) {
+            return mismatch("the plan's process", plan.process().to_string(), "the checkpoint's", process.to_string());
+        }
+        let precision = plan.settings().precision;
+        if precision.kind() != self.dit.kind() {
+            let kind = format!("{:?}", self.dit.kind());
+            return mismatch("the plan's precision", precision.name().to_owned(), "the model's kind", kind);
+        }
+        let num_classes = self.dit.config().num_classes;
+        match batch.classes.iter().find(|&&class| class as usize >= num_classes) {
+            Some(&class) => Err(Error::Class { class, num_classes }),
+            None => Ok(()),
+        }
     }
 
     /// Where the walk starts: (N, C, H, W).

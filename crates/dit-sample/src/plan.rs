@@ -3,7 +3,7 @@ use std::ops::Range;
 use dit_config::{DitConfig, Process, Sigma};
 use dit_diffusion::{
     Ddim, Ddpm, DpmPlusPlus, Draw, EulerAncestral, GuidanceScale, Heun, LatentShape, Noise, NoiseSchedule,
-    Parameterization, SampleSchedule, SdeDpmPlusPlus, Solver, Spacing, UniPc,
+    Parameterization, SampleSchedule, SdeDpmPlusPlus, SeededNoise, Solver, Spacing, UniPc,
 };
 
 use crate::{CfgChannels, Error, Interpolation, SamplerKind, Settings, Start};
@@ -41,7 +41,7 @@ pub struct Batch {
 impl Batch {
     /// Index of every image.
     pub fn images(&self) -> Range<u64> {
-        self.first_image..self.first_image + self.classes.len() as u64
+        self.first_image..self.first_image.saturating_add(self.classes.len() as u64)
     }
 }
 
@@ -58,11 +58,14 @@ impl Plan {
         classes: Vec<u32>,
         batch_size: usize,
     ) -> Result<Self, Error> {
-        if classes.is_empty() || classes.len() > MOST_IMAGES || batch_size == 0 {
+        if classes.is_empty() || classes.len() > MOST_IMAGES {
             return Err(Error::ImageCount(classes.len()));
         }
+        if batch_size == 0 {
+            return Err(Error::BatchSize);
+        }
         if first_image.checked_add(MOST_IMAGES as u64).is_none() {
-            return Err(Error::Recipe(format!("its first image is {first_image}")));
+            return Err(Error::FirstImage(first_image));
         }
         if let Some(&class) = classes.iter().find(|&&class| class as usize >= config.num_classes) {
             return Err(Error::Class { class, num_classes: config.num_classes });
@@ -139,7 +142,7 @@ impl Plan {
     ///
     /// # Errors
     /// If the sampler's own settings are out of range.
-    pub fn solver(&self) -> Result<Box<dyn Solver>, Error> {
+    pub fn solver(&self) -> Result<Box<dyn Solver + Send>, Error> {
         Ok(match self.settings.sampler {
             SamplerKind::Ddpm => Box::new(Ddpm),
             SamplerKind::Ddim { eta } => Box::new(Ddim::new(eta)?),
@@ -150,6 +153,11 @@ impl Plan {
             SamplerKind::Heun => Box::new(Heun),
             SamplerKind::EulerAncestral => Box::new(EulerAncestral),
         })
+    }
+
+    /// The noise of the settings' seed.
+    pub fn noise(&self) -> SeededNoise {
+        SeededNoise::new(self.settings.seed)
     }
 
     /// Whether `noise` can serve every image of the run: asked before anything is computed.

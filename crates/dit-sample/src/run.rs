@@ -92,7 +92,7 @@ impl Trajectory {
 /// what is computed by then is handed over.
 ///
 /// # Errors
-/// The first failure of any part; cancelled if `observe` breaks.
+/// The first failure of any part; [`Error::Cancelled`] if `observe` breaks, [`Error::NotOpened`] if `outputs` were never opened.
 pub fn run(
     pipeline: &Pipeline,
     plan: &Plan,

@@ -31,10 +31,14 @@ impl SharedOutputs {
     }
 
     /// Hands something over; without effect once they are completed.
+    ///
+    /// # Errors
+    /// [`Error::NotOpened`] before they are opened.
     pub(crate) fn with<T: Default>(&self, f: impl FnOnce(&mut Outputs) -> Result<T, Error>) -> Result<T, Error> {
         match &mut *self.lock() {
             State::Open(outputs) => f(outputs),
-            State::None | State::Done => Ok(T::default()),
+            State::None => Err(Error::NotOpened),
+            State::Done => Ok(T::default()),
         }
     }
 

@@ -30,6 +30,9 @@ pub fn decode_each<E: From<Error>>(
     latents: &Latents,
     mut each: impl FnMut(Decoded<'_>) -> Result<ControlFlow<()>, E>,
 ) -> Result<ControlFlow<()>, E> {
+    if latents.tensor().dim() != 4 {
+        drop(codec.decode(latents)?); // which says what it expects
+    }
     let latents = latents.tensor();
     let places: i64 = latents.size().iter().skip(2).product();
     let at_once = if latents.device() == Device::Cpu { 1 } else { (DECODED_AT_ONCE / places.max(1)).max(1) };
