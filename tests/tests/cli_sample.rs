@@ -157,6 +157,25 @@ fn a_recipe_is_found_from_another_folder() {
 }
 
 #[test]
+fn a_copy_of_a_known_checkpoint_has_its_codec() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = dit_tests::root().join("weights/demo/dit-fashion.safetensors");
+    fs::copy(&demo, folder.path().join("copy.safetensors")).unwrap();
+    for (output, flags) in [("bf16.safetensors", &["--dtype", "bf16"][..]), ("hub", &["--layout", "diffusers"])] {
+        succeed_in(folder.path(), &[&["convert", "copy.safetensors", output], flags].concat());
+    }
+    for checkpoint in ["copy.safetensors", "bf16.safetensors", "hub"] {
+        succeed_in(folder.path(), &["sample", "--ckpt", checkpoint, "--steps", "2", "--class", "1", "--out", "x.png"]);
+    }
+    // Of others nobody knows it.
+    fs::copy(dit_tests::fixture("dit-learned-sigma/model.safetensors"), folder.path().join("other.safetensors"))
+        .unwrap();
+    let flags = ["--num-heads", "4", "--steps", "2", "--class", "1", "--out", "x.png"];
+    let run = [&["sample", "--ckpt", "other.safetensors"], &flags[..]].concat();
+    fail_in(folder.path(), &run, &["which VAE decodes", "other.safetensors", "--vae"]);
+}
+
+#[test]
 fn a_recipe_does_not_tell_whose_folder_its_files_are_in() {
     let folder = tempfile::tempdir().unwrap();
     let elsewhere = folder.path().join("elsewhere");

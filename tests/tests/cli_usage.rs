@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -131,6 +131,23 @@ fn an_engine_of_another_build_is_told_from_the_right_one() {
         &["dit-cli is of build 0.0.1 (0123)", "`cargo build -p dit-cli` makes both"],
     );
     // That the right one is, all other tests see.
+}
+
+#[test]
+fn the_engines_threads_are_told_how_to_wait_unless_the_user_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (front, engine) = (folder.path().join("dit-cli"), folder.path().join("dit-cli-engine"));
+    fs::copy(dit_cli().get_program(), &front).unwrap();
+    fs::write(&engine, "#!/bin/sh\necho \"$GOMP_SPINCOUNT,$OMP_WAIT_POLICY\"\n").unwrap();
+    fs::set_permissions(&engine, fs::Permissions::from_mode(0o755)).unwrap();
+    for (said, expected) in
+        [(None, "1000,\n"), (Some(("GOMP_SPINCOUNT", "7")), "7,\n"), (Some(("OMP_WAIT_POLICY", "active")), ",active\n")]
+    {
+        let mut command = Command::new(&front);
+        command.args(["inspect", "x"]).env_remove("GOMP_SPINCOUNT").env_remove("OMP_WAIT_POLICY").envs(said);
+        let ran = Ran::from(command.output().unwrap());
+        assert_eq!((ran.code, &*ran.stdout), (Some(DONE), expected), "{said:?}: {}", ran.stderr);
+    }
 }
 
 /// What bash offers for `--cfg-s` after `dit-cli sample`.

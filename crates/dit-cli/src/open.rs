@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow, bail};
 use dit_catalog::{Catalog, Entry, Kind, WeightsDir};
 use dit_config::{LatentSize, StandardModel};
-use dit_weights::OpenOptions;
+use dit_weights::{Checkpoint, OpenOptions};
 
 use crate::{recorded, run_folder, usage::Usage};
 
@@ -81,6 +81,18 @@ impl Library {
             true => self.at_path(&path),
             false => self.locate(name, Kind::Vae),
         }
+    }
+
+    /// The codec of the catalogue's checkpoint that this one is a copy of, or was converted from, by their hashes.
+    pub fn codec_of_copy(&self, checkpoint: &Checkpoint) -> Result<Option<&str>> {
+        let original = |sha256: &str| {
+            let is_it = |entry: &&Entry| entry.files().iter().any(|file| file.sha256() == Some(sha256));
+            self.catalog.entries().iter().find(is_it).and_then(Entry::pairs_with)
+        };
+        Ok(match checkpoint.metadata().origin.as_ref().and_then(|origin| original(&origin.sha256)) {
+            None => original(checkpoint.sha256()?),
+            codec => codec,
+        })
     }
 
     /// As [`locate`](Self::locate), whatever kind it is.

@@ -225,6 +225,7 @@ impl Bench<'_> {
             Engine::Ours => {
                 let mut command = Command::new(&self.binaries.engine);
                 command.args(["serve", "--threads", &threads, "--device", self.device]);
+                command.env("GOMP_SPINCOUNT", "1000"); // as `dit-cli` starts its engine
                 command
             }
             Engine::Candle => Command::new(self.binaries.candle.as_ref().map_err(Clone::clone)?),

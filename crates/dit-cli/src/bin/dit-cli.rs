@@ -38,11 +38,20 @@ fn print(text: &[u8]) -> Result<ExitCode> {
     }
 }
 
+/// By what users say how OpenMP's threads wait for one another: first how often GNU's library, which libtorch brings, looks before it sleeps.
+const WAITING: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
+/// Some twenty microseconds. By itself it spins for milliseconds; where others compute on the same cores, who is waited for does not get one
+/// meanwhile, and small models take ten times as long.
+const SHORT_SPIN: &str = "1000";
+
 /// The engine does what was typed.
 fn hand_over() -> Result<ExitCode> {
     let engine = engine()?;
     let mut command = Command::new(&engine);
     command.args(env::args_os().skip(1)).env(build_id::VARIABLE, build_id::of_this());
+    if WAITING.iter().all(|variable| env::var_os(variable).is_none()) {
+        command.env(WAITING[0], SHORT_SPIN);
+    }
     turn_into(command).with_context(|| format!("{} does not start", engine.display()))
 }
 

@@ -42,7 +42,7 @@ impl Files {
         run_folder::start_check(&checkpoint)?;
         let codec = checkpoint.metadata().codec.as_ref();
         let mut must_be = None;
-        let vae = match locate_vae(&library, request, &dit_at, codec)? {
+        let vae = match locate_vae(&library, request, &dit_at, &checkpoint)? {
             Some(at) => {
                 let vae = VaeCheckpoint::open(&at.path)
                     .with_context(|| format!("cannot decode with {}", at.path.display()))?;
@@ -110,14 +110,9 @@ impl Files {
     }
 }
 
-fn locate_vae(
-    library: &Library,
-    request: &Request,
-    dit: &Located,
-    trained_on: Option<&Codec>,
-) -> Result<Option<Located>> {
+fn locate_vae(library: &Library, request: &Request, dit: &Located, checkpoint: &Checkpoint) -> Result<Option<Located>> {
     let known = dit.pairs_with.clone().or_else(|| beside(&dit.path));
-    match (request.vae.as_deref(), known, trained_on) {
+    match (request.vae.as_deref(), known, &checkpoint.metadata().codec) {
         (Some("none"), ..) => Ok(None),
         (Some(text), ..) => Ok(Some(library.locate(text, Kind::Vae).with_context(|| request.hint("--vae"))?)),
         (None, Some(known), _) => Ok(Some(library.locate(&known, Kind::Vae)?)),
@@ -131,10 +126,13 @@ fn locate_vae(
             };
             Ok(Some(library.locate_codec(name, &dit.path).with_context(about)?))
         }
-        (None, None, None) => wrong_usage!(
-            "which VAE decodes {}?\n  help: pass --vae with its folder, file or name, or --vae none with --latents",
-            dit.name
-        ),
+        (None, None, None) => match library.codec_of_copy(checkpoint)? {
+            Some(codec) => Ok(Some(library.locate(codec, Kind::Vae)?)),
+            None => wrong_usage!(
+                "which VAE decodes {}?\n  help: pass --vae with its folder, file or name, or --vae none with --latents",
+                dit.name
+            ),
+        },
     }
 }
 
