@@ -188,7 +188,7 @@ fn a_recipe_does_not_tell_whose_folder_its_files_are_in() {
     };
     let flags = ["--vae", "vae-fashion-demo", "--steps", "2", "--class", "1", "--out", "r.png"];
     run(&ada, &[&["sample", "--ckpt", "../ada/m.safetensors"], &flags[..]].concat());
-    let recipe = dit_image::read_recipe(&elsewhere.join("r.png")).unwrap();
+    let recipe = dit_image::read_recipe(elsewhere.join("r.png")).unwrap();
     assert!(recipe.contains(r#""~/m.safetensors""#) && !recipe.contains("ada"), "{recipe}");
     // Nor does it matter.
     fs::rename(&ada, &bob).unwrap();

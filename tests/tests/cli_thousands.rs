@@ -88,7 +88,7 @@ fn random_labels_are_seeded_and_recorded() {
         let summary = succeed_in(folder.path(), &[&args[..], &more, &["--json"]].concat()).stdout;
         assert_eq!(serde_json::from_str::<serde_json::Value>(&summary).unwrap()["labels"], "random");
         let texts =
-            (0..20).map(|k| dit_image::read_recipe(&folder.path().join(dir).join(format!("{k:06}.png"))).unwrap());
+            (0..20).map(|k| dit_image::read_recipe(folder.path().join(dir).join(format!("{k:06}.png"))).unwrap());
         texts.map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap()).collect::<Vec<_>>()
     };
     let (a, again, b) = (run("1", "a"), run("1", "again"), run("2", "b"));

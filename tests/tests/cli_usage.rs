@@ -31,6 +31,7 @@ fn wrong_usage_is_told_from_failure() {
     let at = folder.path();
     fs::write(at.join("picture.png"), b"\x89PNG\r\n\x1a\n and so on").unwrap();
     fs::write(at.join("bad.toml"), "[optim]\nlr = \"fast\"").unwrap();
+    fs::write(at.join("names.json"), "[\"one\"]").unwrap();
     let sample = |more: &[&str], code: i32, expected: &[&str]| {
         let args = [&["sample", "--ckpt", "dit-fashion-demo", "--sampler", "ddim"], more].concat();
         check(&run_in(at, &args), code, expected);
@@ -62,6 +63,16 @@ fn wrong_usage_is_told_from_failure() {
     sample(&["--out", "no/such/folder/x.png"], FAILED, &["create it"]);
     for (args, code, expected) in [
         (&["inspect", "nothere"][..], FAILED, &["there is no file nothere, and no checkpoint is called"][..]),
+        (
+            &["convert", "dit-fashion-demo", "x.pt", "--class-names", "names.json"],
+            WRONG_USAGE,
+            &["x.pt: a .pt file has no place for class names"],
+        ),
+        (
+            &["convert", "dit-fashion-demo", "x.safetensors", "--class-names", "names.json"],
+            WRONG_USAGE,
+            &["1 class names"],
+        ),
         (&["train", "--plan", "--set", "optim.lr=fast"], WRONG_USAGE, &["optim.lr=fast"]),
         (&["train", "--plan", "--config", "bad.toml"], WRONG_USAGE, &["line 2"]),
         (&["train", "--plan", "--config", "none.toml"], FAILED, &["none.toml"]),

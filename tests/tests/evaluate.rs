@@ -32,7 +32,7 @@ fn picture(index: u64, level: u64) -> Vec<u8> {
 }
 
 fn npz(folder: &Path, name: &str, count: u64, level: u64) -> String {
-    let mut writer = NpzWriter::create(&folder.join(name), count, SIDE, SIDE).unwrap();
+    let mut writer = NpzWriter::create(folder.join(name), count, SIDE, SIDE).unwrap();
     for index in 0..count {
         writer.push(&Picture::from_rgb(picture(index, level), SIDE, SIDE).unwrap()).unwrap();
     }
@@ -160,7 +160,7 @@ fn idx_files_and_deflated_archives_are_read() {
     fs::write(here.join("train-images-idx3-ubyte"), images).unwrap();
     fs::write(here.join("train-labels-idx1-ubyte"), labels).unwrap();
     // The same with black around, in an archive.
-    let mut writer = NpzWriter::create(&here.join("padded.npz"), 40, SIDE, SIDE).unwrap();
+    let mut writer = NpzWriter::create(here.join("padded.npz"), 40, SIDE, SIDE).unwrap();
     for index in 0..40 {
         let mut padded = vec![0; (SIDE * SIDE * 3) as usize];
         for (at, level) in grey(index).into_iter().enumerate() {
@@ -319,7 +319,7 @@ fn what_cannot_be_had_is_told_before_anything_is_computed() {
     bytes[20_000] ^= 4;
     fs::write(here.join("changed.npz"), bytes).unwrap();
     let mut labelled = arrays(&here.join(&b));
-    let mut writer = NpzWriter::create_labelled(&here.join("three.npz"), vec![0, 1, 2], SIDE, SIDE).unwrap();
+    let mut writer = NpzWriter::create_labelled(here.join("three.npz"), vec![0, 1, 2], SIDE, SIDE).unwrap();
     (0..3).for_each(|index| writer.push(&Picture::from_rgb(picture(index, 30), SIDE, SIDE).unwrap()).unwrap());
     writer.finish().unwrap();
     labelled.extend(arrays(&here.join("three.npz")).into_iter().filter(|(name, _)| name == "arr_1.npy"));

@@ -102,7 +102,7 @@ fn they_load_the_averages_of_a_run_too() {
         fs::create_dir_all(&class).unwrap();
         let pixels = (0..32 * 32 * 3_u32).map(|place| (place * (index + 1) / 7) as u8).collect();
         let picture = Picture::from_rgb(pixels, 32, 32).unwrap();
-        write_png(&class.join(format!("{index}.png")), &picture, &Caption::default()).unwrap();
+        write_png(class.join(format!("{index}.png")), &picture, &Caption::default()).unwrap();
     }
     let vae = fixture("vae-small");
     let precompute = ["precompute-latents", "--data", "data", "--out", "latents", "--image-size", "32", "--vae"];

@@ -13,7 +13,7 @@ fn latents(folder: &Path) {
         for number in 0..6_u8 {
             let rgb = vec![class * 25 + number; 32 * 32 * 3];
             let picture = Picture::from_rgb(rgb, 32, 32).unwrap();
-            write_png(&dir.join(format!("{number}.png")), &picture, &Caption::default()).unwrap();
+            write_png(dir.join(format!("{number}.png")), &picture, &Caption::default()).unwrap();
         }
     }
     let args = ["precompute-latents", "--data", "pictures", "--out", "latents", "--image-size", "32"];

@@ -808,7 +808,7 @@ fn a_run_is_sampled_inspected_and_converted() {
     assert!(ema != trained && ema.keys().eq(trained.keys()));
     assert_same_tensors(&read("average.safetensors"), &ema);
     assert_same_tensors(&read("raw.safetensors"), &trained);
-    let pickle = TorchFile::open(&at.join("original.pt")).unwrap();
+    let pickle = TorchFile::open(at.join("original.pt")).unwrap();
     let states: Vec<&str> = pickle.state_dicts().collect();
     let [state] = states[..] else { panic!("{states:?}") };
     assert_same_tensors(&all_tensors(&pickle.state_dict(state).unwrap()), &ema);

@@ -31,7 +31,7 @@ pub struct ConvertArgs {
     /// Take the weights as trained, not averaged
     #[arg(long)]
     pub raw: bool,
-    /// Class names to store: a JSON array of strings
+    /// Class names to store, not in a `.pt`: a JSON array of strings
     #[arg(long, value_name = "FILE")]
     pub class_names: Option<PathBuf>,
     /// What the checkpoint's file leaves open

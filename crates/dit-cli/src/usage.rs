@@ -44,6 +44,7 @@ fn is_usage(error: &(dyn Error + 'static)) -> bool {
     }
     error.is::<Usage>()
         || matches!(error.downcast_ref(), Some(dit_classes::Error::List(_)))
+        || matches!(error.downcast_ref(), Some(dit_weights::Error::Unwritable { .. }))
         || matches!(error.downcast_ref(), Some(dit_classifier::Error::Options(_)))
         || matches!(
             error.downcast_ref(),
@@ -136,5 +137,8 @@ mod tests {
         check(dit_sample::Error::Cancelled, false);
         check(dit_sample::Error::Diffusion(dit_diffusion::Error::EmptySchedule), false);
         check(std::io::Error::other("a full disk"), false);
+        let problem = "a .pt file has no place for class names".to_owned();
+        check(dit_weights::Error::Unwritable { path: "x.pt".into(), problem, help: "name another" }, true);
+        check(dit_weights::Error::EmptyFile { path: "x.pt".into() }, false);
     }
 }

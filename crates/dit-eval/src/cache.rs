@@ -185,7 +185,7 @@ impl FeatureSet {
         }
         let source = TchSource::new(tensors)?;
         debug_assert!(!source.infos().is_empty());
-        Ok(write_safetensors(&self.path(chunk), &source, &Default::default())?)
+        Ok(write_safetensors(self.path(chunk), &source, &Default::default())?)
     }
 }
 

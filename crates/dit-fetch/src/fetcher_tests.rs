@@ -608,7 +608,7 @@ fn a_result_without_a_receipt_is_adopted_left_alone_or_put_aside() {
                 open: OpenOptions { heads: Some(4), ..OpenOptions::default() },
                 ..dit_weights::ConvertOptions::default()
             };
-            dit_weights::convert(&pt, &bench.path("tiny.safetensors"), &options, &mut |_| ()).unwrap();
+            dit_weights::convert(&pt, bench.path("tiny.safetensors"), &options, &mut |_| ()).unwrap();
         },
         1,
         State::Present,

@@ -12,7 +12,8 @@ use crate::picture::Picture;
 ///
 /// # Errors
 /// [`Error::NoPictures`], [`Error::MixedSizes`], or the file cannot be written; `path` is then as it was before.
-pub fn write_animation(path: &Path, frames: &[Picture], milliseconds: u16) -> Result<()> {
+pub fn write_animation(path: impl AsRef<Path>, frames: &[Picture], milliseconds: u16) -> Result<()> {
+    let path = path.as_ref();
     let first = frames.first().ok_or(Error::NoPictures)?;
     for (index, frame) in (0..).zip(frames) {
         if frame.size() != first.size() {

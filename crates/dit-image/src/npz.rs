@@ -53,16 +53,16 @@ impl NpzWriter {
     /// # Errors
     /// [`Error::Size`] or [`Error::ArchiveTooLarge`] for impossible sizes; the file errors of
     /// [`ensure_writable`](dit_files::ensure_writable).
-    pub fn create(path: &Path, count: u64, width: u32, height: u32) -> Result<Self> {
-        Self::begin(path, count, None, width, height)
+    pub fn create(path: impl AsRef<Path>, count: u64, width: u32, height: u32) -> Result<Self> {
+        Self::begin(path.as_ref(), count, None, width, height)
     }
 
     /// Begins an archive of pictures of these classes, in this order.
     ///
     /// # Errors
     /// As [`create`](Self::create).
-    pub fn create_labelled(path: &Path, labels: Vec<u32>, width: u32, height: u32) -> Result<Self> {
-        Self::begin(path, labels.len() as u64, Some(labels), width, height)
+    pub fn create_labelled(path: impl AsRef<Path>, labels: Vec<u32>, width: u32, height: u32) -> Result<Self> {
+        Self::begin(path.as_ref(), labels.len() as u64, Some(labels), width, height)
     }
 
     fn begin(path: &Path, count: u64, labels: Option<Vec<u32>>, width: u32, height: u32) -> Result<Self> {

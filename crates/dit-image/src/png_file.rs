@@ -70,7 +70,8 @@ impl Caption {
 /// # Errors
 /// [`Error::Caption`] for text that PNG cannot hold or [`read_recipe`](crate::read_recipe) would not accept; the file
 /// errors of [`ensure_writable`](dit_files::ensure_writable).
-pub fn write_png(path: &Path, picture: &Picture, caption: &Caption) -> Result<()> {
+pub fn write_png(path: impl AsRef<Path>, picture: &Picture, caption: &Caption) -> Result<()> {
+    let path = path.as_ref();
     caption.check()?;
     let mut file = AtomicFile::create(path)?;
     let bytes = encode(picture, caption).map_err(|source| Error::Encode { path: path.to_path_buf(), source })?;
@@ -81,7 +82,11 @@ pub fn write_png(path: &Path, picture: &Picture, caption: &Caption) -> Result<()
 ///
 /// # Errors
 /// [`Error::Missing`], [`Error::Read`]; [`Error::Damaged`] for what is no whole PNG of that form.
-pub fn read_png(path: &Path) -> Result<Picture> {
+pub fn read_png(path: impl AsRef<Path>) -> Result<Picture> {
+    read(path.as_ref())
+}
+
+fn read(path: &Path) -> Result<Picture> {
     let file = File::open(path).map_err(|source| Error::reading(path, source))?;
     let damaged = |why: String| Error::Damaged { path: path.to_path_buf(), why };
     let mut reader = png::Decoder::new(BufReader::new(file)).read_info().map_err(|error| damaged(error.to_string()))?;

@@ -23,7 +23,8 @@ const TEXT_OVERHEAD: usize = 4096;
 /// # Errors
 /// [`Error::Missing`], [`Error::Read`]; [`Error::NotAPng`]; [`Error::NoRecipe`];
 /// [`Error::Truncated`]; [`Error::Damaged`]; [`Error::RecipeTooLong`].
-pub fn read_recipe(path: &Path) -> Result<String> {
+pub fn read_recipe(path: impl AsRef<Path>) -> Result<String> {
+    let path = path.as_ref();
     let file = File::open(path).map_err(|source| Error::reading(path, source))?;
     Chunks::open(path, BufReader::new(file))?.find_recipe()
 }

@@ -193,7 +193,7 @@ fn what_is_no_png_is_said_so() {
     let folder = tempfile::tempdir().unwrap();
     let error = read_recipe(folder.path()).unwrap_err();
     assert!(matches!(error, Error::NotAPng { .. }), "{error}");
-    let error = read_recipe(&folder.path().join("none.png")).unwrap_err();
+    let error = read_recipe(folder.path().join("none.png")).unwrap_err();
     assert!(matches!(error, Error::Missing { .. }), "{error}");
 }
 

@@ -277,7 +277,7 @@ impl Outputs {
         let mut pictures = Vec::with_capacity(batch.classes.len());
         for image in batch.images() {
             // One that cannot be read after all is made again.
-            let Ok(picture) = read_png(&in_folder(&dir, image)) else { return Ok(false) };
+            let Ok(picture) = read_png(in_folder(&dir, image)) else { return Ok(false) };
             pictures.push(picture);
         }
         for (image, picture) in batch.images().zip(pictures) {

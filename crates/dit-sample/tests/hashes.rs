@@ -116,7 +116,7 @@ fn check_failing(hidden: usize, with_dir: bool, pictures: usize) {
         return;
     }
     // Nothing that would claim to be made by a recipe.
-    assert!(at("grid.png").is_file() && read_recipe(&at("grid.png")).is_err());
+    assert!(at("grid.png").is_file() && read_recipe(at("grid.png")).is_err());
     let each = (0..6).filter(|image| at(&format!("each/{image:06}.png")).is_file()).count();
     assert_eq!(each, if with_dir { pictures } else { 0 });
     let parts = ["all.npz.interrupted", "z.safetensors.interrupted"].map(at);

@@ -2,7 +2,7 @@
 //!
 //! `cargo run -p dit-weights --example convert -- INPUT OUTPUT [--num-heads N]`
 
-use std::{env, error::Error, path::Path, process::ExitCode};
+use std::{env, error::Error, process::ExitCode};
 
 use dit_weights::{ConvertOptions, OpenOptions, convert};
 
@@ -25,7 +25,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     };
     let open = OpenOptions { heads, ..OpenOptions::default() };
     let options = ConvertOptions { open, ..ConvertOptions::default() };
-    let converted = convert(Path::new(input), Path::new(output), &options, &mut |_| {})?;
+    let converted = convert(input, output, &options, &mut |_| {})?;
     println!("{} to {}: {} bytes of weights", converted.from, converted.to, converted.bytes);
     for file in converted.files {
         println!("{}", file.display());

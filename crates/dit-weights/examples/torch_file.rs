@@ -9,7 +9,7 @@ use dit_weights::{Error, TensorSource, TorchFile, torch_save};
 fn main() -> Result<(), Error> {
     let mut arguments = std::env::args_os().skip(1);
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/torch/training-protocol-2.pt");
-    let file = TorchFile::open(Path::new(&arguments.next().unwrap_or(default.into())))?;
+    let file = TorchFile::open(arguments.next().unwrap_or(default.into()))?;
     println!("{}: {:?}", file.path().display(), file.root());
     for (key, value) in file.root().entries() {
         println!("  {key:?}: {value:?}");
@@ -30,7 +30,7 @@ fn main() -> Result<(), Error> {
             }
             Ok((name.clone(), dict.read(name)?))
         });
-        torch_save::write_state_dict(Path::new(&copy), tensors)?;
+        torch_save::write_state_dict(&copy, tensors)?;
         println!("wrote {}", Path::new(&copy).display());
     }
     Ok(())

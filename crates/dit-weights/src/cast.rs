@@ -55,10 +55,11 @@ fn round_to_odd(value: f64) -> f32 {
 }
 
 /// `tensor` with elements of type `to`, each rounded once to the nearest, ties to even. Integers and booleans stay as they
-/// are, and nothing becomes an integer. `name` is for messages.
+/// are, and nothing becomes one. `name` is for messages.
 ///
 /// # Errors
-/// [`Error::OutOfRange`] where a finite value would become infinite.
+/// [`Error::OutOfRange`] where a finite value would become infinite; [`Error::IntegerTarget`] where floating-point numbers
+/// were to become integers or booleans.
 pub fn cast<'a>(name: &str, tensor: TensorView<'a>, to: Dtype) -> Result<TensorView<'a>, Error> {
     if tensor.dtype() == to || !tensor.dtype().is_float() {
         return Ok(tensor);
@@ -68,7 +69,9 @@ pub fn cast<'a>(name: &str, tensor: TensorView<'a>, to: Dtype) -> Result<TensorV
         Dtype::F32 => cast_to::<f32>(name, &tensor, to),
         Dtype::F16 => cast_to::<f16>(name, &tensor, to),
         Dtype::BF16 => cast_to::<bf16>(name, &tensor, to),
-        Dtype::I64 | Dtype::I32 | Dtype::I16 | Dtype::I8 | Dtype::U8 | Dtype::Bool => Ok(tensor),
+        Dtype::I64 | Dtype::I32 | Dtype::I16 | Dtype::I8 | Dtype::U8 | Dtype::Bool => {
+            Err(Error::IntegerTarget { dtype: to })
+        }
     }
 }
 
@@ -109,7 +112,8 @@ pub struct CastSource<S> {
 }
 
 impl<S: TensorSource> CastSource<S> {
-    /// `inner` as `dtype`; integers and booleans stay as they are.
+    /// `inner` as `dtype`; integers and booleans stay as they are, and nothing becomes one: with a `dtype` that is not a
+    /// floating-point type, all of `inner` stays as it is.
     pub fn new(inner: S, dtype: Dtype) -> Self {
         Self::with_exact(inner, dtype, &[])
     }
@@ -153,6 +157,7 @@ impl<S: TensorSource> TensorSource for CastSource<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MemorySource;
 
     #[track_caller]
     fn check(value: f64, to: Dtype, expected_bits: u16) {
@@ -188,6 +193,19 @@ mod tests {
                 };
                 assert!(is_nan || before == after, "{dtype} {before:x?} became {after:x?}");
             }
+        }
+    }
+
+    #[test]
+    fn nothing_becomes_an_integer() {
+        for to in Dtype::ALL.into_iter().filter(|dtype| !dtype.is_float()) {
+            let tensor = TensorView::from_f32(vec![1], &[1.0]).unwrap();
+            let error = cast("w", tensor.clone(), to).unwrap_err();
+            assert!(matches!(error, Error::IntegerTarget { dtype } if dtype == to), "{error}");
+            let source = MemorySource::from_iter([("w", tensor.clone())]);
+            let source = CastSource::new(source, to);
+            assert_eq!(source.infos()["w"].dtype, Dtype::F32);
+            assert_eq!(source.read("w").unwrap(), tensor);
         }
     }
 

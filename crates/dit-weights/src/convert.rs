@@ -13,6 +13,7 @@ use dit_files::{AtomicFile, AtomicFolder};
 use crate::{
     CastSource, Dtype, Error, Layout, Metadata, ModelConfig, Network, OpenOptions, Origin, TensorSource, folder,
     layout::{export_dit, inexpressible, position_table},
+    metadata::is_reserved,
     torch_save,
     writer::write_safetensors_with,
 };
@@ -24,13 +25,13 @@ pub struct ConvertOptions {
     pub open: OpenOptions,
     /// The layout to write. By default a DiT's is the original's in a file and diffusers' in a folder; a VAE has only diffusers'.
     pub layout: Option<Layout>,
-    /// The element type of the weights; by default the input's. A DiT's frozen position table never becomes narrower.
+    /// The floating-point type of the weights; by default the input's. A DiT's frozen position table never becomes narrower.
     pub dtype: Option<Dtype>,
     /// A name for each class; by default the input's.
     pub class_names: Option<Vec<String>>,
     /// Where the weights came from; by default what the input says, else the input itself, whose SHA-256 is then computed.
     pub origin: Option<Origin>,
-    /// More text for the metadata.
+    /// More text for the metadata, under keys other than `format` and those that begin with `dit.`.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -64,18 +65,35 @@ pub struct Converted {
 /// file, or a diffusers folder (`config.json` and weights) where the name is that of a folder. Memory holds one tensor at a time,
 /// and the output appears whole or not at all. `progress` is called as tensors are written.
 ///
-/// Converting to diffusers' layout and back gives the same bytes.
+/// Converting to diffusers' layout and back gives the same bytes. A `.pt` file holds tensors alone: what else the input says (the
+/// number of heads, class names, whose arithmetic, the codec, the origin, all other metadata) is lost, and whoever opens the file
+/// gives [`OpenOptions::heads`] again.
 ///
 /// # Errors
-/// Whatever opening `input` meets; [`Error::Unwritable`] where `output`'s format or layout cannot hold the network;
-/// [`Error::OutOfRange`] where a weight does not fit the element type; [`Error::Io`].
+/// Whatever opening `input` meets; [`Error::Unwritable`] where `output`'s format or layout cannot hold the network, or the class
+/// names and metadata of `options`; [`Error::ReservedKey`] where that metadata has a key which is written anyway;
+/// [`Error::OutOfRange`] where a weight does not fit the element type, [`Error::IntegerTarget`] where that is no floating-point
+/// one; [`Error::Io`].
 pub fn convert(
+    input: impl AsRef<Path>,
+    output: impl AsRef<Path>,
+    options: &ConvertOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Converted, Error> {
+    convert_paths(input.as_ref(), output.as_ref(), options, progress)
+}
+
+fn convert_paths(
     input: &Path,
     output: &Path,
     options: &ConvertOptions,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Converted, Error> {
+    if let Some(dtype) = options.dtype.filter(|dtype| !dtype.is_float()) {
+        return Err(Error::IntegerTarget { dtype });
+    }
     let format = Format::of(output)?;
+    refuse_given(output, format, options)?;
     let network = Network::open(input, &options.open)?;
     refuse_own_input(&network, output)?;
     let to = layout(&network, output, format, options.layout)?;
@@ -140,6 +158,23 @@ impl Format {
             _ => Ok(Self::Folder),
         }
     }
+}
+
+/// What was given for the metadata is written, or refused.
+fn refuse_given(output: &Path, format: Format, options: &ConvertOptions) -> Result<(), Error> {
+    if let Some(key) = options.metadata.keys().find(|key| is_reserved(key)) {
+        return Err(Error::ReservedKey { key: key.clone() });
+    }
+    let what = match format {
+        Format::Torch if options.class_names.is_some() => "class names",
+        Format::Torch if !options.metadata.is_empty() => "metadata",
+        _ => return Ok(()),
+    };
+    Err(Error::Unwritable {
+        path: output.to_owned(),
+        problem: format!("a .pt file has no place for {what}"),
+        help: "name a .safetensors file or a folder",
+    })
 }
 
 /// Writing over a file that is being read would lose it where the conversion is not exact.

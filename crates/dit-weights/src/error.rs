@@ -49,6 +49,13 @@ pub enum Error {
         dtype: Dtype,
     },
 
+    /// An integer or boolean type was asked for where only floating-point types can be converted to.
+    #[error("weights cannot become {dtype}\n  help: choose f32, bf16, f16 or f64")]
+    IntegerTarget {
+        /// The element type asked for.
+        dtype: Dtype,
+    },
+
     /// A name that the source does not list.
     #[error("no tensor is named {name:?}")]
     NoSuchTensor {
@@ -137,6 +144,13 @@ pub enum Error {
         name: String,
     },
 
+    /// The name that a safetensors file keeps for its metadata.
+    #[error("no tensor of a safetensors file can be named {name:?}: that is the place of the file's metadata")]
+    ReservedName {
+        /// The name.
+        name: String,
+    },
+
     /// A safetensors file that is cut short, corrupt or inconsistent.
     #[error("{} is not a sound safetensors file: {problem}\n  help: if it was downloaded or copied, do that again", path.display())]
     Safetensors {
@@ -155,6 +169,15 @@ pub enum Error {
         key: &'static str,
         /// What is wrong.
         problem: String,
+    },
+
+    /// A metadata key that is written from what is known of the weights, and not given.
+    #[error(
+        "the metadata key {key:?} cannot be given: it says what is known of the weights\n  help: choose a key that is not \"format\" and does not begin with \"dit.\""
+    )]
+    ReservedKey {
+        /// The key.
+        key: String,
     },
 
     /// A file that is neither a checkpoint nor anything known to stand in for one.

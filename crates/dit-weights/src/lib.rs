@@ -61,6 +61,11 @@ pub use check::{Mismatch, check_tensors};
 pub use checkpoint::{Checkpoint, OpenOptions};
 pub use convert::{ConvertOptions, Converted, Progress, convert};
 pub use digest::{Digest, sha256_of};
+pub use dit_config::{
+    BlockDesign, ConfigError, DitConfig, DitSpec, LatentSize, NoiseScheduleKind, Numerics, Predict, Process, Sigma,
+    SigmaKind, Size, StandardModel, TensorSpec, VaeConfig, VaeSpec,
+};
+pub use dit_files::WriteError;
 pub use dtype::Dtype;
 pub use error::Error;
 pub use hints::Hints;

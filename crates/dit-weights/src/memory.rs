@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use crate::{Error, TensorInfo, TensorSource, TensorView};
 
 /// A source over tensors in memory: what a program computed and wants to write, or a test's checkpoint.
+///
+/// Collected from an iterator, it keeps the last of several tensors of one name, as maps do; [`insert`](Self::insert) tells of
+/// the one before.
 #[derive(Debug, Clone, Default)]
 pub struct MemorySource {
     infos: BTreeMap<String, TensorInfo>,
@@ -57,5 +60,21 @@ impl TensorSource for MemorySource {
     fn read(&self, name: &str) -> Result<TensorView<'_>, Error> {
         let tensor = self.tensors.get(name).ok_or_else(|| Error::NoSuchTensor { name: name.to_owned() })?;
         TensorView::new(tensor.dtype(), tensor.shape().to_vec(), tensor.data())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_one_name_the_last_tensor_is_kept_and_insert_tells_of_the_one_before() {
+        let tensor = |length: usize| TensorView::from_f32(vec![length], &vec![1.0; length]).unwrap();
+        let mut source = MemorySource::from_iter([("a", tensor(1)), ("b", tensor(2)), ("a", tensor(3))]);
+        assert_eq!(source.infos().len(), 2);
+        assert_eq!(source.read("a").unwrap(), tensor(3));
+        assert_eq!(source.insert("a", tensor(4)), Some(tensor(3)));
+        assert_eq!(source.insert("c", tensor(5)), None);
+        assert_eq!(source.infos()["a"], tensor(4).info());
     }
 }

@@ -23,6 +23,8 @@ const CODEC_NAME: &str = "dit.codec.name";
 const CODEC_SHA256: &str = "dit.codec.sha256";
 const WEIGHTS: &str = "dit.weights";
 const STEP: &str = "dit.step";
+/// What our keys begin with.
+const PREFIX: &str = "dit.";
 /// Other programs that read safetensors ask for this one.
 const FRAMEWORK: (&str, &str) = ("format", "pt");
 
@@ -109,7 +111,7 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// The text to write into a safetensors file.
+    /// The text to write into a safetensors file. Where a key of `other` is one of the parts before it, the part counts.
     pub fn to_map(&self) -> BTreeMap<String, String> {
         let mut map = self.other.clone();
         let mut put = |key: &str, value: String| {
@@ -155,7 +157,11 @@ impl Metadata {
     ///
     /// # Errors
     /// [`Error::Metadata`] names the key whose value is not understood; a file of a later version of this format is one.
-    pub fn from_map(path: &Path, map: &BTreeMap<String, String>) -> Result<Self, Error> {
+    pub fn from_map(path: impl AsRef<Path>, map: &BTreeMap<String, String>) -> Result<Self, Error> {
+        Self::read(path.as_ref(), map)
+    }
+
+    fn read(path: &Path, map: &BTreeMap<String, String>) -> Result<Self, Error> {
         let mut other = map.clone();
         other.remove(FRAMEWORK.0);
         let mut reader = Reader { path, other };
@@ -193,6 +199,11 @@ impl Metadata {
             other: reader.other,
         })
     }
+}
+
+/// Whether `key` is, or may become, one of those that [`Metadata::to_map`] writes by itself.
+pub(crate) fn is_reserved(key: &str) -> bool {
+    key == FRAMEWORK.0 || key.starts_with(PREFIX)
 }
 
 /// Takes known keys out of a file's metadata.
@@ -258,7 +269,7 @@ mod tests {
             ..Metadata::default()
         };
         for metadata in [Metadata::default(), full(), vae] {
-            assert_eq!(Metadata::from_map(Path::new("x"), &metadata.to_map()).unwrap(), metadata);
+            assert_eq!(Metadata::from_map("x", &metadata.to_map()).unwrap(), metadata);
         }
     }
 
@@ -270,15 +281,23 @@ mod tests {
         for key in [CODEC_NAME, CODEC_SHA256] {
             let mut map = full().to_map();
             map.remove(key);
-            assert_eq!(Metadata::from_map(Path::new("x"), &map).unwrap(), Metadata { codec: None, ..full() });
+            assert_eq!(Metadata::from_map("x", &map).unwrap(), Metadata { codec: None, ..full() });
         }
+    }
+
+    #[test]
+    fn every_key_of_ours_is_reserved_and_no_other() {
+        for key in full().to_map().into_keys() {
+            assert_eq!(is_reserved(&key), key != "note", "{key}");
+        }
+        assert!(is_reserved("dit.later") && !is_reserved("dit") && !is_reserved("dits") && !is_reserved("formats"));
     }
 
     #[track_caller]
     fn check_refused(key: &'static str, value: &str, says: &str) {
         let mut map = full().to_map();
         assert!(map.insert(key.to_owned(), value.to_owned()).is_some(), "{key} is not a key");
-        let error = Metadata::from_map(Path::new("x"), &map).unwrap_err();
+        let error = Metadata::from_map("x", &map).unwrap_err();
         assert!(matches!(&error, Error::Metadata { key: named, .. } if *named == key), "{error}");
         assert!(error.to_string().contains(says), "{error}");
     }

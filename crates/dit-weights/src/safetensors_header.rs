@@ -8,12 +8,14 @@ use serde::{
     de::{Error as _, MapAccess, Visitor},
 };
 
-use crate::{Dtype, TensorInfo};
+use crate::{Dtype, TensorInfo, source::numel};
 
 /// Longest header accepted, in bytes, as in the format's own implementation.
 const MAX_HEADER: u64 = 100_000_000;
 /// Bytes of the header's length, before the header.
 pub(crate) const LENGTH_BYTES: usize = 8;
+/// The entry that holds the metadata, and no tensor.
+pub(crate) const METADATA: &str = "__metadata__";
 
 /// A checked header. Invariant: every range lies inside the file, holds exactly its tensor's elements, and the ranges follow
 /// one another from the header's end to the file's end.
@@ -59,7 +61,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader, A::Error> {
         let mut header = RawHeader::default();
         while let Some(name) = map.next_key::<String>()? {
-            if name == "__metadata__" {
+            if name == METADATA {
                 header.metadata = map.next_value::<Option<BTreeMap<String, String>>>()?.unwrap_or_default();
                 continue;
             }
@@ -179,8 +181,7 @@ impl StoredDtype {
 
     /// Bytes of a tensor of `shape`; `None` where that overflows or is not whole.
     fn byte_len(&self, shape: &[usize]) -> Option<usize> {
-        let numel = shape.iter().try_fold(1usize, |numel, &extent| numel.checked_mul(extent))?;
-        let bits = numel.checked_mul(self.bits)?;
+        let bits = numel(shape)?.checked_mul(self.bits)?;
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 }

@@ -28,11 +28,9 @@ impl TensorInfo {
     }
 }
 
-/// The product of `shape`. A zero extent gives zero whatever the others are.
+/// The product of `shape`, from the outermost extent on; `None` where it leaves `usize` on the way, though a zero follow. So
+/// PyTorch and the readers of safetensors have it: a tensor that exists here can be written for them.
 pub(crate) fn numel(shape: &[usize]) -> Option<usize> {
-    if shape.contains(&0) {
-        return Some(0);
-    }
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
 }
 
@@ -237,11 +235,13 @@ mod tests {
             (vec![0], 4),
             (vec![usize::MAX, usize::MAX], 4),
             (vec![usize::MAX / 2], 4),
+            (vec![usize::MAX, usize::MAX, 0], 0),
         ] {
             let error = TensorView::new(Dtype::F32, shape.clone(), vec![0; len]).unwrap_err();
             assert!(matches!(error, Error::DataLength { .. }), "{shape:?}: {error}");
         }
-        assert!(TensorView::new(Dtype::F32, vec![usize::MAX, usize::MAX, 0], vec![]).is_ok());
+        assert!(TensorView::new(Dtype::F32, vec![0, usize::MAX, usize::MAX], vec![]).is_ok());
+        assert!(TensorView::new(Dtype::F32, vec![usize::MAX, 0], vec![]).is_ok());
         assert!(TensorView::new(Dtype::F32, vec![], vec![0; 4]).is_ok());
     }
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     Error, TensorInfo, TensorSource,
-    safetensors_header::{LENGTH_BYTES, stored_name},
+    safetensors_header::{LENGTH_BYTES, METADATA, stored_name},
 };
 
 /// Writes every tensor of `source` and `metadata` to `path`. The header goes first, then tensor by tensor, so that memory
@@ -21,14 +21,14 @@ use crate::{
 /// element), then the order is that of names.
 ///
 /// # Errors
-/// [`Error::Io`], whatever reading `source` meets, or [`Error::DataLength`] where a tensor is not as `source` described it.
-/// `path` is then as it was before.
+/// [`Error::Write`], whatever reading `source` meets, [`Error::DataLength`] where a tensor is not as `source` described it, or
+/// [`Error::ReservedName`] where one is named `__metadata__`, which the format keeps for itself. `path` is then as it was before.
 pub fn write_safetensors(
-    path: &Path,
+    path: impl AsRef<Path>,
     source: &dyn TensorSource,
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), Error> {
-    write_safetensors_with(path, source, metadata, &mut |_| {})
+    write_safetensors_with(path.as_ref(), source, metadata, &mut |_| {})
 }
 
 /// [`write_safetensors`], calling `progress` after each tensor with the bytes of values written so far.
@@ -88,10 +88,13 @@ fn file_order(infos: &BTreeMap<String, TensorInfo>) -> Vec<(&str, &TensorInfo)> 
 fn header_bytes(order: &[(&str, &TensorInfo)], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>, Error> {
     let mut entries = Vec::with_capacity(order.len() + 1);
     if !metadata.is_empty() {
-        entries.push(format!("\"__metadata__\":{}", json!(metadata)));
+        entries.push(format!("\"{METADATA}\":{}", json!(metadata)));
     }
     let mut start = 0usize;
     for (name, info) in order {
+        if *name == METADATA {
+            return Err(Error::ReservedName { name: (*name).to_owned() });
+        }
         let too_large = || Error::DataLength { dtype: info.dtype, shape: info.shape.clone(), actual: 0 };
         let end = info.byte_len().and_then(|bytes| start.checked_add(bytes)).ok_or_else(too_large)?;
         let tensor = json!({"dtype": stored_name(info.dtype), "shape": info.shape, "data_offsets": [start, end]});
@@ -142,6 +145,52 @@ mod tests {
             let offset = view.data().as_ptr() as usize - bytes_start(&ours, "e");
             assert!(offset.is_multiple_of(info.dtype.size()), "{name} lies at {offset}");
         }
+    }
+
+    #[track_caller]
+    fn check_name(name: &str, refused: bool) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let source = MemorySource::from_iter([(name, TensorView::from_f32(vec![1], &[1.0]).unwrap())]);
+        for metadata in [BTreeMap::new(), BTreeMap::from([("k".to_owned(), "v".to_owned())])] {
+            let result = write_safetensors(&path, &source, &metadata);
+            if refused {
+                let error = result.unwrap_err();
+                assert!(matches!(&error, Error::ReservedName { name: told } if told == name), "{error}");
+                assert!(!path.exists());
+            } else {
+                result.unwrap();
+                assert_eq!(SafetensorsFile::open(&path).unwrap().infos(), source.infos());
+            }
+        }
+    }
+
+    #[test]
+    fn the_metadatas_name_is_no_tensors() {
+        check_name("__metadata__", true);
+        check_name("__metadata", false);
+        check_name("a.__metadata__", false);
+        check_name("", false);
+    }
+
+    #[track_caller]
+    fn check_without_elements(shape: [usize; 3], exists: bool) {
+        let tensor = TensorView::from_f32(shape.to_vec(), &[]);
+        assert_eq!(tensor.is_ok(), exists, "{shape:?}");
+        let Ok(tensor) = tensor else { return };
+        let bytes = bytes_of(&MemorySource::from_iter([("a", tensor.clone())]), &BTreeMap::new());
+        assert!(safetensors::SafeTensors::deserialize(&bytes).is_ok(), "{shape:?}");
+        assert_eq!(SafetensorsFile::from_bytes("memory", bytes).unwrap().read("a").unwrap(), tensor);
+    }
+
+    #[test]
+    fn a_shape_that_can_be_had_can_be_written() {
+        const HUGE: usize = usize::MAX;
+        check_without_elements([0, HUGE, HUGE], true);
+        check_without_elements([HUGE, 0, HUGE], true);
+        check_without_elements([1 << 62, 2, 0], true);
+        check_without_elements([1 << 62, 4, 0], false);
+        check_without_elements([HUGE, HUGE, 0], false);
     }
 
     /// Where the first tensor of the file lies in memory.

@@ -68,7 +68,7 @@ fn interpolation(studio: &Studio, images: &Path) -> Result<()> {
     let what = "above from class 7 to 9, below from seed 0 to 1 of class 8";
     write_rows(&images.join("interpolation.png"), &pictures, frames as usize, what)?;
     let there_and_back: Vec<_> = first.iter().chain(first.iter().rev()).cloned().collect();
-    write_animation(&images.join("interpolation-animated.png"), &there_and_back, 150)?;
+    write_animation(images.join("interpolation-animated.png"), &there_and_back, 150)?;
     Ok(())
 }
 

@@ -40,7 +40,7 @@ const MAX_PICKLE_BYTES: usize = 16 << 20;
 /// ```no_run
 /// use dit_weights::{TensorSource, TorchFile};
 ///
-/// let file = TorchFile::open("0400000.pt".as_ref())?;
+/// let file = TorchFile::open("0400000.pt")?;
 /// let ema = file.state_dict("ema")?;
 /// for (name, info) in ema.infos() {
 ///     println!("{name}: {} {:?}", info.dtype, info.shape);
@@ -70,7 +70,8 @@ impl TorchFile {
     /// # Errors
     /// Each says what the file is instead and what to do: empty, a web page, a git-lfs pointer, cut short, corrupt,
     /// compressed, a TorchScript archive, a pickle without tensors' storages, …
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
         Self::map(path, &File::open(path).map_err(Error::io("open", path))?)
     }
 

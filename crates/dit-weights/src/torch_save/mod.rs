@@ -33,9 +33,10 @@ use crate::{Dtype, Error, TensorView};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn write_state_dict<'a>(
-    path: &Path,
+    path: impl AsRef<Path>,
     tensors: impl IntoIterator<Item = Result<(String, TensorView<'a>), Error>>,
 ) -> Result<(), Error> {
+    let path = path.as_ref();
     let mut file = AtomicFile::create(path)?;
     write_archive(path, BufWriter::new(file.file_mut()), tensors)?;
     file.commit().map_err(Error::writing(path))

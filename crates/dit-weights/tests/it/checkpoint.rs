@@ -3,11 +3,10 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::common::{fixed_sigma_options, fixture, tiny, weights_of, with_heads};
-use dit_config::{BlockDesign, DitConfig, DitSpec, LatentSize, Process, Sigma, StandardModel, VaeConfig};
 use dit_weights::{
-    CastSource, Checkpoint, Dtype, Error, Layout, MemorySource, Metadata, ModelConfig, OpenOptions, SafetensorsFile,
-    TensorSource, TensorView, TorchFile, VaeCheckpoint, WeightsKind, find_non_finite, position_table, torch_save,
-    write_safetensors,
+    BlockDesign, CastSource, Checkpoint, DitConfig, DitSpec, Dtype, Error, LatentSize, Layout, MemorySource, Metadata,
+    ModelConfig, OpenOptions, Process, SafetensorsFile, Sigma, StandardModel, TensorSource, TensorView, TorchFile,
+    VaeCheckpoint, VaeConfig, WeightsKind, find_non_finite, position_table, torch_save, write_safetensors,
 };
 
 fn learned_sigma() -> DitConfig {
@@ -123,7 +122,7 @@ fn changed(source: &dyn TensorSource, config_json: Option<&Path>, change: impl F
     let folder = tempfile::tempdir().unwrap();
     let mut tensors = MemorySource::copy_of(source).unwrap();
     change(&mut tensors);
-    write_safetensors(&folder.path().join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
+    write_safetensors(folder.path().join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
     if let Some(config) = config_json {
         std::fs::copy(config, folder.path().join("config.json")).unwrap();
     }
@@ -437,7 +436,7 @@ fn weights_in_shards_are_one_checkpoint() {
     }
     for (i, shard) in shards.iter().enumerate() {
         let views = shard.infos().keys().map(|name| Ok((name.clone(), shard.read(name)?)));
-        torch_save::write_state_dict(&folder.path().join(format!("part-{i}.bin")), views).unwrap();
+        torch_save::write_state_dict(folder.path().join(format!("part-{i}.bin")), views).unwrap();
     }
     let index = serde_json::json!({"weight_map": map}).to_string();
     std::fs::write(folder.path().join("diffusion_pytorch_model.bin.index.json"), index).unwrap();

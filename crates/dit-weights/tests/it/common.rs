@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use dit_config::{BlockDesign, DitConfig, DitSpec, LatentSize, Sigma};
-use dit_weights::{MemorySource, OpenOptions, TensorView, position_table};
+use dit_weights::{
+    BlockDesign, DitConfig, DitSpec, LatentSize, MemorySource, OpenOptions, Sigma, TensorView, position_table,
+};
 
 /// The file or folder `name` among the fixtures.
 pub fn fixture(name: &str) -> PathBuf {

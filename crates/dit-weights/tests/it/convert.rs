@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use dit_config::{BlockDesign, LatentSize, NoiseScheduleKind, Numerics, Predict, Process};
 use dit_weights::{
-    Checkpoint, ConvertOptions, Converted, Dtype, Error, Layout, MemorySource, Metadata, ModelConfig, Network, Origin,
-    Progress, SafetensorsFile, TensorSource, TensorView, VaeCheckpoint, convert, sha256_of, write_safetensors,
+    BlockDesign, Checkpoint, ConvertOptions, Converted, Dtype, Error, LatentSize, Layout, MemorySource, Metadata,
+    ModelConfig, Network, NoiseScheduleKind, Numerics, Origin, Predict, Process, Progress, SafetensorsFile,
+    TensorSource, TensorView, VaeCheckpoint, WriteError, convert, sha256_of, write_safetensors,
 };
 use half::{bf16, f16};
 
@@ -154,6 +154,18 @@ fn every_weight_is_rounded_as_half_rounds_it_and_the_table_stays_exact() {
 }
 
 #[test]
+fn weights_become_no_integers() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.safetensors");
+    for dtype in Dtype::ALL.into_iter().filter(|dtype| !dtype.is_float()) {
+        let options = ConvertOptions { dtype: Some(dtype), ..heads(4) };
+        let error = run(&fixture("dit-learned-sigma/model.safetensors"), &output, &options).unwrap_err();
+        assert!(matches!(error, Error::IntegerTarget { dtype: told } if told == dtype), "{error}");
+    }
+    assert!(listing(folder.path()).is_empty());
+}
+
+#[test]
 fn a_vae_keeps_its_configuration_in_a_file_and_in_a_folder() {
     for name in ["vae-small", "vae-f8"] {
         let folder = tempfile::tempdir().unwrap();
@@ -190,7 +202,7 @@ fn a_conversion_that_fails_leaves_everything_as_it_was() {
     let (name, shape) = ("y_embedder.embedding_table.weight", vec![6, 16]);
     source.insert(name, TensorView::from_f32(shape, &[1e6; 96]).unwrap());
     let metadata = Metadata { config: Some(ModelConfig::Dit(config)), ..Metadata::default() };
-    write_safetensors(&at("in.safetensors"), &source, &metadata.to_map()).unwrap();
+    write_safetensors(at("in.safetensors"), &source, &metadata.to_map()).unwrap();
     fs::write(at("old.safetensors"), "old").unwrap();
     fs::create_dir(at("old")).unwrap();
     fs::write(at("old").join("config.json"), "old").unwrap();
@@ -212,7 +224,7 @@ fn a_conversion_that_fails_leaves_everything_as_it_was() {
     for output in ["x.safetensors", "x"] {
         let nowhere = at("no such folder").join(output);
         let error = run(&at("in.safetensors"), &nowhere, &ConvertOptions::default()).unwrap_err();
-        let Error::Write(dit_files::WriteError::MissingFolder { path, .. }) = &error else { panic!("{error}") };
+        let Error::Write(WriteError::MissingFolder { path, .. }) = &error else { panic!("{error}") };
         assert_eq!(*path, nowhere);
     }
 }
@@ -238,9 +250,41 @@ fn a_tensor_that_is_not_as_described_is_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let tensor = || TensorView::from_f32(vec![2], &[1.0, 2.0]).unwrap();
     let source = Broken(MemorySource::from_iter([("a", tensor()), ("b", tensor())]));
-    let error = write_safetensors(&folder.path().join("x"), &source, &BTreeMap::new()).unwrap_err();
+    let error = write_safetensors(folder.path().join("x"), &source, &BTreeMap::new()).unwrap_err();
     assert!(matches!(error, Error::DataLength { actual: 12, .. }), "{error}");
     assert_eq!(listing(folder.path()), Vec::<String>::new());
+}
+
+#[track_caller]
+fn check_given(output: &str, names: bool, key: Option<&str>, refused: Option<&str>) {
+    let folder = tempfile::tempdir().unwrap();
+    let options = ConvertOptions {
+        class_names: names.then(|| (0..7).map(|i| format!("class {i}")).collect()),
+        metadata: key.map(|key| (key.to_owned(), "v".to_owned())).into_iter().collect(),
+        ..ConvertOptions { open: fixed_sigma_options(), ..ConvertOptions::default() }
+    };
+    let result = run(&fixture("dit-fixed-sigma/model.pt"), &folder.path().join(output), &options);
+    match (result, refused) {
+        (Ok(_), None) => {}
+        (Err(error @ (Error::Unwritable { .. } | Error::ReservedKey { .. })), Some(says)) => {
+            assert!(error.to_string().contains(says), "{error}");
+            assert!(listing(folder.path()).is_empty());
+        }
+        (result, _) => panic!("{output}: {result:?}, expected {refused:?}"),
+    }
+}
+
+#[test]
+fn what_is_given_for_the_metadata_is_written_or_refused() {
+    check_given("x.pt", false, None, None);
+    check_given("x.pt", true, None, Some("a .pt file has no place for class names"));
+    check_given("x.pth", false, Some("license"), Some("a .pt file has no place for metadata"));
+    for output in ["x.safetensors", "x.pt"] {
+        check_given(output, false, Some("dit.step"), Some("\"dit.step\" cannot be given"));
+        check_given(output, false, Some("dit.of a later version"), Some("cannot be given"));
+        check_given(output, false, Some("format"), Some("\"format\" cannot be given"));
+    }
+    check_given("x.safetensors", true, Some("dit"), None);
 }
 
 #[track_caller]
@@ -269,7 +313,7 @@ fn what_an_output_cannot_hold_is_refused() {
     ] {
         let config = tiny(block).with(|spec| spec.mlp_ratio = change).unwrap();
         let metadata = Metadata { config: Some(ModelConfig::Dit(config.clone())), ..Metadata::default() };
-        write_safetensors(&at("in.safetensors"), &weights_of(&config), &metadata.to_map()).unwrap();
+        write_safetensors(at("in.safetensors"), &weights_of(&config), &metadata.to_map()).unwrap();
         check_unwritable(&at("in.safetensors"), &at("x"), None, says);
         check_unwritable(&at("in.safetensors"), &at("x"), None, "its latent is 4x12");
         // The same file in the original's layout is fine.
@@ -283,7 +327,7 @@ fn what_an_output_cannot_hold_is_refused() {
     let mut table = source.read("pos_embed").unwrap().to_f32().unwrap();
     table[5] += 0.01;
     source.insert("pos_embed", TensorView::from_f32(vec![1, 4, 16], &table).unwrap());
-    write_safetensors(&at("in.safetensors"), &source, &metadata.to_map()).unwrap();
+    write_safetensors(at("in.safetensors"), &source, &metadata.to_map()).unwrap();
     check_unwritable(&at("in.safetensors"), &at("x"), None, "its position table is not the one");
     assert_eq!(listing(folder.path()), ["in.safetensors", "out.safetensors"]);
 }
@@ -299,7 +343,7 @@ fn the_process_is_kept_where_it_can_be_and_nowhere_lost() {
     for process in [original, cosine] {
         let config = Some(ModelConfig::Dit(config.clone()));
         let metadata = Metadata { config, process: Some(process), ..Metadata::default() };
-        write_safetensors(&at("in.safetensors"), &weights, &metadata.to_map()).unwrap();
+        write_safetensors(at("in.safetensors"), &weights, &metadata.to_map()).unwrap();
         let plain = ConvertOptions::default();
         for (from, to) in [("in.safetensors", "a.safetensors"), ("a.safetensors", "hub"), ("hub", "b.safetensors")] {
             let converted = run(&at(from), &at(to), &plain).unwrap();

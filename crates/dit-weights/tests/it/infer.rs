@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::common::{tiny, weights_of};
-use dit_config::{BlockDesign, DitConfig, LatentSize, Sigma, StandardModel};
 use dit_weights::{
-    Dtype, Error, Hints, TensorInfo, TensorSource, TensorView, infer_config, looks_like, position_table,
+    BlockDesign, DitConfig, Dtype, Error, Hints, LatentSize, Sigma, StandardModel, TensorInfo, TensorSource,
+    TensorView, infer_config, looks_like, position_table,
 };
 use proptest::prelude::*;
 

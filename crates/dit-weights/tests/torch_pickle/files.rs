@@ -102,7 +102,7 @@ fn one_dictionary_under_two_names() {
 fn a_checkpoint_in_the_originals_layout() {
     let folder = fixtures().join("dit-fixed-sigma");
     let expected = read_safetensors(&folder.join("model.safetensors"), "");
-    let file = TorchFile::open(&folder.join("model.pt")).unwrap();
+    let file = TorchFile::open(folder.join("model.pt")).unwrap();
     assert_eq!(read_all(&file.state_dict("").unwrap()), expected);
 }
 

@@ -22,7 +22,7 @@ fn torch_fixture(name: &str) -> PathBuf {
 
 #[track_caller]
 fn open(name: &str) -> TorchFile {
-    TorchFile::open(&torch_fixture(name)).unwrap()
+    TorchFile::open(torch_fixture(name)).unwrap()
 }
 
 /// Name to element type, shape and bytes.

@@ -35,6 +35,6 @@ fn a_write_that_fails_leaves_what_was_there() {
     assert!(matches!(failing, Err(Error::NoSuchTensor { .. })));
     assert_eq!(std::fs::read(&path).unwrap(), b"before");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "temporary files are left");
-    let nowhere = torch_save::write_state_dict(&folder.path().join("no/such/folder.pt"), [first()]);
+    let nowhere = torch_save::write_state_dict(folder.path().join("no/such/folder.pt"), [first()]);
     assert!(matches!(nowhere, Err(Error::Write(_))));
 }

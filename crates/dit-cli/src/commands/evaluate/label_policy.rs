@@ -63,7 +63,7 @@ fn recipes_in(folder: &Path) -> impl Iterator<Item = Recipe> {
     let entries = folder.read_dir().ok().into_iter().flatten();
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let named = paths.filter(|path| path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png")));
-    named.filter_map(|path| Recipe::from_json(&dit_image::read_recipe(&path).ok()?).ok())
+    named.filter_map(|path| Recipe::from_json(&dit_image::read_recipe(path).ok()?).ok())
 }
 
 #[cfg(test)]
