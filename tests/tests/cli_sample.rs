@@ -162,7 +162,7 @@ fn a_copy_of_a_known_checkpoint_has_its_codec() {
     let demo = dit_tests::root().join("weights/demo/dit-fashion.safetensors");
     fs::copy(&demo, folder.path().join("copy.safetensors")).unwrap();
     for (output, flags) in [("bf16.safetensors", &["--dtype", "bf16"][..]), ("hub", &["--layout", "diffusers"])] {
-        succeed_in(folder.path(), &[&["convert", "copy.safetensors", output], flags].concat());
+        succeed_in(folder.path(), &[&["convert", "dit-fashion-demo", output], flags].concat());
     }
     for checkpoint in ["copy.safetensors", "bf16.safetensors", "hub"] {
         succeed_in(folder.path(), &["sample", "--ckpt", checkpoint, "--steps", "2", "--class", "1", "--out", "x.png"]);

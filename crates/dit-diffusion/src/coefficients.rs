@@ -64,6 +64,9 @@ impl Coefficients {
     ///
     /// # Shapes
     /// `x0` and `noise` (N, C, H, W) → (N, C, H, W).
+    ///
+    /// # Panics
+    /// In libtorch, where shapes do not broadcast; others that do are not refused.
     pub fn q_sample(&self, x0: &Tensor, noise: &Tensor) -> Tensor {
         &self.signal * x0 + &self.noise * noise
     }
@@ -72,6 +75,9 @@ impl Coefficients {
     ///
     /// # Shapes
     /// `x0` and `x_t` (N, C, H, W) → (N, C, H, W).
+    ///
+    /// # Panics
+    /// In libtorch, where shapes do not broadcast; others that do are not refused.
     pub fn posterior_mean(&self, x0: &Tensor, x_t: &Tensor) -> Tensor {
         &self.posterior_mean_x0 * x0 + &self.posterior_mean_xt * x_t
     }
@@ -133,7 +139,11 @@ impl StepTables {
             return Err(Error::Kind { what: "the step indices", expected: "int64", found: indices.kind() });
         }
         if indices.dim() != 1 || indices.numel() == 0 {
-            return Err(Error::Shape { what: "the step indices", expected: "(N)".to_owned(), found: indices.size() });
+            return Err(Error::Shape {
+                what: "the step indices",
+                expected: "(N), N at least 1".to_owned(),
+                found: indices.size(),
+            });
         }
         for extreme in [indices.min(), indices.max()] {
             let index = extreme.int64_value(&[]);

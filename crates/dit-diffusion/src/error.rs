@@ -1,4 +1,4 @@
-use crate::{StepIndex, Timestep};
+use crate::{Draw, LatentShape, StepIndex, Timestep};
 
 /// What a [`Denoiser`](crate::Denoiser) may fail with: any error of whoever implements it.
 pub type DenoiserError = Box<dyn std::error::Error + Send + Sync>;
@@ -196,7 +196,7 @@ pub enum Error {
     },
 
     /// A tensor of the wrong shape.
-    #[error("{what} has shape {found:?}, expected {expected}")]
+    #[error("the shape of {what} is {found:?}, expected {expected}")]
     Shape {
         /// Which tensor.
         what: &'static str,
@@ -207,7 +207,7 @@ pub enum Error {
     },
 
     /// A tensor of the wrong element type.
-    #[error("{what} holds {found:?}, expected {expected}")]
+    #[error("the kind of {what} is {found:?}, expected {expected}")]
     Kind {
         /// Which tensor.
         what: &'static str,
@@ -215,6 +215,27 @@ pub enum Error {
         expected: &'static str,
         /// What it holds.
         found: tch::Kind,
+    },
+
+    /// More noise than there is memory for.
+    #[error(
+        "there is no memory for the noise of {images} images of {}×{}×{} latents; take smaller ones, or fewer at once",
+        .shape.channels, .shape.height, .shape.width
+    )]
+    NoiseTooLarge {
+        /// Images asked for.
+        images: usize,
+        /// The shape of each.
+        shape: LatentShape,
+    },
+
+    /// Noise cannot be brought to a device: it is not there, or full; libtorch's words are the error's source.
+    #[error("the drawn noise cannot be moved to {device:?}")]
+    Device {
+        /// The device.
+        device: tch::Device,
+        /// What libtorch says, call stack and all.
+        source: tch::TchError,
     },
 
     /// The network's output does not fit the parameterization.
@@ -244,9 +265,51 @@ pub enum Error {
         source: DenoiserError,
     },
 
-    /// NaN or infinity appeared.
+    /// A solver of somebody else's failed; why is the error's source.
+    #[error("the solver failed")]
+    Solver(#[source] Box<dyn std::error::Error + Send + Sync>),
+
+    /// A noise source of somebody else's failed; why is the error's source.
+    #[error("the noise source failed")]
+    Noise(#[source] Box<dyn std::error::Error + Send + Sync>),
+
+    /// A solver took noise, though its `is_stochastic` says that it takes none.
+    #[error("the solver takes noise, but its is_stochastic() says that it takes none; have that return true")]
+    UnannouncedNoise,
+
+    /// The latents that a walk was to start from hold NaN or infinity.
+    #[error("NaN or infinity in the latents to start from, in images {images:?}; look at what made them")]
+    NonFiniteStart {
+        /// Image indices that are affected.
+        images: Vec<u64>,
+    },
+
+    /// The noise source gave NaN or infinity.
+    #[error("NaN or infinity in the noise that was drawn ({at:?}), in images {images:?}; the noise source is at fault")]
+    NonFiniteNoise {
+        /// The moment it was drawn for.
+        at: Draw,
+        /// Image indices that are affected.
+        images: Vec<u64>,
+    },
+
+    /// A solver made NaN or infinity of finite latents, predictions and noise.
     #[error(
-        "{what} holds NaN or infinity at step {step} (timestep {timestep}), in images {images:?}; the weights are damaged, or the \
+        "NaN or infinity in what the solver made of finite predictions at step {step} (timestep {timestep}), in images {images:?}; \
+         they are too large to go on with, as those of damaged weights are, or the solver is at fault"
+    )]
+    NonFiniteResult {
+        /// Step of the sampling schedule.
+        step: StepIndex,
+        /// Timestep of that step.
+        timestep: Timestep,
+        /// Image indices that are affected.
+        images: Vec<u64>,
+    },
+
+    /// The network, or a classifier, gave NaN or infinity.
+    #[error(
+        "NaN or infinity in {what} at step {step} (timestep {timestep}), in images {images:?}; the weights are damaged, or the \
          precision is too low for them: try fp32"
     )]
     NonFinite {

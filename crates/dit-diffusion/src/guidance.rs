@@ -1,6 +1,9 @@
 use tch::{Kind, Tensor};
 
-use crate::{Denoiser, DenoiserError, Error, Result, Timestep, parameterization::check_latents};
+use crate::{
+    Denoiser, DenoiserError, Error, Result, Timestep,
+    parameterization::{check_floating, check_latents},
+};
 
 mod autoguidance;
 mod classifier;
@@ -203,6 +206,8 @@ impl<D: ConditionalDenoiser> Denoiser for ClassifierFree<D> {
             return self.inner.conditional(x, t);
         }
         let Branches { conditional, unconditional } = self.inner.both(x, t)?;
+        check_floating("the conditional branch", &conditional)?;
+        check_floating("the unconditional branch", &unconditional)?;
         // The difference is small and gets multiplied: take it in the latents' precision, not in a network's bf16.
         let (conditional, unconditional) = (conditional.to_kind(x.kind()), unconditional.to_kind(x.kind()));
         let (_, outputs, ..) = check_latents("the network's output", &conditional)?;

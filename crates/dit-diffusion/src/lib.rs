@@ -18,6 +18,9 @@
 //! - [`Noise`] depends on the seed, the image and the step, so an image does not depend on its batch.
 //! - [`NoisedBatch`] and [`Objective`] are the training loss.
 //!
+//! What holds tensors ([`StepTables`], [`Coefficients`], [`ReplayedNoise`], solvers with a memory) is [`Send`] and not [`Sync`], as
+//! [`tch::Tensor`] is: one for each thread, or one behind a [`Mutex`](std::sync::Mutex).
+//!
 //! ```
 //! use std::ops::ControlFlow;
 //! use dit_diffusion::*;
@@ -67,6 +70,7 @@ mod step;
 
 pub use coefficients::{Coefficients, StepTables};
 pub use denoiser::{Denoiser, FromFn, from_fn};
+pub use dit_config::{NoiseScheduleKind, Predict, Process, Sigma, SigmaKind};
 pub use error::{DenoiserError, Error, Result};
 pub use guidance::{
     Autoguidance, Branches, ClassConditional, ClassifierFree, ClassifierGuided, ConditionalDenoiser, FromLogProb,

@@ -3,7 +3,7 @@ use tch::{Kind, Tensor};
 use crate::{
     ClipX0, Coefficients, Error, Parameterization, Prediction, Result, StepIndex, StepTables,
     likelihood::{decoder_nll, gaussian_kl, per_sample},
-    parameterization::{Range, check_latents},
+    parameterization::{Range, check_floating, check_latents},
 };
 
 /// A training batch after the forward process: every sample noised to a step of its own.
@@ -19,13 +19,14 @@ pub struct NoisedBatch {
 }
 
 impl NoisedBatch {
-    /// x_t = √ᾱ x₀ + √(1 − ᾱ) ε, each sample at its own step. Ho et al. 2020, eq. 4.
+    /// x_t = √ᾱ x₀ + √(1 − ᾱ) ε, each sample at its own step. Ho et al. 2020, eq. 4. NaN and infinity in either are not looked for:
+    /// they go through into x_t and the loss.
     ///
     /// # Shapes
-    /// `x0` and `noise` (N, C, H, W); N `indices`.
+    /// `x0` and `noise` (N, C, H, W), any floating kind; N `indices`.
     ///
     /// # Errors
-    /// When the shapes disagree, or an index is beyond the schedule.
+    /// When the shapes disagree, a tensor is not floating point, or an index is beyond the schedule.
     pub fn new(tables: &StepTables, x0: &Tensor, noise: &Tensor, indices: &[StepIndex]) -> Result<Self> {
         Self::gather(tables, x0, noise, &tables.indices(indices)?)
     }
@@ -40,6 +41,8 @@ impl NoisedBatch {
 
     fn gather(tables: &StepTables, x0: &Tensor, noise: &Tensor, indices: &Tensor) -> Result<Self> {
         let (batch, ..) = check_latents("x0", x0)?;
+        check_floating("x0", x0)?;
+        check_floating("the noise", noise)?;
         if noise.size() != x0.size() {
             return Err(Error::Shape {
                 what: "the noise",
@@ -114,14 +117,15 @@ impl Objective {
     pub const DIT: Self = Self { parameterization: Parameterization::DIT, kind: LossKind::Mse };
 
     /// The loss of `output`, which the network gave for the batch's `x_t` at its `timesteps`. Taken in fp32 or better,
-    /// whatever the network computed in. Nothing is clipped.
+    /// whatever the network computed in. Nothing is clipped, and NaN goes through into the loss: whoever trains looks at that.
     ///
     /// # Shapes
     /// `output` (N, C, H, W), or (N, 2C, H, W) with learned variance.
     ///
     /// # Errors
-    /// When the output has another shape.
+    /// When the output has another shape, or is not floating point.
     pub fn terms(self, batch: &NoisedBatch, output: &Tensor) -> Result<LossTerms> {
+        check_floating("the network's output", output)?;
         let output = match output.kind() {
             Kind::Double => output.shallow_clone(),
             _ => output.to_kind(Kind::Float),

@@ -1,6 +1,7 @@
+use dit_config::DitConfig;
 use tch::{Device, Kind, Tensor};
 
-use crate::Result;
+use crate::{Error, Result, solver::check_finite};
 
 mod replayed;
 mod seeded;
@@ -20,12 +21,21 @@ pub struct LatentShape {
 }
 
 impl LatentShape {
+    /// That of a transformer's latents.
+    pub fn of(config: &DitConfig) -> Self {
+        // A configuration's extents are far below u32::MAX.
+        let [channels, height, width] =
+            [config.in_channels, config.latent.height, config.latent.width].map(|extent| extent as u32);
+        Self { channels, height, width }
+    }
+
     pub(crate) fn sizes(self) -> [i64; 3] {
         [self.channels, self.height, self.width].map(i64::from)
     }
 
-    fn numel(self) -> usize {
-        [self.channels, self.height, self.width].into_iter().map(|side| side as usize).product()
+    /// Elements of one image; none where a computer cannot count them.
+    fn numel(self) -> Option<usize> {
+        (self.channels as usize).checked_mul(self.height as usize)?.checked_mul(self.width as usize)
     }
 }
 
@@ -47,14 +57,14 @@ pub trait Noise {
     /// (number of images, C, H, W), fp32, on the CPU.
     ///
     /// # Errors
-    /// When the source does not hold it.
+    /// When the source does not hold it. Errors of an implementation's own go into [`Error::Noise`].
     fn draw(&self, images: &[u64], at: Draw, shape: LatentShape) -> Result<Tensor>;
 
     /// Whether a walk of so many noisy steps can be served: asked before it starts, so that it does not fail half-way. A source
     /// without bounds has nothing to check.
     ///
     /// # Errors
-    /// When it cannot.
+    /// When it cannot. Errors of an implementation's own go into [`Error::Noise`].
     fn check(&self, _images: &[u64], _steps: usize, _shape: LatentShape) -> Result<()> {
         Ok(())
     }
@@ -65,6 +75,13 @@ pub trait Noise {
 pub struct BatchNoise<'a> {
     source: &'a dyn Noise,
     images: &'a [u64],
+}
+
+impl std::fmt::Debug for BatchNoise<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { source: _, images } = self;
+        f.debug_struct("BatchNoise").field("images", images).finish_non_exhaustive()
+    }
 }
 
 impl<'a> BatchNoise<'a> {
@@ -81,9 +98,9 @@ impl<'a> BatchNoise<'a> {
     /// The latents a walk starts from: (N, C, H, W), fp32.
     ///
     /// # Errors
-    /// When the source does not hold them.
+    /// When the source does not hold them, or gives another shape or kind, or NaN; [`Error::Device`] where there is no such device.
     pub fn initial(&self, shape: LatentShape, device: Device) -> Result<Tensor> {
-        Ok(self.source.draw(self.images, Draw::Initial, shape)?.to_device(device))
+        moved(&self.draw(Draw::Initial, shape)?, device)
     }
 
     pub(crate) fn check(&self, steps: usize, shape: LatentShape) -> Result<()> {
@@ -91,6 +108,28 @@ impl<'a> BatchNoise<'a> {
     }
 
     pub(crate) fn step(&self, number: u32, shape: LatentShape, (kind, device): (Kind, Device)) -> Result<Tensor> {
-        Ok(self.source.draw(self.images, Draw::Step(number), shape)?.to_device(device).to_kind(kind))
+        Ok(moved(&self.draw(Draw::Step(number), shape)?, device)?.to_kind(kind))
     }
+
+    /// What the source gives, if it is what [`Noise::draw`] promises: arithmetic would broadcast another shape.
+    fn draw(&self, at: Draw, shape: LatentShape) -> Result<Tensor> {
+        let noise = self.source.draw(self.images, at, shape)?;
+        let [channels, height, width] = shape.sizes();
+        let expected = [self.images.len() as i64, channels, height, width];
+        let found = noise.size();
+        if found != expected {
+            let expected = format!("{expected:?}, one latent for each image");
+            return Err(Error::Shape { what: "the drawn noise", expected, found });
+        }
+        match noise.kind() {
+            Kind::Float => {}
+            found => return Err(Error::Kind { what: "the drawn noise", expected: "Float", found }),
+        }
+        check_finite(&noise, self.images, |images| Error::NonFiniteNoise { at, images })?;
+        Ok(noise)
+    }
+}
+
+fn moved(noise: &Tensor, device: Device) -> Result<Tensor> {
+    noise.f_to_device(device).map_err(|source| Error::Device { device, source })
 }

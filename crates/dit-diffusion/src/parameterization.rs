@@ -81,6 +81,9 @@ impl Prediction {
     ///
     /// # Shapes
     /// `gradient` (N, C, H, W).
+    ///
+    /// # Panics
+    /// In libtorch, where shapes do not broadcast; others that do are not refused.
     pub fn guided(self, gradient: &Tensor, at: &Coefficients) -> Self {
         let Self { x0, eps, mean, log_variance } = self;
         let score = &at.noise * gradient;
@@ -152,6 +155,9 @@ impl Parameterization {
     ///
     /// # Shapes
     /// `x0` and `noise` (N, C, H, W) → (N, C, H, W).
+    ///
+    /// # Panics
+    /// In libtorch, where shapes do not broadcast; others that do are not refused.
     pub fn target(self, x0: &Tensor, noise: &Tensor, at: &Coefficients) -> Tensor {
         match self.mean {
             MeanTarget::Epsilon => noise.shallow_clone(),
@@ -204,4 +210,12 @@ pub(crate) fn check_latents(what: &'static str, x: &Tensor) -> Result<(i64, i64,
         [n, c, h, w] if n > 0 && c > 0 && h > 0 && w > 0 => Ok((n, c, h, w)),
         _ => Err(Error::Shape { what, expected: "(N, C, H, W), none of them zero".to_owned(), found: x.size() }),
     }
+}
+
+/// Whether `x` holds floating-point numbers: casting others would go on with something else than was meant.
+pub(crate) fn check_floating(what: &'static str, x: &Tensor) -> Result<()> {
+    if x.is_floating_point() {
+        return Ok(());
+    }
+    Err(Error::Kind { what, expected: "floating point", found: x.kind() })
 }

@@ -4,7 +4,9 @@ use tch::{Kind, Tensor};
 
 use crate::{
     BatchNoise, ClipX0, Denoiser, Direction, Error, LatentShape, Parameterization, Result, SampleSchedule, Solver,
-    Step, StepContext, StepIndex, StepNoise, parameterization::check_latents, solver::check_finite,
+    Step, StepContext, StepIndex, StepNoise,
+    parameterization::{check_floating, check_latents},
+    solver::check_finite,
 };
 
 /// The one sampling loop. It owns progress, noise, cancellation and the watch for NaN; what a step does is the
@@ -41,11 +43,12 @@ impl Sampler<'_> {
     /// the denoiser may compute in what it likes.
     ///
     /// # Shapes
-    /// `start` (N, C, H, W), one image index of `noise` for each sample → (N, C, H, W), on `start`'s device.
+    /// `start` (N, C, H, W), any floating kind, one image index of `noise` for each sample → (N, C, H, W), on `start`'s device.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] when `observe` breaks; else when shapes disagree, when the noise source cannot serve the walk, when
-    /// the network fails, and when NaN or infinity appears anywhere.
+    /// [`Error::Cancelled`] when `observe` breaks; else when shapes disagree, when a tensor is not floating point, when the noise source cannot serve the walk, when
+    /// the network or the solver fails, when the solver gives other latents than it was given or takes noise that it said it would
+    /// not, and when NaN or infinity appears anywhere.
     pub fn run(
         &self,
         denoiser: &dyn Denoiser,
@@ -57,7 +60,8 @@ impl Sampler<'_> {
         let _no_grad = tch::no_grad_guard();
         let shape = check_batch(start, noise)?;
         let total = self.schedule.num_steps();
-        if solver.is_stochastic() {
+        let stochastic = solver.is_stochastic();
+        if stochastic {
             noise.check(total, shape)?;
         }
         let mut look =
@@ -74,7 +78,8 @@ impl Sampler<'_> {
         let mut x = working_kind(start);
         look(0, None, &x, None)?;
         for (number, step) in (0_u32..).zip(steps) {
-            let (next, x0) = self.advance(denoiser, solver, StepNoise { batch: noise, number, shape }, step, &x)?;
+            let (next, x0) =
+                self.advance(denoiser, solver, StepNoise { batch: noise, number, shape, stochastic }, step, &x)?;
             x = next;
             look(number as usize + 1, Some(step), &x, x0.as_ref())?;
         }
@@ -105,7 +110,7 @@ impl Sampler<'_> {
             Direction::Noising => index.0,
         };
         // A schedule is no longer than its training steps, which are counted in u32.
-        let noise = StepNoise { batch: noise, number: place as u32, shape };
+        let noise = StepNoise { batch: noise, number: place as u32, shape, stochastic: solver.is_stochastic() };
         Ok(self.advance(denoiser, solver, noise, step, &working_kind(x))?.0)
     }
 
@@ -121,8 +126,24 @@ impl Sampler<'_> {
         let images = noise.batch.images();
         let context = StepContext { sampler: self, denoiser, images, step, x0: RefCell::new(None) };
         let next = solver.step(&context, x, noise)?;
-        check_finite("the latents", &next, step, images)?;
+        check_result(&next, x)?;
+        let (step, timestep) = (step.index(), step.timestep());
+        check_finite(&next, images, |images| Error::NonFiniteResult { step, timestep, images })?;
         Ok((next, context.x0.into_inner()))
+    }
+}
+
+/// Whether a step led to latents like those it came from; nothing after it would ask.
+fn check_result(next: &Tensor, x: &Tensor) -> Result<()> {
+    let what = "the solver's result";
+    if next.size() != x.size() {
+        let expected = format!("{:?}, as the latents", x.size());
+        return Err(Error::Shape { what, expected, found: next.size() });
+    }
+    match (next.kind(), x.kind()) {
+        (found, wanted) if found == wanted => Ok(()),
+        (found, Kind::Double) => Err(Error::Kind { what, expected: "Double, as the latents", found }),
+        (found, _) => Err(Error::Kind { what, expected: "Float, as the latents", found }),
     }
 }
 
@@ -136,15 +157,17 @@ fn working_kind(x: &Tensor) -> Tensor {
 
 fn check_batch(x: &Tensor, noise: BatchNoise<'_>) -> Result<LatentShape> {
     let (samples, channels, height, width) = check_latents("the latents", x)?;
+    check_floating("the latents", x)?;
     let images = noise.images().len();
     let sides = [channels, height, width].map(u32::try_from);
     match sides {
         [Ok(channels), Ok(height), Ok(width)] if usize::try_from(samples) == Ok(images) => {
+            check_finite(x, noise.images(), |images| Error::NonFiniteStart { images })?;
             Ok(LatentShape { channels, height, width })
         }
         _ => Err(Error::Shape {
             what: "the latents",
-            expected: format!("{images} samples, one for each image index"),
+            expected: format!("one sample for each image index, of which there are {images}"),
             found: x.size(),
         }),
     }

@@ -115,7 +115,7 @@ impl NoiseSchedule {
     }
 
     /// The timestep whose noise level is nearest to this σ = √((1 − ᾱ)/ᾱ): ln σ is interpolated between timesteps, and the
-    /// fractional timestep where it is met is rounded half to even. Beyond the schedule, its first or last.
+    /// fractional timestep where it is met is rounded half to even. Beyond the schedule, its first or last; for NaN and negative numbers the first.
     pub fn nearest(&self, sigma: f64) -> Timestep {
         let above = self.alpha_bars.partition_point(|&alpha_bar| sigma_of(alpha_bar) < sigma);
         let last = self.num_steps() - 1; // there is one step at least

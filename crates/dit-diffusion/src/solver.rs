@@ -5,6 +5,7 @@ use tch::Tensor;
 use crate::{
     Denoiser, Error, Prediction, Result, SampleSchedule, Sampler, Step,
     noise::{BatchNoise, LatentShape},
+    parameterization::check_floating,
 };
 
 mod ddim;
@@ -46,16 +47,17 @@ pub trait Solver {
         Direction::Denoising
     }
 
-    /// Whether any of its steps takes noise.
+    /// Whether any of its steps takes noise. One that does not gets none: the noise source was not asked whether it can serve the
+    /// walk.
     fn is_stochastic(&self) -> bool;
 
     /// From `x` at the level of `at` to the next level on the way.
     ///
     /// # Shapes
-    /// `x` (N, C, H, W) → (N, C, H, W).
+    /// `x` (N, C, H, W) → (N, C, H, W), of `x`'s kind.
     ///
     /// # Errors
-    /// When the network fails, or the noise source does.
+    /// When the network fails, or the noise source does. Errors of an implementation's own go into [`Error::Solver`].
     fn step(&mut self, at: &StepContext<'_>, x: &Tensor, noise: StepNoise<'_>) -> Result<Tensor>;
 }
 
@@ -67,6 +69,13 @@ pub struct StepContext<'a> {
     pub(crate) step: &'a Step,
     /// What was last predicted, for those who watch.
     pub(crate) x0: RefCell<Option<Tensor>>,
+}
+
+impl std::fmt::Debug for StepContext<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { sampler: _, denoiser: _, images, step, x0: _ } = self;
+        f.debug_struct("StepContext").field("images", images).field("step", step).finish_non_exhaustive()
+    }
 }
 
 impl StepContext<'_> {
@@ -83,24 +92,31 @@ impl StepContext<'_> {
     /// Asks the network about `x` at the noise level of `step`, and reads its output; a classifier's guidance is in it.
     ///
     /// # Errors
-    /// When the network or the classifier fails, gives another shape than is read, or gives NaN.
+    /// When the network or the classifier fails, gives another shape or kind than is read, or gives NaN.
     pub fn predict(&self, x: &Tensor, step: &Step) -> Result<Prediction> {
         let failed = |source| Error::Denoiser { step: step.index(), timestep: step.timestep(), source };
         let output = self.denoiser.predict(x, step.timestep()).map_err(failed)?;
+        check_floating("the network's output", &output)?;
         let output = output.to_device(x.device()).to_kind(x.kind());
         let coefficients = step.into();
         let prediction = self.sampler.parameterization.interpret(&output, x, &coefficients, self.sampler.clip)?;
-        check_finite("the network's output", &output, step, self.images)?;
+        self.check_finite("the network's output", &output, step)?;
         let Some(gradient) = self.denoiser.log_prob_gradient(x, step.timestep()).map_err(failed)? else {
             return Ok(self.remember(prediction));
         };
+        check_floating("the classifier's gradient", &gradient)?;
         let gradient = gradient.to_device(x.device()).to_kind(x.kind());
         if gradient.size() != x.size() {
             let expected = format!("{:?}, as the latents", x.size());
             return Err(Error::Shape { what: "the classifier's gradient", expected, found: gradient.size() });
         }
-        check_finite("the classifier's gradient", &gradient, step, self.images)?;
+        self.check_finite("the classifier's gradient", &gradient, step)?;
         Ok(self.remember(prediction.guided(&gradient, &coefficients)))
+    }
+
+    fn check_finite(&self, what: &'static str, x: &Tensor, step: &Step) -> Result<()> {
+        let failed = |images| Error::NonFinite { what, step: step.index(), timestep: step.timestep(), images };
+        check_finite(x, self.images, failed)
     }
 
     fn remember(&self, prediction: Prediction) -> Prediction {
@@ -110,28 +126,33 @@ impl StepContext<'_> {
 }
 
 /// The noise of one step: taking it uses it up, so that no step takes the same noise twice.
+#[derive(Debug)]
 pub struct StepNoise<'a> {
     pub(crate) batch: BatchNoise<'a>,
     pub(crate) number: u32,
     pub(crate) shape: LatentShape,
+    /// Whether the solver said that it takes noise.
+    pub(crate) stochastic: bool,
 }
 
 impl StepNoise<'_> {
-    /// Standard normal noise of `x`'s shape, kind and device.
+    /// Standard normal noise of the walk's latents' shape, of `x`'s kind and on its device. `x`'s own shape does not count.
     ///
     /// # Errors
-    /// When the source does not hold it.
+    /// When the source does not hold it, and for solvers that said they take none ([`Solver::is_stochastic`]).
     pub fn like(self, x: &Tensor) -> Result<Tensor> {
+        if !self.stochastic {
+            return Err(Error::UnannouncedNoise);
+        }
         self.batch.step(self.number, self.shape, (x.kind(), x.device()))
     }
 }
 
-/// Finds NaN and infinity, and the images that hold them.
-pub(crate) fn check_finite(what: &'static str, x: &Tensor, step: &Step, images: &[u64]) -> Result<()> {
+/// Finds NaN and infinity, and hands the images that hold them to `failed`.
+pub(crate) fn check_finite(x: &Tensor, images: &[u64], failed: impl FnOnce(Vec<u64>) -> Error) -> Result<()> {
     if bool::try_from(x.isfinite().all()).unwrap_or(false) {
         return Ok(());
     }
     let finite = Vec::<bool>::try_from(x.flatten(1, -1).isfinite().all_dim(1, false)).unwrap_or_default();
-    let images = images.iter().zip(finite).filter(|(_, finite)| !finite).map(|(&image, _)| image).collect();
-    Err(Error::NonFinite { what, step: step.index(), timestep: step.timestep(), images })
+    Err(failed(images.iter().zip(finite).filter(|(_, finite)| !finite).map(|(&image, _)| image).collect()))
 }

@@ -28,8 +28,6 @@ pub struct Dit {
     config: DitConfig,
     /// Of the checkpoint that it was loaded from.
     process: Option<Process>,
-    /// Of the weights and the output.
-    kind: Kind,
     x_embedder: PatchEmbedder,
     /// (1, T, D), frozen. Its kind is that of the sequence between blocks.
     pos_embed: Tensor,
@@ -41,24 +39,24 @@ pub struct Dit {
 
 impl Dit {
     /// A new model whose variables stand in `path` under the published checkpoints' names ([`DitConfig::tensors`]), with
-    /// the store's device and kind. All are trainable but `pos_embed`.
+    /// the store's device and kind. All are trainable but `pos_embed`. Where the store's kind changes later ([`nn::VarStore::bfloat16`]
+    /// and its kin), the model's does; but not that of weights that [`optimize`](Self::optimize) packed, so change it before.
     ///
     /// # Panics
     /// If `path` already holds a model: tch would rename the second one's variables without a word.
     pub fn new(path: &nn::Path, config: &DitConfig, initialization: Initialization) -> Self {
         assert!(path.get("pos_embed").is_none(), "{:?} already holds a DiT; give each its own path", path.path(""));
-        Self::build(&Scope::root(path, initialization), config, path.device(), path.kind())
+        Self::build(&Scope::root(path, initialization), config)
     }
 
-    fn build(scope: &Scope, config: &DitConfig, device: Device, kind: Kind) -> Self {
+    fn build(scope: &Scope, config: &DitConfig) -> Self {
         let blocks = scope.sub("blocks");
         Self {
             config: config.clone(),
             process: None,
-            kind,
             x_embedder: PatchEmbedder::new(&scope.sub("x_embedder"), config),
             pos_embed: scope.frozen("pos_embed", &position_table(config)),
-            t_embedder: TimestepEmbedder::new(&scope.sub("t_embedder"), config, device),
+            t_embedder: TimestepEmbedder::new(&scope.sub("t_embedder"), config),
             y_embedder: LabelEmbedder::new(&scope.sub("y_embedder"), config),
             blocks: (0..config.depth).map(|i| Block::new(&blocks.sub(i), config)).collect(),
             final_layer: FinalLayer::new(&scope.sub("final_layer"), config),
@@ -90,7 +88,8 @@ impl Dit {
     /// [`new`](Self::new) and [`Initialization::Empty`], then [`dit_weights::load_into`] its variable store.
     ///
     /// # Errors
-    /// [`ModelError::Checkpoint`] where the file cannot be read or holds NaN or infinities; [`ModelError::Kind`].
+    /// [`ModelError::Checkpoint`] where the file cannot be read or holds NaN or infinities, and where the device is not there or lacks
+    /// memory for the weights; [`ModelError::Kind`].
     pub fn load_with(
         checkpoint: &Checkpoint,
         device: Device,
@@ -103,7 +102,7 @@ impl Dit {
         let config = checkpoint.config();
         let expected = (&config.tensors()[..], &config.to_string()[..]);
         let loader = Loader::new(checkpoint, expected, device, kind, kernels)?;
-        let mut dit = Self::build(&Scope::of_file(&loader), config, device, kind);
+        let mut dit = Self::build(&Scope::of_file(&loader), config);
         loader.finish()?;
         dit.process = Some(checkpoint.process());
         // The Linears have their form; what lies between them follows.
@@ -117,13 +116,19 @@ impl Dit {
     ///
     /// With [`Kernels::Fused`] and [`Kernels::Int8`] weights must no longer change: the large Linears are packed, or rounded to 8
     /// bits, and keep no tie to the variable store: a store that is still there holds its own copy, and what changes in it has no
-    /// effect any more. That cannot be undone.
+    /// effect any more. That cannot be undone. Nor do gradients reach them: a model whose weights were trainable when they were packed
+    /// computes under [`tch::no_grad`] alone, and else panics; freeze the store first where that is not wanted.
     pub fn optimize(&mut self, kernels: Kernels) {
         self.t_embedder.optimize(kernels);
         for block in &mut self.blocks {
             block.optimize(kernels);
         }
         self.final_layer.optimize(kernels);
+    }
+
+    /// Whether a forward pass would lose gradients without a word.
+    pub(crate) fn loses_gradients(&self) -> bool {
+        self.t_embedder.loses_gradients()
     }
 
     /// The network's output for noised latents `x` at timesteps `t` of classes `labels`.
@@ -134,8 +139,11 @@ impl Dit {
     /// values. (On a GPU a label out of range ends the process' use of it.)
     ///
     /// # Shapes
-    /// `x` (N, C, H, W), any floating-point kind; `t` (N,), timesteps of the training schedule, 0 to 999, integers or
-    /// floats; `labels` (N,) int64, the null class where there is one allowed → (N, C_out, H, W), the model's kind.
+    /// `x` (N, C, H, W), any floating-point kind; `t` (N,), timesteps of the training schedule, integers or floats, 0 to one less
+    /// than its steps (999, but for models with a process of their own; the model does not know it); `labels` (N,) int64, the null class where there is one allowed → (N, C_out, H, W), the model's kind.
+    ///
+    /// # Panics
+    /// Where gradients are recorded though trainable weights were packed ([`optimize`](Self::optimize)).
     pub fn forward(&self, x: &Tensor, t: &Tensor, labels: &Tensor) -> Tensor {
         let c = self.condition(t, labels); // (N, D), or (N, 2, D)
         let mut x = self.embed(x, &c); // (N, T, D)
@@ -149,7 +157,7 @@ impl Dit {
     /// [`check_input`](Self::check_input), then [`forward`](Self::forward).
     ///
     /// # Errors
-    /// [`ModelError::Input`] lists every misfit.
+    /// As [`check_input`](Self::check_input).
     pub fn try_forward(&self, x: &Tensor, t: &Tensor, labels: &Tensor) -> Result<Tensor, ModelError> {
         self.check_input(x, t, labels)?;
         Ok(self.forward(x, t, labels))
@@ -236,7 +244,7 @@ impl Dit {
 
     /// The kind of weights, activations and output.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.x_embedder.kind()
     }
 
     /// The kind of the sequence between blocks and of the conditioning: [`kind`](Self::kind), or fp32

@@ -21,6 +21,12 @@ pub enum ModelError {
         /// The kind asked for.
         kind: Kind,
     },
+    /// Packed weights know no gradients.
+    #[error(
+        "a gradient is wanted of weights that are packed, which give none\n  help: train with plain or differentiable kernels; else hold \
+         tch::no_grad_guard(), or freeze the variable store before Dit::optimize"
+    )]
+    Gradient,
     /// libtorch refused an operation, for lack of memory for example.
     #[error("libtorch refused an operation")]
     Torch(#[from] TchError),

@@ -131,6 +131,14 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// What is computed and no part of the state dict, on the model's device.
+    pub(crate) fn constant(&self, name: &str, value: &Tensor) -> Tensor {
+        match &self.origin {
+            Origin::Store { path, .. } => value.to_device(path.device()),
+            Origin::File(loader) => loader.constant(&self.full_name(name), value),
+        }
+    }
+
     fn full_name(&self, name: &str) -> String {
         if self.name.is_empty() { name.to_owned() } else { format!("{}.{name}", self.name) }
     }

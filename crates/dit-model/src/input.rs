@@ -5,13 +5,23 @@ use tch::{Kind, Tensor};
 use crate::{Dit, ModelError, dit::is_float};
 
 impl Dit {
-    /// Whether [`forward`](Dit::forward) accepts these arguments. Reads the values of `t` and `labels`: on a GPU this waits
+    /// Whether [`forward`](Dit::forward) accepts these arguments. Timesteps beyond the training schedule pass: the model does not know
+    /// it. Reads the values of `t` and `labels`: on a GPU this waits
     /// for all queued work, so check once per run rather than at every step.
     ///
     /// # Errors
-    /// [`ModelError::Input`] lists every misfit.
+    /// [`ModelError::Input`] lists every misfit; [`ModelError::Gradient`] where gradients are recorded that packed weights do not give.
     pub fn check_input(&self, x: &Tensor, t: &Tensor, labels: &Tensor) -> Result<(), ModelError> {
+        if self.loses_gradients() {
+            return Err(ModelError::Gradient);
+        }
         let mut problems = Vec::new();
+        for (name, tensor) in [("x", x), ("t", t), ("labels", labels)] {
+            check_layout(name, tensor, &mut problems);
+        }
+        if !problems.is_empty() {
+            return Err(self.misfit(problems)); // libtorch would refuse every other question about them
+        }
         self.check_latents(x, &mut problems);
         let samples = x.size().first().copied().unwrap_or(0);
         self.check_timesteps(t, samples, &mut problems)?;
@@ -21,7 +31,17 @@ impl Dit {
                 problems.push(format!("{name} is on {:?}, the model on {:?}", tensor.device(), self.device()));
             }
         }
-        if problems.is_empty() { Ok(()) } else { Err(ModelError::Input { model: self.config().to_string(), problems }) }
+        // Packed weights do not follow the variable store.
+        let (kind, packed) = (self.kind(), self.timestep_embedder().kind());
+        if kind != packed {
+            problems
+                .push(format!("the variable store is of kind {kind:?} by now, and weights were packed in {packed:?}"));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(self.misfit(problems)) }
+    }
+
+    fn misfit(&self, problems: Vec<String>) -> ModelError {
+        ModelError::Input { model: self.config().to_string(), problems }
     }
 
     fn check_latents(&self, x: &Tensor, problems: &mut Vec<String>) {
@@ -44,6 +64,11 @@ impl Dit {
             problems.push(format!("t is of kind {:?}, expected integers or floats", t.kind()));
         } else if !bool::try_from(t.f_isfinite()?.f_all()?)? {
             problems.push("t holds NaN or infinity".to_owned());
+        } else if t.numel() > 0 {
+            let least = f64::try_from(t.f_min()?)?;
+            if least < 0.0 {
+                problems.push(format!("timestep {least} is out of range, expected 0 or more"));
+            }
         }
         Ok(())
     }
@@ -65,6 +90,15 @@ impl Dit {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether there is a tensor, and its elements lie in memory as layers expect: not sparse, nor in a layout of oneDNN.
+fn check_layout(name: &str, tensor: &Tensor, problems: &mut Vec<String>) {
+    if !tensor.defined() {
+        problems.push(format!("{name} is an undefined tensor"));
+    } else if tensor.f_view(tensor.size().as_slice()).is_err() {
+        problems.push(format!("{name} is sparse or of another special layout, expected a dense tensor"));
     }
 }
 

@@ -6,6 +6,8 @@
 //! diffusion schedule and no guidance. Dropping labels is a step of training; guiding is a caller that evaluates twice.
 //! Nothing here reads arguments, prints, or finds files: [`Dit::load`] takes a checkpoint that [`dit_weights`] has opened.
 //!
+//! A model is [`Send`] and not [`Sync`], as [`tch::Tensor`] is: one for each thread, or one behind a [`Mutex`](std::sync::Mutex).
+//!
 //! ```
 //! use dit_model::{Dit, DitConfig, Initialization};
 //! use tch::{Device, Kind, Tensor, nn};
@@ -44,7 +46,7 @@ pub use attention::{CrossAttention, SelfAttention};
 pub use block::{AdaLnBlock, AdaLnZeroBlock, Block, CrossAttentionBlock, InContextBlock};
 pub use dit::Dit;
 pub use dit_config::{
-    BlockDesign, ConfigError, DitConfig, DitSpec, LatentSize, Numerics, Sigma, Size, StandardModel, TensorSpec,
+    BlockDesign, ConfigError, DitConfig, DitSpec, LatentSize, Numerics, Process, Sigma, Size, StandardModel, TensorSpec,
 };
 pub use dit_ops::{Cpu, Kernels};
 pub use error::ModelError;

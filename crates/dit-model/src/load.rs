@@ -14,7 +14,8 @@ use tch::{Device, Kind, Tensor};
 /// and packed where [`Kernels`] pack, while its pages are at hand; then they are released. What is packed is read in one pass, all
 /// else is converted in one and looked through in another.
 ///
-/// Nothing fails on the way. What cannot be read is zero and remembered, and [`finish`](Self::finish) tells.
+/// Nothing fails on the way. What cannot be read, or not be brought to the device, is an empty tensor on the CPU and remembered, and
+/// [`finish`](Self::finish) tells.
 pub(crate) struct Loader<'a> {
     source: &'a dyn TensorSource,
     /// What the model is, for messages.
@@ -65,7 +66,7 @@ impl<'a> Loader<'a> {
             let tensor = tensor_of(name, view, self.kind, self.device)?;
             Ok((tensor, count_non_finite(view)))
         })
-        .unwrap_or_else(|| self.zeros(shape))
+        .unwrap_or_else(|| self.nothing())
     }
 
     /// The Linear of `name`.weight and `name`.bias in the form that `kernels` want.
@@ -87,7 +88,7 @@ impl<'a> Loader<'a> {
             linear.optimize(kernels);
             Ok((linear, count_non_finite(view)))
         })
-        .unwrap_or_else(|| Linear::new(self.zeros(&shape), Some(bias)))
+        .unwrap_or_else(|| Linear::new(self.nothing(), Some(bias)))
     }
 
     /// What `make` makes of the tensor `name`, and its number of values that are not finite; none after a failure.
@@ -129,9 +130,21 @@ impl<'a> Loader<'a> {
         Error::Mismatch(Box::new(Mismatch { expected: self.expected.to_owned(), ..found }))
     }
 
-    fn zeros(&self, shape: &[usize]) -> Tensor {
-        let shape: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();
-        Tensor::zeros(shape, (self.kind, self.device))
+    /// `value`, which is no tensor of the checkpoint but computed, on the model's device; `name` is for messages.
+    pub(crate) fn constant(&self, name: &str, value: &Tensor) -> Tensor {
+        let mut found = self.found.borrow_mut();
+        if found.error.is_some() {
+            return self.nothing();
+        }
+        value.f_to_device(self.device).unwrap_or_else(|source| {
+            found.error = Some(Error::Torch { name: name.to_owned(), source });
+            self.nothing()
+        })
+    }
+
+    /// In place of a tensor after a failure, which may be that the device takes none.
+    fn nothing(&self) -> Tensor {
+        Tensor::empty([0], (self.kind, Device::Cpu))
     }
 
     /// Whether what was built is the checkpoint's model.

@@ -1,5 +1,5 @@
 use dit_config::{DitConfig, LatentSize};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::init::{Distribution, Scope};
 
@@ -20,6 +20,11 @@ impl PatchEmbedder {
             weight: proj.variable("weight", &[d, c, p, p], Distribution::XavierUniform),
             bias: proj.variable("bias", &[d], Distribution::Zeros),
         }
+    }
+
+    /// Of the weights and of the output.
+    pub(crate) fn kind(&self) -> Kind {
+        self.weight.kind()
     }
 
     /// # Shapes

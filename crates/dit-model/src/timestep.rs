@@ -17,12 +17,12 @@ pub struct TimestepEmbedder {
 }
 
 impl TimestepEmbedder {
-    pub(crate) fn new(scope: &Scope, config: &DitConfig, device: Device) -> Self {
+    pub(crate) fn new(scope: &Scope, config: &DitConfig) -> Self {
         let mlp = scope.sub("mlp");
         let d = config.hidden;
         let weights = Distribution::Normal { std: 0.02 };
         Self {
-            frequencies: frequencies(config.numerics).to_device(device),
+            frequencies: scope.constant("frequencies", &frequencies(config.numerics)),
             first: mlp.sub(0).sensitive_linear(2 * FREQUENCIES as usize, d, weights),
             second: mlp.sub(2).sensitive_linear(d, d, weights),
         }
@@ -33,10 +33,20 @@ impl TimestepEmbedder {
         self.second.optimize(kernels);
     }
 
+    /// [`Linear::loses_gradients`].
+    pub(crate) fn loses_gradients(&self) -> bool {
+        self.first.loses_gradients() || self.second.loses_gradients()
+    }
+
+    /// Of the weights and of the output.
+    pub(crate) fn kind(&self) -> Kind {
+        self.first.kind()
+    }
+
     /// cos(t·ω), then sin(t·ω). Always fp32: bf16 cannot tell timestep 998 from 1000.
     ///
     /// # Shapes
-    /// `t` (N,), integers or floats, timesteps of the training schedule (0 to 999, fractions allowed) → (N, 256).
+    /// `t` (N,), integers or floats, timesteps of the training schedule, fractions allowed → (N, 256).
     pub fn features(&self, t: &Tensor) -> Tensor {
         let angles = t.to_kind(Kind::Float).unsqueeze(1) * self.frequencies.to_device(t.device()); // (N, 128)
         Tensor::cat(&[angles.cos(), angles.sin()], 1) // (N, 256)
@@ -47,7 +57,7 @@ impl TimestepEmbedder {
     /// # Shapes
     /// `t` (N,) → (N, D).
     pub fn forward(&self, t: &Tensor) -> Tensor {
-        let features = self.features(t).to_kind(self.first.kind()); // (N, 256)
+        let features = self.features(t).to_kind(self.kind()); // (N, 256)
         self.second.forward(&self.first.forward(&features).silu()) // (N, D)
     }
 }

@@ -28,7 +28,7 @@ impl Trunk {
             config: config.clone(),
             x_embedder: PatchEmbedder::new(&scope.sub("x_embedder"), config),
             pos_embed: scope.frozen("pos_embed", &position_table(config)),
-            t_embedder: TimestepEmbedder::new(&scope.sub("t_embedder"), config, path.device()),
+            t_embedder: TimestepEmbedder::new(&scope.sub("t_embedder"), config),
             blocks: (0..config.depth).map(|i| Block::new(&blocks.sub(i), config)).collect(),
         }
     }

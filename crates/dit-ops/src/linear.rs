@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use dit_autograd::grad_is_enabled;
 use tch::{Kind, Tensor};
 
 use crate::{
@@ -18,6 +19,8 @@ use crate::{
 pub struct Linear {
     form: Form,
     sensitive: bool,
+    /// Before it was given a form that gives none.
+    wanted_gradients: bool,
     name: Option<Arc<str>>,
 }
 
@@ -41,7 +44,7 @@ impl Linear {
     /// # Shapes
     /// `weight` (outputs, inputs), `bias` (outputs).
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { form: Form::Plain { weight, bias }, sensitive: false, name: None }
+        Self { form: Form::Plain { weight, bias }, sensitive: false, wanted_gradients: false, name: None }
     }
 
     /// What [`observe_linears`](crate::observe_linears) is to call it: what its tensors' names begin with, say.
@@ -71,7 +74,10 @@ impl Linear {
         kernels: Kernels,
     ) -> Option<(Self, usize)> {
         let (packed, non_finite) = PackedLinear::of_stored(weight, bias, kind, words(kernels, kind)?)?;
-        Some((Self { form: Form::Packed(Box::new(packed)), sensitive: false, name: None }, non_finite))
+        Some((
+            Self { form: Form::Packed(Box::new(packed)), sensitive: false, wanted_gradients: false, name: None },
+            non_finite,
+        ))
     }
 
     /// Gives the weights the form that `kernels` are fastest with on this machine; one that has none, for its kind or device say, stays as
@@ -98,6 +104,7 @@ impl Linear {
             }
             Kernels::Fused | Kernels::Int8 => {}
         }
+        let wants_gradients = weight.requires_grad() || bias.is_some_and(Tensor::requires_grad);
         let packed = match words(kernels, weight.kind()) {
             Some(Words::Int8) => PackedLinear::quantize(weight, bias),
             Some(_) => PackedLinear::pack(weight, bias),
@@ -111,7 +118,16 @@ impl Linear {
         } else if let (true, Some(bias), Some(epilogue)) = (GeluEpilogue::suits(weight), bias, GeluEpilogue::of_cuda())
         {
             self.form = Form::GeluEpilogue { weight: weight.detach(), bias: bias.detach(), epilogue };
+        } else {
+            return;
         }
+        self.wanted_gradients = wants_gradients;
+    }
+
+    /// Whether gradients are recorded that it would not give: its weights wanted them before [`optimize`](Self::optimize) gave it a form for
+    /// inference.
+    pub fn loses_gradients(&self) -> bool {
+        self.wanted_gradients && grad_is_enabled()
     }
 
     /// Kind of the weights, and of the activations that it takes and gives.
@@ -127,6 +143,9 @@ impl Linear {
 
     /// # Shapes
     /// (…, inputs) → (…, outputs).
+    ///
+    /// # Panics
+    /// If it [loses gradients](Self::loses_gradients).
     pub fn forward(&self, x: &Tensor) -> Tensor {
         self.apply(x, Activation::Identity)
     }
@@ -135,11 +154,18 @@ impl Linear {
     ///
     /// # Shapes
     /// As [`forward`](Self::forward).
+    ///
+    /// # Panics
+    /// As [`forward`](Self::forward).
     pub fn forward_gelu(&self, x: &Tensor) -> Tensor {
         self.apply(x, Activation::GeluTanh)
     }
 
     fn apply(&self, x: &Tensor, activation: Activation) -> Tensor {
+        assert!(
+            !self.loses_gradients(),
+            "a gradient is wanted of weights that were packed for inference, which give none; train with other kernels, or compute under no_grad"
+        );
         let y = self.compute(x, activation);
         observe::tell(self.name.as_ref(), x, &y);
         y

@@ -33,8 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // A walk goes over some of the training's steps, from noise that each picture has of its own.
     let schedule = NoiseSchedule::of(&process)?.respaced(&"ddim50".parse()?)?;
-    let sampler =
-        Sampler { schedule: &schedule, parameterization: Parameterization::of(&process), clip: ClipX0::No };
+    let sampler = Sampler { schedule: &schedule, parameterization: Parameterization::of(&process), clip: ClipX0::No };
     let (seeded, images) = (SeededNoise::new(1), [0, 1, 2, 3]);
     let noise = BatchNoise::new(&seeded, &images);
     let start = noise.initial(LatentShape::of(config), dit.device())?; // (N, C, H, W)
@@ -47,10 +46,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let _no_grad = tch::no_grad_guard();
     let mut pictures = Vec::new();
-    let _all = decode_each::<Box<dyn std::error::Error>>(&vae, &Latents::new(latents), |Decoded { values, height, width }| {
-        pictures.push(Picture::from_chw(values, width, height)?);
-        Ok(ControlFlow::Continue(()))
-    })?;
+    let _all = decode_each::<Box<dyn std::error::Error>>(
+        &vae,
+        &Latents::new(latents),
+        |Decoded { values, height, width }| {
+            pictures.push(Picture::from_chw(values, width, height)?);
+            Ok(ControlFlow::Continue(()))
+        },
+    )?;
     let path = env::temp_dir().join("by-hand.png");
     write_png(&path, &grid(&pictures, GRID_COLUMNS)?, &Caption::default())?;
     println!("{}", path.display());

@@ -4,7 +4,7 @@ use dit_classifier::Classifier;
 use dit_config::DitConfig;
 use dit_diffusion::{
     Autoguidance, BatchNoise, ClassConditional, ClassifierFree, ClassifierGuided, ClipX0, Coefficients, DdimReverse,
-    Denoiser, Noise, Progress, Sampler, SeededNoise, Timestep, from_fn,
+    Denoiser, LatentShape, Noise, Progress, Sampler, SeededNoise, Timestep, from_fn,
 };
 use dit_image::Picture;
 use dit_model::Dit;
@@ -17,7 +17,6 @@ use crate::{
     blend::{SharedNoise, SphericalNoise},
     cache::BlockCache,
     network::{Blend, Network},
-    plan::latent_shape,
 };
 
 /// A transformer and, unless only latents are wanted, the codec that turns its latents into pictures; and what settings may ask
@@ -198,7 +197,7 @@ impl Pipeline {
     /// Where the walk starts: (N, C, H, W).
     fn start(&self, plan: &Plan, noise: BatchNoise<'_>) -> Result<Tensor, Error> {
         let device = self.dit.device();
-        let initial = || noise.initial(latent_shape(self.dit.config()), device);
+        let initial = || noise.initial(LatentShape::of(self.dit.config()), device);
         let samples = noise.images().len() as i64;
         let picture = || -> Result<Tensor, Error> {
             let one = self.init.as_ref().ok_or(Error::NotGiven("a picture to start from"))?.tensor();

@@ -165,7 +165,7 @@ impl Plan {
     /// # Errors
     /// What the noise source says.
     pub fn check_noise(&self, config: &DitConfig, noise: &dyn Noise) -> Result<(), Error> {
-        let shape = latent_shape(config);
+        let shape = LatentShape::of(config);
         let last = self.first_image + self.classes.len() as u64 - 1;
         let _drawn = noise.draw(&[self.first_image, last], Draw::Initial, shape)?;
         if self.solver()?.is_stochastic() {
@@ -284,16 +284,6 @@ fn check_options(config: &DitConfig, settings: &Settings, images: Range<u64>) ->
         return incompatible("--interpolate leads between pictures from noise, not from a picture", help);
     }
     Ok(())
-}
-
-/// The latent shape of a model.
-pub(crate) fn latent_shape(config: &DitConfig) -> LatentShape {
-    // A configuration's extents are far below u32::MAX.
-    LatentShape {
-        channels: config.in_channels as u32,
-        height: config.latent.height as u32,
-        width: config.latent.width as u32,
-    }
 }
 
 #[cfg(test)]

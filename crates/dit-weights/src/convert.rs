@@ -11,7 +11,7 @@ use dit_config::{DitConfig, Process, TensorSpec, VaeSpec};
 use dit_files::{AtomicFile, AtomicFolder};
 
 use crate::{
-    CastSource, Dtype, Error, Layout, Metadata, ModelConfig, Network, OpenOptions, Origin, TensorSource, folder,
+    CastSource, Codec, Dtype, Error, Layout, Metadata, ModelConfig, Network, OpenOptions, Origin, TensorSource, folder,
     layout::{export_dit, inexpressible, position_table},
     metadata::is_reserved,
     torch_save,
@@ -31,6 +31,8 @@ pub struct ConvertOptions {
     pub class_names: Option<Vec<String>>,
     /// Where the weights came from; by default what the input says, else the input itself, whose SHA-256 is then computed.
     pub origin: Option<Origin>,
+    /// The codec whose latents a transformer was trained on, where the input does not say.
+    pub codec: Option<Codec>,
     /// More text for the metadata, under keys other than `format` and those that begin with `dit.`.
     pub metadata: BTreeMap<String, String>,
 }
@@ -262,6 +264,7 @@ fn metadata(network: &Network, output: &Path, options: &ConvertOptions) -> Resul
         }
         metadata.class_names = Some(names.clone());
     }
+    metadata.codec = metadata.codec.or_else(|| options.codec.clone());
     metadata.origin = match (&options.origin, metadata.origin) {
         (Some(origin), _) => Some(origin.clone()),
         (None, Some(origin)) => Some(origin),

@@ -2,11 +2,15 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 use dit_args::{ConvertArgs, DtypeArg, LayoutArg};
-use dit_weights::{ConvertOptions, Dtype, Layout, ModelConfig, OpenOptions, Origin, WeightsKind, convert, sha256_of};
+use dit_catalog::Kind;
+use dit_weights::{
+    Codec, ConvertOptions, Dtype, Layout, ModelConfig, OpenOptions, Origin, VaeCheckpoint, WeightsKind, convert,
+    sha256_of,
+};
 
 use crate::{
     interrupt::OnInterrupt,
-    open::{Library, told},
+    open::{Library, Located, told},
     progress::bar,
     run_folder,
     speak::say,
@@ -41,7 +45,7 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
     let options = ConvertOptions {
         open: OpenOptions {
             weights,
-            ..told(input.options, args.opened_as.model.as_deref(), args.opened_as.num_heads)?
+            ..told(input.options.clone(), args.opened_as.model.as_deref(), args.opened_as.num_heads)?
         },
         layout: args.layout.map(|layout| match layout {
             LayoutArg::Original => Layout::Original,
@@ -58,7 +62,8 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
     let sha256 = run_folder::check_file(&input.path, || Ok(sha256_of(&[&input.path])?))?;
     let name = input.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     // What a run wrote comes from nowhere else, and need not be hashed again.
-    let options = ConvertOptions { origin: sha256.map(|sha256| Origin { name, sha256 }), ..options };
+    let origin = sha256.map(|sha256| Origin { name, sha256 });
+    let options = ConvertOptions { origin, codec: codec_of(&library, &input)?, ..options };
     let bar = bar("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}");
     let interrupt = OnInterrupt::install()?;
     let output = args.output.clone();
@@ -98,4 +103,11 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
         say(format_args!("wrote {}", file.display()));
     }
     Ok(())
+}
+
+/// The codec that the catalogue says belongs to it, where that is at hand: what is converted is found without the catalogue.
+fn codec_of(library: &Library, input: &Located) -> Result<Option<Codec>> {
+    let Some(codec) = input.pairs_with.as_deref() else { return Ok(None) };
+    let Ok(at) = library.locate(codec, Kind::Vae) else { return Ok(None) };
+    Ok(Some(Codec::new(codec, VaeCheckpoint::open(&at.path)?.sha256()?.to_owned())))
 }

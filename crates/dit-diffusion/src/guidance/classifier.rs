@@ -1,6 +1,6 @@
 use tch::Tensor;
 
-use crate::{Denoiser, DenoiserError, Error, Result, Timestep};
+use crate::{Denoiser, DenoiserError, Error, Result, Timestep, parameterization::check_floating};
 
 /// A classifier of noisy latents, as classifier guidance needs it: the gradient of what it says.
 pub trait LogProbGradient {
@@ -114,7 +114,9 @@ impl<D: Denoiser, G: LogProbGradient> Denoiser for ClassifierGuided<D, G> {
         if self.scale == 0.0 {
             return Ok(inner);
         }
-        let own = self.scale * self.classifier.gradient(x, t)?.to_kind(x.kind());
+        let own = self.classifier.gradient(x, t)?;
+        check_floating("the classifier's gradient", &own)?;
+        let own = self.scale * own.to_kind(x.kind());
         Ok(Some(match inner {
             Some(inner) if inner.size() == own.size() => inner + own,
             Some(inner) => {

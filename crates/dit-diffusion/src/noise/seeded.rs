@@ -3,7 +3,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rayon::prelude::*;
 use tch::Tensor;
 
-use crate::{Draw, LatentShape, Noise, Result};
+use crate::{Draw, Error, LatentShape, Noise, Result};
 
 /// Noise computed from (seed, image, moment), the same on every platform and in every batch.
 ///
@@ -39,8 +39,12 @@ impl SeededNoise {
 
 impl Noise for SeededNoise {
     fn draw(&self, images: &[u64], at: Draw, shape: LatentShape) -> Result<Tensor> {
-        let per_image = shape.numel();
-        let mut values = vec![0.0_f32; images.len() * per_image];
+        let too_large = || Error::NoiseTooLarge { images: images.len(), shape };
+        let per_image = shape.numel().ok_or_else(too_large)?;
+        let numel = images.len().checked_mul(per_image).ok_or_else(too_large)?;
+        let mut values = Vec::new();
+        values.try_reserve_exact(numel).map_err(|_| too_large())?;
+        values.resize(numel, 0.0_f32);
         // Images at once: a GPU waits for it.
         values.par_chunks_exact_mut(per_image.max(1)).zip(images).for_each(|(latent, &image)| {
             let mut generator = self.generator(image, at);

@@ -22,7 +22,7 @@ const FEW_STEPS: usize = 15;
 ///
 /// A walk starts at order 1 and rises as predictions arrive. The final step is of order 1, which is exact there (x' = x₀), and
 /// in walks of fewer than 15 steps the one before it is of order 2 at most. A learned variance is not used.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DpmPlusPlus {
     order: usize,
     quadratic: f64, // the weight of the parabola's square

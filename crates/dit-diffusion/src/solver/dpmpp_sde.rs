@@ -13,7 +13,7 @@ use crate::{Result, Solver};
 /// With α = √ᾱ, σ = √(1 − ᾱ), h = λ' − λ: x' = (σ'/σ) e^(−h) x + α' (1 − e^(−2h)) (x₀ + ½ D₁) + σ' √(1 − e^(−2h)) z, where D₁ is
 /// the difference to the last prediction in units of h. Its first step has D₁ = 0, and so has the final one, which is exact
 /// (x' = x₀). A learned variance is not used.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SdeDpmPlusPlus {
     history: History,
 }

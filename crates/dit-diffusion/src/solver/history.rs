@@ -12,10 +12,17 @@ pub(super) struct Past {
     pub x0: Tensor,
 }
 
+impl Clone for Past {
+    fn clone(&self) -> Self {
+        // Nobody writes to a prediction: both may have it.
+        Self { index: self.index, lambda: self.lambda, x0: self.x0.shallow_clone() }
+    }
+}
+
 /// The last predictions of a walk, newest first, for multistep solvers.
 ///
 /// Invariant: they belong to neighbouring steps, so that a step taken by itself never sees the memory of another place.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct History {
     capacity: usize,
     past: Vec<Past>,

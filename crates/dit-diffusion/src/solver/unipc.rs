@@ -10,7 +10,7 @@ use crate::{Result, Solver, StepIndex};
 /// A walk starts at order 1 and rises as predictions arrive; no step has a higher order than there are steps left, so the final
 /// one is of order 1, which is exact there (x' = x₀). With the corrector, order p converges with order p + 1. A learned
 /// variance is not used.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct UniPc {
     order: usize,
     history: History,
@@ -24,6 +24,12 @@ struct Last {
     noise: f64,
     order: usize,
     x: Tensor,
+}
+
+impl Clone for Last {
+    fn clone(&self) -> Self {
+        Self { index: self.index, noise: self.noise, order: self.order, x: self.x.shallow_clone() }
+    }
 }
 
 impl UniPc {

@@ -220,12 +220,15 @@ fn classifiers_that_do_not_fit() {
     let of_weights =
         from_log_prob(|x: &Tensor, _| Ok(x.detach().sum_dim_intlist([1, 2, 3].as_slice(), false, None) * &weight));
     for (classifier, says) in [
-        (&Canned(start.narrow(1, 0, 1)) as &dyn LogProbGradient, "the classifier's gradient has shape [1, 1, 2, 2]"),
+        (
+            &Canned(start.narrow(1, 0, 1)) as &dyn LogProbGradient,
+            "the shape of the classifier's gradient is [1, 1, 2, 2]",
+        ),
         (
             &Canned(start.full_like(f64::NAN)),
-            "the classifier's gradient holds NaN or infinity at step 4 (timestep 999), in images [4]",
+            "NaN or infinity in the classifier's gradient at step 4 (timestep 999), in images [4]",
         ),
-        (&scalar, "the log-probability has shape [], expected (N)"),
+        (&scalar, "the shape of the log-probability is [], expected (N)"),
         (&constant, "the denoiser failed at step 4 (timestep 999): the log-probability does not depend on the latents"),
         (&of_weights, "the denoiser failed at step 4"),
     ] {

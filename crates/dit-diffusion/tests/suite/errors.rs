@@ -6,6 +6,7 @@ use dit_diffusion::*;
 use tch::{Device, Kind, Tensor};
 
 const SHAPE: LatentShape = LatentShape { channels: 4, height: 2, width: 2 };
+const FIXED: Parameterization = Parameterization { mean: MeanTarget::Epsilon, variance: Variance::FixedLarge };
 
 #[track_caller]
 fn refuses<T>(result: Result<T>, says: &str) {
@@ -83,6 +84,11 @@ fn ddim_eta() {
     }
 }
 
+/// Ten steps.
+fn schedule() -> SampleSchedule {
+    NoiseSchedule::linear(1000).unwrap().respaced(&Spacing::even(10)).unwrap()
+}
+
 /// A walk over ten steps of images 7 and 8, with a denoiser of the test's own.
 fn walk(
     denoiser: &dyn Denoiser,
@@ -90,10 +96,20 @@ fn walk(
     source: &dyn Noise,
     start: &Tensor,
 ) -> Result<Tensor> {
-    let schedule = NoiseSchedule::linear(1000).unwrap().respaced(&Spacing::even(10)).unwrap();
+    walk_with(denoiser, &mut Ddpm, parameterization, source, start)
+}
+
+fn walk_with(
+    denoiser: &dyn Denoiser,
+    solver: &mut dyn Solver,
+    parameterization: Parameterization,
+    source: &dyn Noise,
+    start: &Tensor,
+) -> Result<Tensor> {
+    let schedule = schedule();
     let sampler = Sampler { schedule: &schedule, parameterization, clip: ClipX0::No };
     let noise = BatchNoise::new(source, &[7, 8]);
-    sampler.run(denoiser, &mut Ddpm, noise, start, &mut |_| ControlFlow::Continue(()))
+    sampler.run(denoiser, solver, noise, start, &mut |_| ControlFlow::Continue(()))
 }
 
 fn zeros(shape: &[i64]) -> Tensor {
@@ -102,7 +118,6 @@ fn zeros(shape: &[i64]) -> Tensor {
 
 #[test]
 fn networks_that_do_not_fit() {
-    const FIXED: Parameterization = Parameterization { mean: MeanTarget::Epsilon, variance: Variance::FixedLarge };
     let source = SeededNoise::new(0);
     let start = zeros(&[2, 4, 2, 2]);
     for (output, parameterization, says) in [
@@ -123,7 +138,6 @@ fn networks_that_do_not_fit() {
 
 #[test]
 fn nan_is_reported_with_step_and_image() {
-    const FIXED: Parameterization = Parameterization { mean: MeanTarget::Epsilon, variance: Variance::FixedLarge };
     let source = SeededNoise::new(0);
     let start = zeros(&[2, 4, 2, 2]);
     for bad in [f64::NAN, f64::INFINITY] {
@@ -136,12 +150,49 @@ fn nan_is_reported_with_step_and_image() {
         });
         refuses(
             walk(&denoiser, FIXED, &source, &start),
-            "the network's output holds NaN or infinity at step 2 (timestep 222), in images [8]",
+            "NaN or infinity in the network's output at step 2 (timestep 222), in images [8]",
         );
     }
     // Finite outputs that overflow when they are used.
     let denoiser = from_fn(|x, _| Ok(x.full_like(3e38)));
-    refuses(walk(&denoiser, FIXED, &source, &start), "the latents holds NaN or infinity at step 9 (timestep 999)");
+    refuses(
+        walk(&denoiser, FIXED, &source, &start),
+        "in what the solver made of finite predictions at step 9 (timestep 999)",
+    );
+}
+
+#[test]
+fn solvers_and_sources_have_errors_of_their_own() {
+    #[track_caller]
+    fn check(error: Error, says: &str) {
+        assert_eq!(error.to_string(), says);
+        assert_eq!(std::error::Error::source(&error).map(ToString::to_string).as_deref(), Some("no such file"));
+    }
+    let denoiser = from_fn(|x, _| Ok(x.tanh()));
+    let start = zeros(&[2, 4, 2, 2]);
+    let source = SeededNoise::new(0);
+    let mut solver = Own(|_: &Tensor, _: StepNoise<'_>| Err(Error::Solver("no such file".into())));
+    check(walk_with(&denoiser, &mut solver, FIXED, &source, &start).unwrap_err(), "the solver failed");
+    let source = Remade(|_| Err(Error::Noise("no such file".into())));
+    check(walk(&denoiser, FIXED, &source, &start).unwrap_err(), "the noise source failed");
+}
+
+#[test]
+fn nan_is_blamed_on_where_it_comes_from() {
+    let denoiser = from_fn(|x, _| Ok(x.tanh()));
+    let start = zeros(&[2, 4, 2, 2]);
+    let _ = start.get(1).get(0).get(0).get(0).fill_(f64::NAN);
+    let says = "NaN or infinity in the latents to start from, in images [8]";
+    refuses(walk(&denoiser, FIXED, &SeededNoise::new(0), &start), says);
+    let spoilt = Remade(|z| Ok(z / 0.0));
+    let says = "NaN or infinity in the noise that was drawn (Initial), in images [7, 8]";
+    refuses(BatchNoise::new(&spoilt, &[7, 8]).initial(SHAPE, Device::Cpu), says);
+    let says = "NaN or infinity in the noise that was drawn (Step(0)), in images [7, 8]";
+    refuses(walk(&denoiser, FIXED, &spoilt, &zeros(&[2, 4, 2, 2])), says);
+    check_solver(
+        |x, _| Ok(x / 0.0),
+        "NaN or infinity in what the solver made of finite predictions at step 9 (timestep 999), in images [7, 8]",
+    );
 }
 
 #[test]
@@ -149,10 +200,121 @@ fn batches_that_do_not_fit() {
     let denoiser = from_fn(|x, _| Ok(x.shallow_clone()));
     let source = SeededNoise::new(0);
     for start in [zeros(&[3, 4, 2, 2]), zeros(&[1, 4, 2, 2])] {
-        refuses(walk(&denoiser, Parameterization::DIT, &source, &start), "2 samples, one for each image index");
+        refuses(
+            walk(&denoiser, Parameterization::DIT, &source, &start),
+            "one sample for each image index, of which there are 2",
+        );
     }
     for start in [zeros(&[2, 4, 2]), zeros(&[2, 4, 0, 2]), zeros(&[])] {
         refuses(walk(&denoiser, Parameterization::DIT, &source, &start), "expected (N, C, H, W), none of them zero");
+    }
+}
+
+/// A source that makes something else of what it is asked for.
+struct Remade<F>(F);
+
+impl<F: Fn(Tensor) -> Result<Tensor>> Noise for Remade<F> {
+    fn draw(&self, images: &[u64], at: Draw, shape: LatentShape) -> Result<Tensor> {
+        (self.0)(SeededNoise::new(0).draw(images, at, shape)?)
+    }
+}
+
+#[test]
+fn noise_that_does_not_fit() {
+    let denoiser = from_fn(|x, _| Ok(x.tanh()));
+    #[track_caller]
+    fn check(denoiser: &dyn Denoiser, remake: fn(Tensor) -> Result<Tensor>, says: &str) {
+        let source = Remade(remake);
+        refuses(BatchNoise::new(&source, &[7, 8]).initial(SHAPE, Device::Cpu), says);
+        refuses(walk(denoiser, FIXED, &source, &zeros(&[2, 4, 2, 2])), says);
+    }
+    check(&denoiser, |z| Ok(z.narrow(1, 0, 1).narrow(2, 0, 1).narrow(3, 0, 1)), "[2, 1, 1, 1]");
+    check(
+        &denoiser,
+        |z| Ok(Tensor::cat(&[&z, &z.narrow(0, 0, 1)], 0)),
+        "expected [2, 4, 2, 2], one latent for each image",
+    );
+    check(&denoiser, |z| Ok(z.to_kind(Kind::Int64)), "the kind of the drawn noise is Int64, expected Float");
+    check(&denoiser, |z| Ok(z.to_kind(Kind::Double)), "the kind of the drawn noise is Double, expected Float");
+}
+
+#[test]
+fn a_device_that_is_not_there_is_an_error() {
+    if tch::Cuda::is_available() {
+        return;
+    }
+    let source = SeededNoise::new(0);
+    refuses(
+        BatchNoise::new(&source, &[7]).initial(SHAPE, Device::Cuda(0)),
+        "the drawn noise cannot be moved to Cuda(0)",
+    );
+}
+
+#[test]
+fn noise_beyond_all_memory() {
+    let most = LatentShape { channels: u32::MAX, height: u32::MAX, width: u32::MAX };
+    for shape in
+        [most, LatentShape { channels: 1, ..most }, LatentShape { channels: 1 << 30, height: 1 << 30, width: 1 }]
+    {
+        refuses(
+            SeededNoise::new(0).draw(&[0, 1], Draw::Initial, shape),
+            "there is no memory for the noise of 2 images",
+        );
+    }
+}
+
+/// A solver whose steps are `step(x, noise)`.
+struct Own<F>(F);
+
+impl<F: Fn(&Tensor, StepNoise<'_>) -> Result<Tensor>> Solver for Own<F> {
+    fn is_stochastic(&self) -> bool {
+        false
+    }
+
+    fn step(&mut self, _at: &StepContext<'_>, x: &Tensor, noise: StepNoise<'_>) -> Result<Tensor> {
+        (self.0)(x, noise)
+    }
+}
+
+#[track_caller]
+fn check_solver(step: fn(&Tensor, StepNoise<'_>) -> Result<Tensor>, says: &str) {
+    let denoiser = from_fn(|x, _| Ok(x.tanh()));
+    refuses(walk_with(&denoiser, &mut Own(step), FIXED, &SeededNoise::new(0), &zeros(&[2, 4, 2, 2])), says);
+}
+
+#[test]
+fn solvers_that_do_not_keep_their_word() {
+    check_solver(|x, _| Ok(x.narrow(2, 0, 1)), "[2, 4, 1, 2], expected [2, 4, 2, 2], as the latents");
+    check_solver(|x, _| Ok(x.to_kind(Kind::Int64)), "the kind of the solver's result is Int64, expected Float");
+    check_solver(|x, _| Ok(x.to_kind(Kind::BFloat16)), "BFloat16, expected Float, as the latents");
+    check_solver(|x, _| Ok(x.to_kind(Kind::Double)), "Double, expected Float, as the latents");
+    check_solver(|x, noise| noise.like(x), "the solver takes noise, but its is_stochastic() says that it takes none");
+}
+
+#[test]
+fn only_floating_point_is_computed_with() {
+    let start = zeros(&[2, 4, 2, 2]);
+    let source = SeededNoise::new(0);
+    let identity = from_fn(|x, _| Ok(x.shallow_clone()));
+    let tables = StepTables::new(&schedule(), (Kind::Float, Device::Cpu));
+    let batch = |x0: &Tensor, noise: &Tensor| NoisedBatch::new(&tables, x0, noise, &[StepIndex(0), StepIndex(9)]);
+    let fixed = Objective { parameterization: FIXED, kind: LossKind::Mse };
+    for kind in [Kind::Int64, Kind::Bool, Kind::ComplexFloat] {
+        let says = |what: &str| format!("the kind of {what} is {kind:?}, expected floating point");
+        let other = start.to_kind(kind);
+        refuses(walk(&identity, FIXED, &source, &other), &says("the latents"));
+        let network = from_fn(|x, _| Ok(x.to_kind(kind)));
+        refuses(walk(&network, FIXED, &source, &start), &says("the network's output"));
+        refuses(batch(&other, &start), &says("x0"));
+        refuses(batch(&start, &other), &says("the noise"));
+        refuses(batch(&start, &start).and_then(|batch| fixed.terms(&batch, &other)), &says("the network's output"));
+        // Guidance computes with the outputs before samplers see them.
+        let network = |x: &Tensor, _, _: &Tensor| Ok(x.to_kind(kind));
+        let labels = Tensor::from_slice(&[1_i64, 2]);
+        let branches = ClassConditional::new(network, &labels, 10).unwrap();
+        let guided = ClassifierFree::new(branches, 4.0, GuidedChannels::All).unwrap();
+        let error = guided.predict(&start, Timestep(0)).unwrap_err();
+        assert_eq!(error.to_string(), says("the conditional branch"));
     }
 }
 
@@ -181,7 +343,7 @@ fn recordings_that_do_not_fit() {
 
 #[test]
 fn training_batches_that_do_not_fit() {
-    let schedule = NoiseSchedule::linear(1000).unwrap().respaced(&Spacing::even(10)).unwrap();
+    let schedule = schedule();
     let tables = StepTables::new(&schedule, (Kind::Float, Device::Cpu));
     let x0 = zeros(&[2, 4, 2, 2]);
     let noised = |indices: &[usize]| {
@@ -195,9 +357,13 @@ fn training_batches_that_do_not_fit() {
     refuses(from(Tensor::from_slice(&[0_i64, 10])), "step index 10 is outside");
     refuses(from(Tensor::from_slice(&[-1_i64, 3])), "step index -1 is outside");
     refuses(from(Tensor::from_slice(&[0_i32, 1])), "expected int64");
-    refuses(from(Tensor::from(0_i64)), "expected (N)");
-    refuses(NoisedBatch::new(&tables, &x0, &zeros(&[2, 4, 2, 1]), &[StepIndex(0); 2]), "the noise has shape");
-    refuses(NoisedBatch::new(&tables, &zeros(&[2, 4]), &x0, &[StepIndex(0); 2]), "x0 has shape");
+    refuses(from(Tensor::from(0_i64)), "expected (N), N at least 1");
+    refuses(from(Tensor::from_slice::<i64>(&[])), "the shape of the step indices is [0], expected (N), N at least 1");
+    refuses(
+        NoisedBatch::new(&tables, &x0, &zeros(&[2, 4, 2, 1]), &[StepIndex(0); 2]),
+        "the shape of the noise is [2, 4, 2, 1]",
+    );
+    refuses(NoisedBatch::new(&tables, &zeros(&[2, 4]), &x0, &[StepIndex(0); 2]), "the shape of x0 is [2, 4]");
     let batch = noised(&[0, 9]).unwrap();
     refuses(Objective::DIT.terms(&batch, &x0), "reads 8 output channels");
     refuses(tables.at(&[StepIndex(10)]), "step index 10 is outside");

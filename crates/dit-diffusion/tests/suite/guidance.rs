@@ -213,7 +213,7 @@ fn a_negative_class_takes_the_null_class_s_place() {
     let calls = RefCell::new(Vec::new());
     for (wrong, says) in [
         (Tensor::from_slice(&[1_i64]), "expected [2], one for each label"),
-        (Tensor::from_slice(&[1.0_f32, 2.0]), "the negative labels holds Float, expected int64"),
+        (Tensor::from_slice(&[1.0_f32, 2.0]), "the kind of the negative labels is Float, expected int64"),
     ] {
         let error = ClassConditional::against(network(&calls), &labels, &wrong).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");

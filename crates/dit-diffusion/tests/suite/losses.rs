@@ -158,3 +158,16 @@ fn half_precision_outputs_are_compared_in_fp32() {
     assert_eq!(ours.total.kind(), Kind::Float);
     close("total", &ours.total, &exact.total, 0.0);
 }
+
+#[test]
+fn nan_goes_through_into_the_loss() {
+    let zeros = Tensor::zeros([2, 4, 2, 2], CPU);
+    let spoilt = zeros.copy();
+    let _ = spoilt.get(1).get(0).get(0).get(0).fill_(f64::NAN);
+    let output = Tensor::zeros([2, 8, 2, 2], CPU);
+    for (x0, noise) in [(&spoilt, &zeros), (&zeros, &spoilt)] {
+        let batch = NoisedBatch::new(&tables("10"), x0, noise, &[StepIndex(3), StepIndex(4)]).unwrap();
+        let total = values(&Objective::DIT.terms(&batch, &output).unwrap().total);
+        assert!(total[0].is_finite() && total[1].is_nan(), "{total:?}");
+    }
+}

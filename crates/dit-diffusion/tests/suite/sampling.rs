@@ -218,6 +218,68 @@ fn a_multistep_solver_begins_every_walk_without_memory() {
 }
 
 #[test]
+fn a_clone_goes_on_with_the_same_memory() {
+    #[track_caller]
+    fn check<S: Solver + Clone>(mut solver: S) {
+        let schedule = schedule("10");
+        let source = SeededNoise::new(0);
+        let noise = BatchNoise::new(&source, &[0]);
+        let mut x = noise.initial(SHAPE, Device::Cpu).unwrap();
+        let step = |solver: &mut S, index, x: &Tensor| {
+            sampler(&schedule).step(&canned(), solver, noise, StepIndex(index), x).unwrap()
+        };
+        for index in [9, 8, 7] {
+            x = step(&mut solver, index, &x);
+        }
+        let mut clone = solver.clone();
+        let mut fresh = solver.clone();
+        fresh.begin();
+        let next = step(&mut clone, 6, &x);
+        assert!(relative(&step(&mut fresh, 6, &x), &next) > 0.0, "memory matters");
+        close("the clone's step", &next, &step(&mut solver, 6, &x), 0.0);
+        close("the clone's next", &step(&mut clone, 5, &next), &step(&mut solver, 5, &next), 0.0);
+    }
+    check(DpmPlusPlus::second_order());
+    check(DpmPlusPlus::third_order_exact());
+    check(SdeDpmPlusPlus::new());
+    check(UniPc::third_order());
+}
+
+#[test]
+fn what_a_solver_is_handed_can_be_shown() {
+    struct Shown;
+
+    impl Solver for Shown {
+        fn is_stochastic(&self) -> bool {
+            true
+        }
+
+        fn step(&mut self, at: &StepContext<'_>, _x: &Tensor, noise: StepNoise<'_>) -> Result<Tensor> {
+            Err(Error::Solver(format!("{at:?}, {noise:?}").into()))
+        }
+    }
+
+    let schedule = schedule("10");
+    let source = SeededNoise::new(0);
+    let noise = BatchNoise::new(&source, &[7]);
+    let x = noise.initial(SHAPE, Device::Cpu).unwrap();
+    let error = sampler(&schedule).step(&canned(), &mut Shown, noise, StepIndex(3), &x).unwrap_err();
+    let shown = std::error::Error::source(&error).unwrap().to_string();
+    for part in ["StepContext { images: [7], step: Step { index: StepIndex(3)", "BatchNoise { images: [7], .. }"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+}
+
+#[test]
+fn what_holds_tensors_can_be_sent() {
+    fn check<T: Send>() {}
+    check::<StepTables>();
+    check::<ReplayedNoise>();
+    check::<DpmPlusPlus>();
+    check::<UniPc>();
+}
+
+#[test]
 fn orders_beyond_one_begin_with_ddim() {
     let schedule = schedule("10");
     for mut solver in [

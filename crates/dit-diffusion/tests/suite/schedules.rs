@@ -1,6 +1,8 @@
 //! Schedules and spacings against the reference, and what must hold for any of them.
 
-use dit_diffusion::{NoiseSchedule, SampleSchedule, Spacing, Step, Timestep};
+use dit_diffusion::{
+    NoiseSchedule, NoiseScheduleKind, Parameterization, Process, SampleSchedule, Sigma, Spacing, Step, Timestep,
+};
 
 use crate::fixtures::Fixture;
 
@@ -240,5 +242,22 @@ fn linear_ends_where_it_should() {
         let schedule = NoiseSchedule::linear(steps).unwrap();
         let scale = 1000.0 / steps as f64;
         assert_eq!((schedule.betas()[0], schedule.betas()[steps - 1]), (1e-4 * scale, 0.02 * scale));
+    }
+}
+
+#[test]
+fn a_described_process_needs_no_other_crate() {
+    let process = Process::original(Sigma::Learned);
+    assert_eq!(Parameterization::of(&process), Parameterization::DIT);
+    assert_eq!(NoiseSchedule::of(&process).unwrap(), NoiseSchedule::linear(1000).unwrap());
+    let cosine = Process { schedule: NoiseScheduleKind::Cosine, ..process };
+    assert_eq!(NoiseSchedule::of(&cosine).unwrap(), NoiseSchedule::cosine(1000).unwrap());
+}
+
+#[test]
+fn no_sigma_is_beyond_the_nearest_timestep() {
+    let schedule = NoiseSchedule::linear(1000).unwrap();
+    for (sigma, t) in [(f64::NAN, 0), (-1.0, 0), (0.0, 0), (1e9, 999), (f64::INFINITY, 999)] {
+        assert_eq!(schedule.nearest(sigma), Timestep(t), "{sigma}");
     }
 }

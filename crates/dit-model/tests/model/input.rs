@@ -1,7 +1,7 @@
 //! Arguments that do not fit are refused with a message that names them; libtorch never sees them.
 
-use crate::common::{tiny, tiny_input, tiny_model};
-use dit_model::{BlockDesign, Dit, Initialization, ModelError, Sigma};
+use crate::common::{check_close, tiny, tiny_input, tiny_model};
+use dit_model::{BlockDesign, Dit, Initialization, Kernels, ModelError, Sigma};
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
 #[track_caller]
@@ -25,6 +25,8 @@ fn misfits_are_named() {
     check(&dit, &x, &i64s(&[1, 2]), &y, &["t is [2], expected [3], one for each sample of x"]);
     check(&dit, &x, &t.unsqueeze(1), &y, &["t is [3, 1], expected [3], one for each sample of x"]);
     check(&dit, &x, &Tensor::from_slice(&[0.0, f64::NAN, 1.0]), &y, &["t holds NaN or infinity"]);
+    check(&dit, &x, &i64s(&[0, -5, 3]), &y, &["timestep -5 is out of range, expected 0 or more"]);
+    check(&dit, &x, &(t.to_kind(Kind::Half) - 0.5), &y, &["timestep -0.5 is out of range, expected 0 or more"]);
     check(&dit, &x, &t.to_kind(Kind::Bool), &y, &["t is of kind Bool, expected integers or floats"]);
     check(&dit, &x, &t, &y.to_kind(Kind::Int), &["labels are of kind Int, expected Int64"]);
     check(&dit, &x, &t, &i64s(&[0, 11, 10]), &["label 11 is out of range, expected 0 to 10 (the null class)"]);
@@ -41,6 +43,52 @@ fn misfits_are_named() {
             "label 12 is out of range, expected 0 to 10 (the null class)",
         ],
     );
+}
+
+#[test]
+fn layouts_that_no_layer_takes_are_named() {
+    let (_store, dit) = tiny_model(BlockDesign::AdaLnZero);
+    let (x, t, y) = tiny_input();
+    let special = |name: &str| format!("{name} is sparse or of another special layout, expected a dense tensor");
+    check(&dit, &Tensor::new(), &t, &Tensor::new(), &["x is an undefined tensor", "labels is an undefined tensor"]);
+    check(&dit, &x.to_sparse_sparse_dim(4), &t, &y, &[&special("x")]);
+    check(&dit, &x.view([3, 4 * 24]).to_sparse_csr(None), &t, &y, &[&special("x")]);
+    check(&dit, &x, &t.to_sparse_sparse_dim(1), &y.to_sparse_sparse_dim(1), &[&special("t"), &special("labels")]);
+    // What is merely not contiguous is none of them.
+    let turned = x.transpose(2, 3).contiguous().transpose(2, 3);
+    assert_eq!(dit.try_forward(&turned, &t, &y).unwrap(), dit.forward(&x, &t, &y));
+    assert!(dit.try_forward(&x.narrow(0, 0, 1).expand_as(&x), &t, &y).is_ok());
+}
+
+#[test]
+fn the_model_follows_the_kind_of_its_store() {
+    for block in BlockDesign::ALL {
+        let (mut store, dit) = tiny_model(block);
+        let (x, t, y) = tiny_input();
+        let before = dit.forward(&x, &t, &y);
+        store.double();
+        let after = dit.try_forward(&x, &t, &y).unwrap();
+        assert_eq!((dit.kind(), after.kind()), (Kind::Double, Kind::Double), "{block}");
+        check_close(block.name(), &after, &before, 1e-5);
+        store.bfloat16();
+        assert_eq!(dit.try_forward(&x, &t, &y).unwrap().kind(), Kind::BFloat16, "{block}");
+    }
+}
+
+#[test]
+fn packed_weights_do_not_follow_and_say_so() {
+    let (mut store, mut dit) = tiny_model(BlockDesign::AdaLnZero);
+    let (x, t, y) = tiny_input();
+    store.freeze();
+    dit.optimize(Kernels::Fused);
+    store.double();
+    match dit.try_forward(&x, &t, &y) {
+        Ok(output) => assert_eq!(output.kind(), Kind::Double), // no kernel here packs
+        Err(error) => {
+            let says = "the variable store is of kind Double by now, and weights were packed in Float";
+            assert!(error.to_string().contains(says), "{error}");
+        }
+    }
 }
 
 #[test]

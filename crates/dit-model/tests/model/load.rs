@@ -78,6 +78,20 @@ fn weights_that_are_not_numbers_are_refused_by_name() {
     }
 }
 
+#[test]
+fn a_device_that_is_not_there_is_an_error() {
+    if tch::Cuda::is_available() {
+        return;
+    }
+    let checkpoint = open("dit-learned-sigma/model.safetensors");
+    for kernels in [Kernels::Plain, Kernels::Fused] {
+        match Dit::load_with(&checkpoint, Device::Cuda(0), Kind::Float, kernels) {
+            Err(ModelError::Checkpoint(Error::Torch { .. })) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 /// What packing rounds and orders is the same whether a weight comes from the file or from a tensor, and whatever element type the
 /// file has.
 #[test]

@@ -1,7 +1,9 @@
 //! What must hold for any weights.
 
+use std::panic::AssertUnwindSafe;
+
 use crate::common::{Tensors, check_close, load, noise, randomise, relative_error, tiny, tiny_input, tiny_model};
-use dit_model::{BlockDesign, Dit, DitConfig, Initialization, LatentSize};
+use dit_model::{BlockDesign, Dit, DitConfig, Initialization, Kernels, LatentSize, ModelError};
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
 /// With a patch convolution that only moves each pixel to its place in the token, `unpatchify` undoes `embed`.
@@ -27,6 +29,15 @@ fn check_patches(patch: usize, channels: usize, latent: LatentSize) {
     let x = noise(&[2, c, latent.height as i64, latent.width as i64], 5);
     let tokens = dit.embed(&x, &dit.condition(&t, &labels)) - dit.pos_embed();
     check_close(&config.to_string(), &dit_model::unpatchify(&tokens, config.grid(), patch), &x, 1e-6);
+}
+
+#[test]
+fn a_model_can_be_sent_to_another_thread() {
+    let (_store, dit) = tiny_model(BlockDesign::AdaLnZero);
+    let (x, t, labels) = tiny_input();
+    let here = dit.forward(&x, &t, &labels).detach();
+    let there = std::thread::spawn(move || dit.forward(&x, &t, &labels).detach()).join().unwrap();
+    assert_eq!(here, there);
 }
 
 #[test]
@@ -107,6 +118,39 @@ fn gradients_reach_every_weight_but_the_positions() {
         for (name, tensor) in store.variables() {
             let reached = tensor.grad().defined() && tensor.grad().abs().max().double_value(&[]) > 0.0;
             assert_eq!(reached, name != "pos_embed", "{block}: {name}");
+        }
+    }
+}
+
+#[test]
+fn packed_weights_lose_no_gradient_without_a_word() {
+    for block in BlockDesign::ALL {
+        for kernels in [Kernels::Plain, Kernels::Fused, Kernels::Int8] {
+            let (x, t, labels) = tiny_input();
+            let (store, mut dit) = tiny_model(block);
+            dit.optimize(kernels);
+            assert!(tch::no_grad(|| dit.try_forward(&x, &t, &labels)).is_ok(), "{block}, {kernels:?}: inference");
+            match dit.try_forward(&x, &t, &labels) {
+                Err(ModelError::Gradient) if kernels != Kernels::Plain => {
+                    let passes = std::panic::catch_unwind(AssertUnwindSafe(|| dit.forward(&x, &t, &labels)));
+                    assert!(passes.is_err(), "{block}, {kernels:?}: unchecked");
+                }
+                // There may be no kernel here that packs: then nothing is lost.
+                Ok(output) => {
+                    output.square().mean(None).backward();
+                    let lost = |(name, tensor): &(String, Tensor)| name != "pos_embed" && !tensor.grad().defined();
+                    let lost: Vec<_> = store.variables().into_iter().filter(lost).map(|(name, _)| name).collect();
+                    assert!(lost.is_empty(), "{block}, {kernels:?}: {lost:?}");
+                }
+                Err(error) => panic!("{block}, {kernels:?}: {error}"),
+            }
+            // Weights that are not to be trained want no gradient; the latents may.
+            let (mut store, mut frozen) = tiny_model(block);
+            store.freeze();
+            frozen.optimize(kernels);
+            let x = x.set_requires_grad(true);
+            frozen.try_forward(&x, &t, &labels).unwrap().square().mean(None).backward();
+            assert!(x.grad().abs().max().double_value(&[]) > 0.0, "{block}, {kernels:?}: latents");
         }
     }
 }

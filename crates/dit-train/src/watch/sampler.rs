@@ -95,12 +95,7 @@ impl AverageSampler {
         let source = SeededNoise::new(self.seed);
         let images: Vec<u64> = images.map(|image| image as u64).collect();
         let noise = BatchNoise::new(&source, &images);
-        let shape = LatentShape {
-            channels: config.in_channels as u32,
-            height: config.latent.height as u32,
-            width: config.latent.width as u32,
-        };
-        let start = noise.initial(shape, dit.device())?;
+        let start = noise.initial(LatentShape::of(config), dit.device())?;
         let sampler = Sampler { schedule: &self.schedule, parameterization: self.parameterization, clip: ClipX0::No };
         let walk = &mut |_: dit_diffusion::Progress<'_>| match stop.is_requested() {
             true => ControlFlow::Break(()),
