@@ -51,6 +51,14 @@ fn conversion_there_and_back_changes_no_latent() {
 }
 
 #[test]
+fn other_networks_say_what_they_are() {
+    let demo = root().join("weights/demo");
+    let inspect = |file: &str, expected: &[&str]| drop(fail_in(&demo, &["inspect", file], expected));
+    inspect("classifier-fashion.safetensors", &["is a classifier of noised latents", "sample --classifier"]);
+    inspect("features-fashion.safetensors", &["is a feature network", "evaluate --features"]);
+}
+
+#[test]
 fn damaged_and_hostile_checkpoints_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
@@ -74,6 +82,7 @@ fn damaged_and_hostile_checkpoints_are_refused_by_name() {
         ("short.pt", "short.pt"),
         ("absent.pt", "does not exist"),
         ("dit-xl-2-257", "dit-xl-2-256"),
+        ("te", "known are: dit-xl-2-256, dit-xl-2-512, dit-fashion-demo\n"),
         ("sd-vae-ft-ema", "is a vae"),
     ] {
         fail_in(folder.path(), &["sample", "--ckpt", file, "--out", "x.png"], &[expected]);

@@ -81,6 +81,9 @@ fn pictures_are_edited_inverted_and_kept_at_little_strength() {
     assert!(read("back.png") == read("again.png"));
     fs::write(folder.path().join("shoe.png"), read("back.png")).unwrap();
     fail_in(folder.path(), &["sample", "--from-png", "back.png", "--out", "x.png"], &["--init", "is not the one"]);
+    fs::remove_file(folder.path().join("shoe.png")).unwrap();
+    let moved = ["the recipe of the PNG starts from that picture; pass --init", "shoe.png: No such file"];
+    fail_in(folder.path(), &["sample", "--from-png", "back.png", "--out", "x.png"], &moved);
 }
 
 #[test]

@@ -94,8 +94,16 @@ fn a_png_repeats_itself_to_the_byte() {
         assert!(first.unwrap() == again.unwrap(), "{original} came out differently");
     }
     // A picture is not replaced by its own repetition.
-    fail_in(folder.path(), &["sample", "--from-png", "each/000003.png", "--out-dir", "each"], &["000003.png"]);
-    fail_in(folder.path(), &["sample", "--from-png", "grid.png", "--out", "grid.png"], &["grid.png"]);
+    fail_in(
+        folder.path(),
+        &["sample", "--from-png", "each/000003.png", "--out-dir", "each"],
+        &["000003.png: it is the picture that is repeated"],
+    );
+    fail_in(
+        folder.path(),
+        &["sample", "--from-png", "grid.png", "--out", "grid.png"],
+        &["grid.png: it is the picture that is repeated"],
+    );
     // Other flags override the recipe.
     succeed_in(folder.path(), &["sample", "--from-png", "each/000003.png", "--seed", "8", "--out", "other.png"]);
     assert_ne!(read_png(&folder.path().join("other.png")), read_png(&folder.path().join("each/000003.png")));
@@ -344,7 +352,10 @@ fn flags_that_cannot_be_honoured_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let fail = |more: &[&str], expected: &[&str]| drop(fail_in(folder.path(), &quick(more), expected));
     fail(&["--class", "10"], &["10", "0 to 9"]);
-    fail(&["--class", "Trousr"], &["Trouser", "the classes of dit-fashion-demo are T-shirt", "fetch-weights"]);
+    let listed = "\n  help: the classes of dit-fashion-demo are T-shirt";
+    fail(&["--class", "Trousr"], &["error: no class is called `Trousr`; did you mean `Trouser` (1)?", listed]);
+    fail(&["--class", "macaw"], &["error: no class is called `macaw`", listed, "\n  help: ImageNet's classes need"]);
+    fail(&["--class", "207"], &["error: class `207` is out of range", listed, "\n  help: ImageNet's classes need"]);
     fail(&["--num-samples", "0"], &["--num-samples 0"]);
     fail(&["--batch-size", "0"], &["--batch-size 0"]);
     fail(&["--eta", "0.5"], &["--sampler ddim"]);

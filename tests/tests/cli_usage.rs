@@ -32,6 +32,7 @@ fn wrong_usage_is_told_from_failure() {
     fs::write(at.join("picture.png"), b"\x89PNG\r\n\x1a\n and so on").unwrap();
     fs::write(at.join("bad.toml"), "[optim]\nlr = \"fast\"").unwrap();
     fs::write(at.join("names.json"), "[\"one\"]").unwrap();
+    fs::write(at.join("empty.toml"), "").unwrap();
     let sample = |more: &[&str], code: i32, expected: &[&str]| {
         let args = [&["sample", "--ckpt", "dit-fashion-demo", "--sampler", "ddim"], more].concat();
         check(&run_in(at, &args), code, expected);
@@ -61,6 +62,9 @@ fn wrong_usage_is_told_from_failure() {
     sample(&["--noise", "picture.png"], FAILED, &["--noise picture.png", "no safetensors file", "`z` (N, C, H, W)"]);
     sample(&["--noise", "none"], FAILED, &["--noise none"]);
     sample(&["--out", "no/such/folder/x.png"], FAILED, &["create it"]);
+    if cfg!(target_os = "linux") {
+        sample(&["--out", "/proc/x.png"], FAILED, &["/proc/x.png: no file can be made in /proc"]);
+    }
     for (args, code, expected) in [
         (&["inspect", "nothere"][..], FAILED, &["there is no file nothere, and no checkpoint is called"][..]),
         (
@@ -76,6 +80,12 @@ fn wrong_usage_is_told_from_failure() {
         (&["train", "--plan", "--set", "optim.lr=fast"], WRONG_USAGE, &["optim.lr=fast"]),
         (&["train", "--plan", "--config", "bad.toml"], WRONG_USAGE, &["line 2"]),
         (&["train", "--plan", "--config", "none.toml"], FAILED, &["none.toml"]),
+        (
+            &["train", "--plan", "--config", "DiT-S/2"],
+            WRONG_USAGE,
+            &["configs/dit-s-2.toml", "--set model.name=DiT-S/2 without --config"],
+        ),
+        (&["train", "--plan", "--config", "empty.toml", "--set", "train.steps=0"], WRONG_USAGE, &["error: the recipe"]),
         (&["train", "--plan"], WRONG_USAGE, &["--data is missing"]),
         (
             &["train", "--print-config", "--set", "optim.warmup_steps=500", "--set", "train.steps=100"],

@@ -291,10 +291,19 @@ fn few_pictures_cost_the_metrics_that_need_more() {
         let warnings = record["warnings"].to_string();
         assert!(left_out.iter().all(|metric| warnings.contains(&format!("{metric}: left out"))), "{warnings}");
     }
-    // A metric that is named is measured, or the command fails.
+    // Of statistics alone too; and what is printed says so once.
+    succeed_in(here, &["evaluate", "--features", "demo", "--stats", &a, "--out", "s.npz"]);
+    let record = evaluate(here, &["20.npz", "s.npz"]);
+    let metrics: Vec<_> = record["left_out"].as_array().unwrap().iter().map(|left| &left["metric"]).collect();
+    assert_eq!(metrics, ["precision and recall", "KID"]);
+    let ran = succeed_in(here, &["evaluate", "--features", "demo", "20.npz", "s.npz"]);
+    let said = "KID: left out, as the reference has statistics, but no pictures";
+    assert_eq!((ran.stdout + &ran.stderr).matches(said).count(), 1);
+    // A metric that is named, as it is printed too, is measured, or the command fails.
     let named = ["evaluate", "--features", "demo", &a, "19.npz", "--metrics"];
     fail_in(here, &[&named[..], &["fid,kid"]].concat(), &["KID: 19 ", "too few; at least 20", "leave the metric out"]);
     succeed_in(here, &[&named[..], &["fid,pr"]].concat());
+    succeed_in(here, &[&named[..], &["FID,inception_score,precision,recall"]].concat());
 }
 
 #[test]
@@ -592,6 +601,7 @@ fn what_cannot_be_compared_is_told() {
         dit_cli().env("DIT_WEIGHTS_DIR", &weights).current_dir(here).args(["evaluate", &a, &a]).output().unwrap();
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(message.contains("cargo xtask fetch-weights inception-fid"), "{message}");
+    assert!(message.contains("help: or pass --features demo"), "{message}");
 }
 
 #[test]

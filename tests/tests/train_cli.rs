@@ -716,6 +716,9 @@ fn what_is_wrong_is_said_and_what_to_do() {
     let resume = ["train", "--out", "done", "--resume", "--threads", "1", "--set", "optim.lr=1"];
     let ran = fail_in(folder.path(), &resume, &["the recipe is not the one", "optim.lr"]);
     assert!(!ran.stderr.contains("M parameters"), "so is this\n{}", ran.stderr);
+    // Before what would be wrong with the recipe itself.
+    let resume = ["train", "--out", "done", "--resume", "--set", "train.steps=7", "--set", "optim.warmup_steps=7"];
+    fail_in(folder.path(), &resume, &["the recipe is not the one", "optim.warmup_steps: 0 in the run, 7 now"]);
     succeed_in(folder.path(), &["train", "--out", "done", "--resume", "--threads", "1", "--set", "train.steps=7"]);
 }
 

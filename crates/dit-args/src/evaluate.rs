@@ -36,7 +36,7 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "VAE")]
     pub reconstruct: Option<String>,
     /// What to measure [default: all that both sides have]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', ignore_case = true)]
     pub metrics: Vec<MetricArg>,
     /// Side in pixels that pictures from folders, archives and IDX files are brought to [default: as they are]
     #[arg(long, value_name = "PX")]
@@ -80,8 +80,10 @@ pub enum MetricArg {
     /// Fréchet distance of spatial features
     Sfid,
     /// Inception score
+    #[value(alias = "inception_score")]
     Is,
     /// Precision and recall
+    #[value(aliases = ["precision", "recall"])]
     Pr,
     /// Kernel distance
     Kid,

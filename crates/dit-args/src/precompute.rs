@@ -25,9 +25,9 @@ pub struct PrecomputeArgs {
     /// Latent codec: diffusers folder, file, or name from the manifest
     #[arg(long, value_name = "NAME|PATH", default_value = "sd-vae-ft-ema")]
     pub vae: String,
-    /// Side of the cropped pictures in pixels
-    #[arg(long, value_name = "PX", default_value_t = 256)]
-    pub image_size: usize,
+    /// Side of the cropped pictures in pixels [default: 256]
+    #[arg(long, value_name = "PX")]
+    pub image_size: Option<usize>,
     /// How pictures become square
     #[arg(long, default_value = "adm")]
     pub crop: CropArg,

@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::entry::Entry;
+use crate::entry::{Entry, Kind};
 use crate::error::{Error, Result};
 use crate::manifest::RawManifest;
 use crate::weights_dir::{MANIFEST, WeightsDir};
@@ -64,11 +64,27 @@ impl Catalog {
     /// # Errors
     /// [`Error::Unknown`] with near names and all names.
     pub fn get(&self, name: &str) -> Result<&Entry> {
+        self.find(name, |_| true)
+    }
+
+    /// The checkpoint of that name, where one of this kind is sought: another kind's is returned too, but not suggested.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] with near names and all names of this kind.
+    pub fn get_of(&self, name: &str, kind: Kind) -> Result<&Entry> {
+        self.find(name, |entry| entry.kind() == kind)
+    }
+
+    /// The checkpoint of that name; where there is none, those that may be `meant` are suggested.
+    fn find(&self, name: &str, meant: impl Fn(&Entry) -> bool) -> Result<&Entry> {
         let found = self.entries.iter().find(|entry| entry.name() == name);
-        found.ok_or_else(|| Error::Unknown {
-            name: name.to_owned(),
-            near: self.near(name),
-            known: self.entries.iter().map(|entry| entry.name().to_owned()).collect(),
+        found.ok_or_else(|| {
+            let known = || self.entries.iter().filter(|entry| meant(entry)).map(Entry::name);
+            Error::Unknown {
+                name: name.to_owned(),
+                near: near(name, known()),
+                known: known().map(str::to_owned).collect(),
+            }
         })
     }
 
@@ -83,17 +99,17 @@ impl Catalog {
         let entries = raw.validate().map_err(|problems| Error::Invalid { origin: origin.to_owned(), problems })?;
         Ok(Self { entries, manifest: manifest.map(Path::to_path_buf) })
     }
+}
 
-    /// Names near `name`, the nearest first.
-    fn near(&self, name: &str) -> Vec<String> {
-        let typed = name.to_lowercase();
-        let known = self.entries.iter().map(|entry| (entry.name(), entry.name().to_lowercase()));
-        let mut near: Vec<_> = known
-            .filter(|(_, known)| strsim::jaro_winkler(&typed, known) >= LEAST)
-            .map(|(name, known)| (strsim::damerau_levenshtein(&typed, &known), name))
-            .collect();
-        // Stable: equally near names stay in the manifest's order.
-        near.sort_by_key(|(edits, _)| *edits);
-        near.into_iter().take(MOST).map(|(_, name)| name.to_owned()).collect()
-    }
+/// Those of `known` that are near `name`, the nearest first.
+fn near<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let typed = name.to_lowercase();
+    let mut near: Vec<_> = known
+        .map(|known| (known, known.to_lowercase()))
+        .filter(|(_, known)| strsim::jaro_winkler(&typed, known) >= LEAST)
+        .map(|(name, known)| (strsim::damerau_levenshtein(&typed, &known), name))
+        .collect();
+    // Stable: equally near names stay in the manifest's order.
+    near.sort_by_key(|(edits, _)| *edits);
+    near.into_iter().take(MOST).map(|(_, name)| name.to_owned()).collect()
 }

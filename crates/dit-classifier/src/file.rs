@@ -49,6 +49,11 @@ impl Classifier {
         Ok(write_safetensors(path, &TchSource::new(halves)?, &BTreeMap::from([(KEY.to_owned(), text)]))?)
     }
 
+    /// Whether the file at `path` says that it holds a classifier.
+    pub fn is_in(path: &Path) -> bool {
+        SafetensorsFile::open(path).is_ok_and(|file| file.metadata().contains_key(KEY))
+    }
+
     /// Loads what [`save`](Self::save) wrote, strictly, for inference: none of its weights trainable.
     ///
     /// # Errors

@@ -50,6 +50,15 @@ impl Library {
 
     /// A path, or a name of the catalogue. What looks like a path is one; so is anything that is there and is no name.
     pub fn locate(&self, text: &str, kind: Kind) -> Result<Located> {
+        self.find(text, Some(kind))
+    }
+
+    /// As [`locate`](Self::locate), whatever kind it is.
+    pub fn locate_any(&self, text: &str) -> Result<Located> {
+        self.find(text, None)
+    }
+
+    fn find(&self, text: &str, kind: Option<Kind>) -> Result<Located> {
         let text = &*recorded::expand(text);
         let path = Path::new(text);
         if !self.catalog.contains(text) || path.components().count() > 1 {
@@ -61,8 +70,12 @@ impl Library {
                 bail!("{text} does not exist\n  help: check the path, or name a checkpoint of weights/manifest.json");
             }
         }
-        let entry = self.catalog.get(text).map_err(|error| anyhow!("there is no file {text}, and {error}"))?;
-        if entry.kind() != kind {
+        let entry = match kind {
+            Some(kind) => self.catalog.get_of(text, kind),
+            None => self.catalog.get(text),
+        };
+        let entry = entry.map_err(|error| anyhow!("there is no file {text}, and {error}"))?;
+        if let Some(kind) = kind.filter(|kind| *kind != entry.kind()) {
             bail!("{text} is a {}, expected a {kind}", entry.kind());
         }
         let path = self.catalog.installed(text, self.weights()?)?;
@@ -93,12 +106,6 @@ impl Library {
             None => original(checkpoint.sha256()?),
             codec => codec,
         })
-    }
-
-    /// As [`locate`](Self::locate), whatever kind it is.
-    pub fn locate_any(&self, text: &str) -> Result<Located> {
-        let kind = self.catalog.get(text).map_or(Kind::Dit, Entry::kind);
-        self.locate(text, kind)
     }
 
     /// Whether a codec can be found under this name or path.

@@ -13,6 +13,11 @@ pub fn say(text: Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// So many of something, in words.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Text on stdout. A reader that has seen enough (`| head`) is no error.
 pub fn print_out(text: Arguments<'_>) -> Result<()> {
     let mut out = std::io::stdout().lock();

@@ -57,7 +57,10 @@ impl Sides {
                 }
                 Err(error) => {
                     // What to do about it is for whoever asked for this metric.
-                    let why = error.to_string().lines().next().unwrap_or_default().to_owned();
+                    let why = match error {
+                        Error::NeedsPictures { .. } => "the reference has statistics, but no pictures".to_owned(),
+                        _ => error.to_string().lines().next().unwrap_or_default().to_owned(),
+                    };
                     left_out.push(LeftOut { metric: metric.name(), why });
                     first.get_or_insert(error.of_metric(metric));
                 }
@@ -156,6 +159,10 @@ mod tests {
             "KID: 15 samples for KID are too few; at least 20 are needed",
         ];
         assert_eq!(left_out, expected);
+        let (_, left_out) = Sides { reference: None, ..sides }.possible(&all).unwrap();
+        let without: Vec<&str> =
+            left_out.iter().filter(|left| left.why.contains("no pictures")).map(|left| left.metric).collect();
+        assert_eq!(without, ["precision and recall", "KID"]);
         let error = Sides { samples: 2, ..sides }.possible(&all).unwrap_err().to_string();
         assert!(error.contains("FID: 2 samples are too few"), "{error}");
     }

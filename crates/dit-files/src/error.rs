@@ -15,6 +15,14 @@ pub enum WriteError {
         /// The folder that is missing.
         folder: PathBuf,
     },
+    /// The folder is there, but takes no files, as /proc.
+    #[error("{}: no file can be made in {}; choose another place", path.display(), folder.display())]
+    NoFiles {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// The folder.
+        folder: PathBuf,
+    },
     /// Part of the path is a file where a folder must be.
     #[error("{}: {} is not a folder; choose another place", path.display(), folder.display())]
     NotAFolder {
@@ -77,6 +85,7 @@ impl WriteError {
     /// The same error for a file that was to be renamed: a path within `from` becomes the one within `to`.
     pub fn moved(mut self, from: &Path, to: &Path) -> Self {
         let (Self::MissingFolder { path, .. }
+        | Self::NoFiles { path, .. }
         | Self::NotAFolder { path, .. }
         | Self::NotAFile { path, .. }
         | Self::Input { path, .. }

@@ -87,6 +87,7 @@ pub(crate) fn temporary_prefix(target: &Path) -> OsString {
 /// Why nothing temporary could be made in `folder`, for `path`.
 pub(crate) fn not_made(source: io::Error, folder: PathBuf, path: &Path) -> WriteError {
     match source.kind() {
+        io::ErrorKind::NotFound if folder.is_dir() => WriteError::NoFiles { path: path.to_path_buf(), folder },
         io::ErrorKind::NotFound => WriteError::MissingFolder { path: path.to_path_buf(), folder },
         io::ErrorKind::NotADirectory => WriteError::NotAFolder { path: path.to_path_buf(), folder },
         _ => WriteError::new(path, source),

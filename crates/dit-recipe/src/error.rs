@@ -9,8 +9,8 @@ pub enum Error {
     Recipe(Vec<Problem>),
 
     /// The recipe and the data do not go together.
-    #[error("the recipe does not fit the data: {}\n  help: leave these keys out, and they are taken from the data", .0.join("; "))]
-    Data(Vec<String>),
+    #[error("the recipe does not fit the data: {}\n  help: {}", .0.iter().map(|key| &*key.problem).collect::<Vec<_>>().join("; "), fitted(.0))]
+    Data(Vec<Misfit>),
 
     /// The recipe's geometry makes no network, or none for latents of the data's size.
     #[error(
@@ -26,6 +26,15 @@ pub enum Error {
         /// The keys that help.
         help: String,
     },
+}
+
+/// A key that does not fit the data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// What is wrong.
+    pub problem: String,
+    /// The override that mends it: `section.key=value`.
+    pub mend: String,
 }
 
 /// One thing that is wrong.
@@ -49,10 +58,23 @@ pub enum Place {
         /// What it says.
         text: String,
     },
-    /// In an override: the text after `--set`.
+    /// In an override, or in several: the text after the first `--set`.
     Override(String),
     /// In the recipe as a whole.
     Whole,
+}
+
+impl Problem {
+    /// At the overrides of keys that it names, where there are some.
+    pub(crate) fn placed(mut self, overrides: &[String]) -> Self {
+        let told = format!("{} {}", self.problem, self.help.as_deref().unwrap_or_default());
+        let names = |text: &&String| text.split_once('=').is_some_and(|(key, _)| told.contains(key.trim()));
+        let named: Vec<&str> = overrides.iter().filter(names).map(String::as_str).collect();
+        if self.place == Place::Whole && !named.is_empty() {
+            self.place = Place::Override(named.join(" --set "));
+        }
+        self
+    }
 }
 
 impl fmt::Display for Problem {
@@ -66,6 +88,24 @@ impl fmt::Display for Problem {
             Some(help) => write!(f, "\n    help: {help}"),
             None => Ok(()),
         }
+    }
+}
+
+/// How keys are made to fit, as a shell takes it.
+fn fitted(keys: &[Misfit]) -> String {
+    let overrides = keys.iter().map(|key| match key.mend.contains('[') {
+        true => format!("--set '{}'", key.mend),
+        false => format!("--set {}", key.mend),
+    });
+    let (these, overrides) = (if keys.len() == 1 { "this key" } else { "these keys" }, overrides.collect::<Vec<_>>());
+    format!("pass {}, or leave {these} out of the recipe, to take what the data has", overrides.join(" "))
+}
+
+impl Error {
+    /// Whether overrides bring about all that is wrong, so that no file is to be mended.
+    pub fn is_of_overrides(&self) -> bool {
+        let Self::Recipe(problems) = self else { return false };
+        problems.iter().all(|problem| matches!(problem.place, Place::Override(_)))
     }
 }
 

@@ -29,7 +29,7 @@ mod sections;
 mod values;
 
 pub use dit_config::{NoiseScheduleKind, Predict, SigmaKind};
-pub use error::{Error, Place, Problem};
+pub use error::{Error, Misfit, Place, Problem};
 pub use plan::{Memory, Plan};
 pub use recipe::{DataShape, Difference, Recipe};
 pub use sections::{

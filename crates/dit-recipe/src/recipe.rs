@@ -6,7 +6,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::{Error, Place, Problem, Sections, check, section::Change, values::ModelName};
+use crate::{Error, Misfit, Place, Problem, Sections, check, section::Change, values::ModelName};
 
 /// A recipe that can be followed: complete, and checked. Read its values as fields (it dereferences to [`Sections`]).
 ///
@@ -58,15 +58,24 @@ impl Recipe {
     /// # Errors
     /// [`Error::Recipe`] lists everything that is wrong, with lines and near misses.
     pub fn from_toml(text: &str, overrides: &[String]) -> Result<Self, Error> {
-        let mut reader = Reader { sections: Sections::default(), given: Given::new(), problems: Vec::new() };
-        reader.file(text);
-        for text in overrides {
-            reader.override_with(text);
-        }
-        if !reader.problems.is_empty() {
-            return Err(Error::Recipe(reader.problems));
-        }
-        Self::resolve(reader.sections, &reader.given)
+        let reader = Reader::read(text, overrides)?;
+        Self::resolve(reader.sections, &reader.given).map_err(|error| match error {
+            Error::Recipe(problems) => {
+                Error::Recipe(problems.into_iter().map(|problem| problem.placed(overrides)).collect())
+            }
+            other => other,
+        })
+    }
+
+    /// What a text and its overrides would change of this recipe, be it one that can be followed or not: as
+    /// [`differences`](Self::differences).
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] where they cannot be read.
+    pub fn changes(&self, text: &str, overrides: &[String]) -> Result<Vec<Difference>, Error> {
+        let Reader { mut sections, given, .. } = Reader::read(text, overrides)?;
+        complete(&mut sections, &given);
+        Ok(self.differences(&Self { sections }))
     }
 
     /// Checks values that a program has put together.
@@ -88,23 +97,7 @@ impl Recipe {
     }
 
     fn resolve(mut sections: Sections, given: &Given) -> Result<Self, Error> {
-        let model = &mut sections.model;
-        let geometry = [model.hidden, model.depth, model.heads, model.patch];
-        if model.name.is_none() && geometry.iter().all(Option::is_none) {
-            // What the original trains when nothing is said.
-            model.name = Some(ModelName(StandardModel { size: Size::XL, patch: 2 }));
-        }
-        if model.unconditional {
-            // Without labels none is dropped, and none guides.
-            let unless_given = |section, key, value: &mut f64, of_unconditional| {
-                if !given.contains(&(section, key)) {
-                    *value = of_unconditional;
-                }
-            };
-            unless_given("data", "label_dropout", &mut sections.data.label_dropout, 0.0);
-            unless_given("samples", "cfg_scale", &mut sections.samples.cfg_scale, 1.0);
-            unless_given("eval", "cfg_scale", &mut sections.eval.cfg_scale, 1.0);
-        }
+        complete(&mut sections, given);
         let problems = check::problems(&sections, given);
         if problems.is_empty() { Ok(Self { sections }) } else { Err(Error::Recipe(problems)) }
     }
@@ -116,18 +109,35 @@ impl Recipe {
     /// [`Error::Geometry`] where the heads do not divide the width, or the patch the latent.
     pub fn model_config(&self, data: DataShape) -> Result<DitConfig, Error> {
         let model = &self.model;
-        let mut problems = Vec::new();
+        let mut misfits = Vec::new();
+        let mut misfit = |key: &str, found: String, data: String, mend: String| {
+            misfits.push(Misfit {
+                problem: format!("model.{key} is {found}, the data{data}"),
+                mend: format!("model.{key}={mend}"),
+            });
+        };
         if let Some(latent) = model.latent.filter(|latent| *latent != data.latent) {
-            problems.push(format!("model.latent is {latent}, the data's latents are {}", data.latent));
+            let LatentSize { height, width } = data.latent;
+            misfit(
+                "latent",
+                latent.to_string(),
+                format!("'s latents are {}", data.latent),
+                format!("[{height},{width}]"),
+            );
         }
         if let Some(channels) = model.channels.filter(|channels| *channels != data.channels) {
-            problems.push(format!("model.channels is {channels}, the data has {}", data.channels));
+            misfit("channels", channels.to_string(), format!(" has {}", data.channels), data.channels.to_string());
         }
         if let Some(classes) = model.num_classes.filter(|classes| *classes < data.num_classes) {
-            problems.push(format!("model.num_classes is {classes}, the data has {}", data.num_classes));
+            misfit(
+                "num_classes",
+                classes.to_string(),
+                format!(" has {}", data.num_classes),
+                data.num_classes.to_string(),
+            );
         }
-        if !problems.is_empty() {
-            return Err(Error::Data(problems));
+        if !misfits.is_empty() {
+            return Err(Error::Data(misfits));
         }
         let standard = model.name.map(|ModelName(name)| name);
         let part =
@@ -192,6 +202,27 @@ impl Recipe {
     }
 }
 
+/// What follows from what was `given`.
+fn complete(sections: &mut Sections, given: &Given) {
+    let model = &mut sections.model;
+    let geometry = [model.hidden, model.depth, model.heads, model.patch];
+    if model.name.is_none() && geometry.iter().all(Option::is_none) {
+        // What the original trains when nothing is said.
+        model.name = Some(ModelName(StandardModel { size: Size::XL, patch: 2 }));
+    }
+    if model.unconditional {
+        // Without labels none is dropped, and none guides.
+        let unless_given = |section, key, value: &mut f64, of_unconditional| {
+            if !given.contains(&(section, key)) {
+                *value = of_unconditional;
+            }
+        };
+        unless_given("data", "label_dropout", &mut sections.data.label_dropout, 0.0);
+        unless_given("samples", "cfg_scale", &mut sections.samples.cfg_scale, 1.0);
+        unless_given("eval", "cfg_scale", &mut sections.eval.cfg_scale, 1.0);
+    }
+}
+
 fn comment(text: &mut String, help: &[&str]) {
     for line in help {
         text.push_str(&format!("#{line}\n"));
@@ -205,6 +236,15 @@ struct Reader {
 }
 
 impl Reader {
+    fn read(text: &str, overrides: &[String]) -> Result<Self, Error> {
+        let mut reader = Self { sections: Sections::default(), given: Given::new(), problems: Vec::new() };
+        reader.file(text);
+        for text in overrides {
+            reader.override_with(text);
+        }
+        if reader.problems.is_empty() { Ok(reader) } else { Err(Error::Recipe(reader.problems)) }
+    }
+
     fn file(&mut self, text: &str) {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors {

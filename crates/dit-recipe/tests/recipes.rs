@@ -133,6 +133,10 @@ fn values_that_do_not_go_together_are_refused() {
     check_refused("[train]\nbatch_size = 10\naccumulate = 3", &[], &["3 does not divide train.batch_size 10"]);
     check_refused("[train]\nkeep_every = 70000", &[], &["not a multiple of train.checkpoint_every"]);
     check_refused("[train]\nsteps = 10\n[optim]\nwarmup_steps = 10", &[], &["the run has 10 steps"]);
+    let fewer = "--set train.steps=10\n    optim.warmup_steps is 10, but the run has 10 steps";
+    check_refused("[optim]\nwarmup_steps = 10", &["optim.lr=1", "train.steps=10"], &[fewer]);
+    let both = "--set optim.warmup_steps=10 --set train.steps=10\n    optim.warmup_steps is";
+    check_refused("", &["optim.warmup_steps=10", "train.steps=10"], &[both]);
     check_refused("[diffusion]\nloss = \"kl\"\nweighting = { min-snr = 5.0 }", &[], &["the KL losses have not"]);
     check_refused("[validation]\nevery = 5", &[], &["nothing is held out", "held_out = { fraction = 0.02 }"]);
     check_refused("[validation]\nheld_out = { fraction = 0.1 }", &[], &["which never happens"]);
@@ -209,8 +213,14 @@ fn check_data(text: &str, expected: Result<(usize, usize), &str>) {
 fn the_data_decides_what_the_recipe_leaves_open() {
     check_data("[model]\nname = \"DiT-S/2\"", Ok((16, 10)));
     check_data("[model]\nname = \"DiT-S/2\"\nnum_classes = 1000", Ok((16, 1000)));
-    check_data("[model]\nname = \"DiT-S/2\"\nnum_classes = 9", Err("model.num_classes is 9, the data has 10"));
-    check_data("[model]\nname = \"DiT-S/2\"\nlatent = [32, 32]", Err("model.latent is 32x32"));
+    check_data(
+        "[model]\nname = \"DiT-S/2\"\nnum_classes = 9",
+        Err("model.num_classes is 9, the data has 10\n  help: pass --set model.num_classes=10, or"),
+    );
+    check_data(
+        "[model]\nname = \"DiT-S/2\"\nlatent = [32, 32]",
+        Err("model.latent is 32x32, the data's latents are 8x8\n  help: pass --set 'model.latent=[8,8]', or"),
+    );
     check_data("[model]\nname = \"DiT-S/2\"\nchannels = 3", Err("model.channels is 3"));
     check_data("[model]\nhidden = 6\ndepth = 1\nheads = 4\npatch = 3", Err("4 heads do not divide hidden 6"));
 }
@@ -236,4 +246,10 @@ fn differences_say_what_may_change() {
     let cosine = before.with(|sections| sections.optim.schedule = LrSchedule::Cosine).unwrap();
     let longer = cosine.with(|sections| sections.train.steps += 1).unwrap();
     assert!(!cosine.differences(&longer)[0].may_change, "a cosine ends at the last step");
+    // Also of what is no recipe.
+    let overrides = ["train.steps=500", "optim.warmup_steps=500"].map(str::to_owned);
+    assert!(Recipe::from_toml(&cosine.to_toml(), &overrides).is_err());
+    let changes = cosine.changes(&cosine.to_toml(), &overrides).unwrap();
+    let told: Vec<(&str, bool)> = changes.iter().map(|one| (one.key.as_str(), one.may_change)).collect();
+    assert_eq!(told, [("train.steps", false), ("optim.warmup_steps", false)]);
 }

@@ -23,7 +23,7 @@ use crate::{MachineArgs, ModelArgs};
 #[command(after_help = "Examples:
   dit-cli sample --class 207,360 --cfg-scale 4 --seed 1 --out dogs.png
   dit-cli sample --class \"golden retriever\" --num-samples 8 --out-dir dogs/
-  dit-cli sample --sampler dpmpp-2m --steps 20 --out quick.png
+  dit-cli sample --sampler dpmpp-2m --out quick.png
   dit-cli sample --class 207 --init photo.jpg --strength 0.6 --sampler ddim --out edited.png
   dit-cli sample --interpolate classes 207,360 --animate morph.png --out strip.png
   dit-cli sample --class all --num-samples 50 --out-dir all/ --npz all.npz

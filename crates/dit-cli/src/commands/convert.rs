@@ -14,6 +14,7 @@ use crate::{
     progress::bar,
     run_folder,
     speak::say,
+    usage::wrong_usage,
 };
 
 pub fn run(args: &ConvertArgs) -> Result<()> {
@@ -28,6 +29,9 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
     };
     if !args.force && args.output.exists() {
         bail!("{} exists\n  help: pass --force to replace it", args.output.display());
+    }
+    if args.layout != Some(LayoutArg::Diffusers) {
+        check_name(&args.output)?;
     }
     let weights = match (args.ema, args.raw) {
         (true, _) => Some(WeightsKind::Ema),
@@ -110,4 +114,57 @@ fn codec_of(library: &Library, input: &Located) -> Result<Option<Codec>> {
     let Some(codec) = input.pairs_with.as_deref() else { return Ok(None) };
     let Ok(at) = library.locate(codec, Kind::Vae) else { return Ok(None) };
     Ok(Some(Codec::new(codec, VaeCheckpoint::open(&at.path)?.sha256()?.to_owned())))
+}
+
+/// A name that ends as no file does which can be written, and which a folder was not asked for under: a misspelling, perhaps. (Some
+/// endings of other files are refused in any case, and what begins with a digit is a version, say.)
+fn check_name(output: &Path) -> Result<()> {
+    let known = ["safetensors", "pt", "pth", "bin", "ckpt", "npz", "onnx", "gguf", "json", "zip"];
+    let Some(ending) = output.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase()) else {
+        return Ok(());
+    };
+    let is_folder = output.is_dir() || output.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if is_folder || known.contains(&&*ending) || !ending.starts_with(|first: char| first.is_ascii_alphabetic()) {
+        return Ok(());
+    }
+    let near = match ending.as_bytes() {
+        [b's', ..] => format!("did you mean {}? ", output.with_extension("safetensors").display()),
+        [b'p', ..] => format!("did you mean {}? ", output.with_extension("pt").display()),
+        _ => String::new(),
+    };
+    wrong_usage!(
+        "{}: a .{ending} file is not among the formats\n  \
+         help: {near}.safetensors and .pt are files; for a folder of that name, pass --layout diffusers",
+        output.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `help` where the name is refused.
+    #[track_caller]
+    fn check(output: &str, help: Option<&str>) {
+        let found = check_name(Path::new(output)).err().map(|error| error.to_string());
+        match (&found, help) {
+            (None, None) => {}
+            (Some(found), Some(help)) if found.contains(help) => {}
+            _ => panic!("{output}: {found:?} instead of {help:?}"),
+        }
+    }
+
+    #[test]
+    fn what_ends_as_no_known_file_is_no_folder_unasked() {
+        for output in ["hub", "hub/", "dit.safetensors", "dit.PT", "dit.pth", "dit.ckpt", "dit-v1.5", "hub.v1/", ".hub"]
+        {
+            check(output, None);
+        }
+        check("my/dit.safetensor", Some("did you mean my/dit.safetensors?"));
+        check("dit.pht", Some("did you mean dit.pt?"));
+        check(
+            "run.xyz",
+            Some("help: .safetensors and .pt are files; for a folder of that name, pass --layout diffusers"),
+        );
+    }
 }

@@ -9,7 +9,7 @@ mod stats;
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use dit_args::{CropArg, EvaluateArgs};
 use dit_data::CropRecipe;
 use dit_eval::{FeatureNetwork, Fit};
@@ -25,6 +25,9 @@ use crate::{interrupt::OnInterrupt, machine, speak::say, usage::wrong_usage};
 const SOFTWARE: &str = concat!("dit-rs ", env!("CARGO_PKG_VERSION"));
 /// Fewer samples than this and a number says little about the distribution.
 const FEW: usize = 10_000;
+
+/// Side of the pictures that the demo's features are of.
+const DEMO_SIDE: usize = 32;
 
 /// The arguments know no feature network.
 const _: () = assert!(dit_args::LARGEST_BATCH == dit_eval::FeatureSet::CHUNK);
@@ -57,12 +60,25 @@ fn measure(args: &EvaluateArgs) -> Result<()> {
             // Both sides are looked at before anything is loaded.
             let samples = Input::open(samples, fit)?;
             let reference = Input::open(reference, fit)?;
-            let network = network(&args.features, device)?;
+            let network = network(&args.features, device).map_err(|error| or_demo(error, &[&samples, &reference]))?;
             let through = args.reconstruct.as_deref();
             let through = through.map(|codec| Reconstruction::new(&*network, codec, device)).transpose()?;
             compare::run(args, &samples, reference, &Networks { plain: &*network, through }, start)
         }
         _ => wrong_usage!("give SAMPLES and REFERENCE, or --stats DATA and --out STATS.npz"),
+    }
+}
+
+/// Where Inception is not there, the demo's features may do: for small pictures, such as those that they were made for.
+fn or_demo(error: anyhow::Error, sides: &[&Input<'_>]) -> anyhow::Error {
+    let small = |side: &&Input<'_>| {
+        side.pictures.as_ref().is_some_and(|pictures| (pictures.height(), pictures.width()) == (DEMO_SIDE, DEMO_SIDE))
+    };
+    match error.downcast_ref() {
+        Some(dit_catalog::Error::Missing { .. }) if sides.iter().all(small) => anyhow!(
+            "{error}\n  help: or pass --features demo, if these are pictures of Fashion-MNIST's kind, which its network was trained on"
+        ),
+        _ => error,
     }
 }
 

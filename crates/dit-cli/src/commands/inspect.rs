@@ -2,7 +2,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use dit_args::InspectArgs;
+use dit_classifier::Classifier;
 use dit_config::{DitSpec, Process, VaeSpec};
+use dit_eval::DemoFeatures;
 use dit_sample::{Precision, bytes_per_picture};
 use dit_weights::{Checkpoint, Error, Metadata, Network, OpenOptions, TensorSource, VaeCheckpoint, find_non_finite};
 use serde::Serialize;
@@ -68,7 +70,10 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         }
         Ok(Network::Vae(checkpoint)) => report_vae(&checkpoint)?,
         Err(error @ Error::HeadsUnknown { .. }) => without_heads(&located.path, options, &error)?,
-        Err(error) => return Err(error.into()),
+        Err(error) => {
+            refuse_other_networks(&located.path)?;
+            return Err(error.into());
+        }
     };
     if args.json {
         print_json(&report)?;
@@ -79,6 +84,24 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         [] => Ok(()),
         problems => bail!("{}", problems.join("\n")),
     }
+}
+
+/// A file of this toolkit that is no checkpoint of a transformer or a codec says what it is.
+fn refuse_other_networks(path: &Path) -> Result<()> {
+    let refuse = |what: &str, taken_by: &str| {
+        bail!(
+            "{} is {what}; inspect tells of transformers, codecs and latents\n  help: {taken_by} takes it",
+            path.display()
+        )
+    };
+    if Classifier::is_in(path) {
+        return refuse("a classifier of noised latents", "sample --classifier");
+    }
+    // One that cannot be read has been refused with the reason.
+    if DemoFeatures::is_in(path).unwrap_or(false) {
+        return refuse("a feature network", "evaluate --features");
+    }
+    Ok(())
 }
 
 /// The report of a checkpoint that does not say its heads: no tensor's shape depends on them.

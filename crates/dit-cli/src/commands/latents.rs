@@ -6,7 +6,7 @@ use anyhow::Result;
 use dit_data::shard::Manifest;
 use serde::Serialize;
 
-use crate::speak::{print_json, print_out};
+use crate::speak::{counted, print_json, print_out};
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -62,10 +62,10 @@ fn text(folder: &Path, report: &Report) -> String {
     line(
         "encoded on",
         format!(
-            "{}, {}, {} threads, batches of {}",
+            "{}, {}, {}, batches of {}",
             encoding.device,
             word(&encoding.precision),
-            encoding.threads,
+            counted(encoding.threads, "thread"),
             encoding.batch_size
         ),
     );
@@ -75,7 +75,13 @@ fn text(folder: &Path, report: &Report) -> String {
         line("records", format!("{}, {} skipped", summary.records, summary.skipped));
         let counts = &summary.class_counts;
         let (least, most) = (counts.iter().min().unwrap_or(&0), counts.iter().max().unwrap_or(&0));
-        line("classes", format!("{}, of {least} to {most} records", counts.len()));
+        line(
+            "classes",
+            match least == most {
+                true => format!("{}, of {most} records each", counts.len()),
+                false => format!("{}, of {least} to {most} records", counts.len()),
+            },
+        );
         let numbers = |values: &[f64]| values.iter().map(|value| format!("{value:.4}")).collect::<Vec<_>>().join(", ");
         line("mean", format!("{} (raw, per channel)", numbers(&summary.mean)));
         line("std", numbers(&summary.std));

@@ -28,10 +28,12 @@ use crate::{
     machine,
     open::Library,
     progress::bar,
-    speak::{print_json, say},
+    speak::{counted, print_json, say},
     usage::wrong_usage,
 };
 
+/// Side of the pictures where --image-size does not say, as ImageNet's models are trained.
+const DEFAULT_SIZE: usize = 256;
 /// On a CPU, pixels encoded at once where --batch-size does not say: activations of more leave the cache, and of much fewer
 /// the threads wait for one another.
 const CPU_BATCH_PIXELS: usize = 256 * 256;
@@ -74,7 +76,10 @@ pub fn run(args: &PrecomputeArgs) -> Result<()> {
         Some(report) if !args.verify => report.manifest.clone(),
         _ => {
             let verified = shard::verify(&args.out)?;
-            say(format_args!("every byte of {} shards is as it was written", verified.manifest.shards.len()));
+            say(format_args!(
+                "every byte of {} is as it was written",
+                counted(verified.manifest.shards.len(), "shard")
+            ));
             verified.manifest
         }
     };
@@ -89,10 +94,10 @@ pub fn run(args: &PrecomputeArgs) -> Result<()> {
     let progress = report.as_ref().map(|report| report.progress);
     let encoded_now = progress.map_or(0, |progress| progress.done - progress.resumed);
     say(format_args!(
-        "{}: {} records in {} shards, {} skipped",
+        "{}: {} records in {}, {} skipped",
         args.out.display(),
         summary.records,
-        manifest.shards.len(),
+        counted(manifest.shards.len(), "shard"),
         summary.skipped
     ));
     if args.json {
@@ -128,8 +133,8 @@ fn check(args: &PrecomputeArgs) -> Result<()> {
     if args.workers.is_some_and(|workers| workers > 1024) {
         wrong_usage!("--workers: expected 1 to 1024");
     }
-    if args.image_size == 0 || args.image_size > 1 << 14 {
-        wrong_usage!("--image-size {}: expected 1 to {}", args.image_size, 1 << 14);
+    if let Some(size) = args.image_size.filter(|size| !(1..=1 << 14).contains(size)) {
+        wrong_usage!("--image-size {size}: expected 1 to {}", 1 << 14);
     }
     if !(0.0..=1.0).contains(&args.max_skipped) {
         wrong_usage!("--max-skipped {}: expected a fraction, 0 to 1", args.max_skipped);
@@ -144,12 +149,20 @@ fn precompute(args: &PrecomputeArgs, data: &Path, interrupt: &OnInterrupt) -> Re
     let library = Library::discover()?;
     let located = library.locate(&args.vae, Kind::Vae)?;
     let checkpoint = VaeCheckpoint::open(&located.path)?;
+    let image_size = args.image_size.unwrap_or(DEFAULT_SIZE);
+    let made_for = checkpoint.config().sample_size;
+    if args.image_size.is_none() && made_for != DEFAULT_SIZE {
+        say(format_args!(
+            "note: {DEFAULT_SIZE} px, the default; {} was made for {made_for}: --image-size {made_for}",
+            located.name
+        ));
+    }
     let vae = VaeIdentity {
         name: located.name,
         sha256: checkpoint.sha256()?.to_owned(),
         config: checkpoint.config().clone(),
     };
-    let (encoding, device) = encoding(args)?;
+    let (encoding, device) = encoding(args, image_size)?;
     let source = Source::open(data)?;
     let records = (source.len() as u64).min(args.limit.unwrap_or(u64::MAX));
     say(format_args!(
@@ -163,7 +176,7 @@ fn precompute(args: &PrecomputeArgs, data: &Path, interrupt: &OnInterrupt) -> Re
         EncodingPrecision::Bf16 => tch::Kind::BFloat16,
     };
     let settings = Settings {
-        image_size: args.image_size,
+        image_size,
         crop: match args.crop {
             CropArg::Adm => CropRecipe::Adm,
             CropArg::Pad => CropRecipe::Pad,
@@ -215,7 +228,7 @@ fn precompute(args: &PrecomputeArgs, data: &Path, interrupt: &OnInterrupt) -> Re
 }
 
 /// How the codec computes: as asked, else as the folder was begun, else as suits the machine.
-fn encoding(args: &PrecomputeArgs) -> Result<(Encoding, Device)> {
+fn encoding(args: &PrecomputeArgs, image_size: usize) -> Result<(Encoding, Device)> {
     let begun = shard::settings_in(&args.out)?.map(|settings| settings.encoding);
     let device = args.device.clone().or(begun.as_ref().map(|begun| begun.device.clone()));
     let device = machine::open_device(device.as_deref().unwrap_or("auto"))
@@ -233,7 +246,7 @@ fn encoding(args: &PrecomputeArgs) -> Result<(Encoding, Device)> {
         device: if on_cpu { "cpu" } else { "cuda" }.to_owned(),
         precision: precision.or(begun.map(|begun| begun.precision)).unwrap_or(EncodingPrecision::Fp32),
         threads: if on_cpu { threads } else { 1 },
-        batch_size: batch_size.unwrap_or_else(|| default_batch(on_cpu, args.image_size)),
+        batch_size: batch_size.unwrap_or_else(|| default_batch(on_cpu, image_size)),
     };
     Ok((encoding, device))
 }

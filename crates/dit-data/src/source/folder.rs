@@ -11,6 +11,9 @@ use super::names::{is_picture, key, python_order};
 use super::{Source, SourceKind, Store, file};
 use crate::{Encoded, Error};
 
+/// So many folders without pictures are named.
+const MOST_NAMED: usize = 5;
+
 /// Pictures at `paths` below `root`.
 pub(super) struct Folder {
     pub(super) root: PathBuf,
@@ -50,7 +53,16 @@ pub(super) fn open(root: &Path) -> Result<Source, Error> {
     let listed = classes.par_iter().map(|class| pictures(root, class)).collect::<Result<Vec<_>, Error>>()?;
     let empty = classes.iter().zip(&listed).filter(|(_, paths)| paths.is_empty());
     let empty: Vec<String> = empty.map(|(class, _)| key(class.as_bytes())).collect();
-    if !empty.is_empty() && empty.len() < classes.len() {
+    if !empty.is_empty() && empty.len() == classes.len() {
+        let (shown, more) = (&empty[..empty.len().min(MOST_NAMED)], empty.len().saturating_sub(MOST_NAMED));
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        return Err(Error::Source {
+            path: root.to_owned(),
+            problem: format!("it holds no labelled picture: none in {}{more}", shown.join(", ")),
+            help: "each folder is a class, and pictures are known by their names, which end in .png, .jpg and the like",
+        });
+    }
+    if !empty.is_empty() {
         return Err(Error::Source {
             path: root.to_owned(),
             problem: format!("no picture in {}", empty.join(", ")),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::file::{self, SharedFile};
-use super::names::python_order;
+use super::names::{is_picture, python_order};
 use super::tar::{Members, is_tar};
 use super::{Source, braces, class_tars, folder, idx, parquet, webdataset};
 use crate::Error;
@@ -106,6 +106,16 @@ fn open_folder(path: &Path) -> Result<Source, Error> {
         && let Some(inner) = ["train", "data"].into_iter().find(|name| splits.contains(name))
     {
         return open_folder(&path.join(inner));
+    }
+    let named = |path: &&PathBuf| path.file_name().is_some_and(|name| is_picture(name.as_encoded_bytes()));
+    let visible = |path: &&PathBuf| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let direct = files.iter().filter(named).filter(visible).count();
+    if folders.is_empty() && direct > 0 {
+        return Err(Error::Source {
+            path: path.to_owned(),
+            problem: format!("it holds {direct} picture{} directly", if direct == 1 { "" } else { "s" }),
+            help: "put them into a folder for each class within it, or into one, for a model without labels",
+        });
     }
     if folders.is_empty() {
         return Err(unknown(path, "it has no class folders, tars, parquet or IDX files"));

@@ -98,12 +98,17 @@ fn a_file_that_is_gone_is_one_records_error() {
 fn what_is_no_class_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     check_refused(folder.path(), "no class folders");
+    let flat = tempfile::tempdir().unwrap();
+    write(flat.path(), &[("1.png", ""), (".2.png", ""), ("notes.txt", "")]);
+    check_refused(flat.path(), "it holds 1 picture directly\n  help: put them into a folder");
+    write(flat.path(), &[("3.JPG", "")]);
+    check_refused(flat.path(), "it holds 2 pictures directly");
     let missing = Source::open(&folder.path().join("nothing")).unwrap_err();
     assert!(missing.to_string().contains("nothing: No such file"), "{missing}");
     write(folder.path(), &[("notes.txt", "hello")]);
     check_refused(&folder.path().join("notes.txt"), "no tar, parquet or IDX");
     write(folder.path(), &[("a/notes.txt", "")]);
-    check_refused(folder.path(), "holds no labelled picture");
+    check_refused(folder.path(), "holds no labelled picture: none in a\n");
     write(folder.path(), &[("b/1.png", "")]);
     check_refused(folder.path(), "no picture in a");
 }

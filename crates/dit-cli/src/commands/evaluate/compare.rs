@@ -111,7 +111,11 @@ fn decide(args: &EvaluateArgs, samples: &Pictures, reference: &Input, networks: 
     }
     let sides = Sides::new(network.widths(), samples, pictures, statistics);
     let (metrics, left_out) = possible(args, asked, &sides)?;
-    warnings.extend(left_out.iter().map(|LeftOut { metric, why }| warn(format!("{metric}: left out, as {why}"))));
+    warnings.extend(left_out.iter().map(|LeftOut { metric, why }| {
+        let text = format!("{metric}: left out, as {why}");
+        // What is printed for people says so itself.
+        if args.json { warn(text) } else { text }
+    }));
     warnings.extend(cut(&metrics, samples.len()));
     if is_frechet(&metrics) {
         warnings.extend(warn_of_rank("samples: ", samples.len(), network));
@@ -179,7 +183,7 @@ fn cut(metrics: &BTreeSet<Metric>, samples: usize) -> Vec<String> {
     .collect()
 }
 
-/// What was asked for; by default everything that both sides have features for.
+/// What was asked for; by default everything that the network has features for.
 fn metrics_of(args: &EvaluateArgs, reference: &Input, network: &dyn FeatureNetwork) -> BTreeSet<Metric> {
     if !args.metrics.is_empty() {
         return args.metrics.iter().copied().map(metric).collect();
@@ -189,7 +193,7 @@ fn metrics_of(args: &EvaluateArgs, reference: &Input, network: &dyn FeatureNetwo
         MetricArg::Fid => true,
         MetricArg::Sfid => network.widths().spatial.is_some() && spatial_known,
         MetricArg::Is => network.widths().logits.is_some(),
-        MetricArg::Pr | MetricArg::Kid => reference.pictures.is_some(),
+        MetricArg::Pr | MetricArg::Kid => true,
     };
     MetricArg::ALL.iter().filter(|metric| has(metric)).copied().map(metric).collect()
 }

@@ -55,7 +55,13 @@ impl Beside {
             None => None,
         };
         let init = match (&request.init, files.picture_size()) {
-            (Some(path), Some(size)) => Some((path.clone(), read_picture(path, size)?)),
+            (Some(path), Some(size)) => {
+                let picture = read_picture(path, size).map_err(|error| match request.hint("--init") {
+                    hint if hint == "--init" => error, // which names it already
+                    hint => error.context(hint),
+                });
+                Some((path.clone(), picture?))
+            }
             (Some(_), None) => wrong_usage!("--init needs the VAE, which encodes the picture; leave --vae none out"),
             (None, _) => None,
         };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use dit_catalog::Kind;
-use dit_classes::ClassNames;
+use dit_classes::{ClassNames, Problem};
 use dit_model::Dit;
 use dit_sample::{Pipeline, Precision, Source};
 use dit_vae::AutoencoderKl;
@@ -15,7 +15,7 @@ use super::request::Request;
 use crate::{
     open::{Library, Located, told},
     run_folder,
-    usage::wrong_usage,
+    usage::{Usage, wrong_usage},
 };
 
 /// The checkpoints of a request, opened: descriptions only.
@@ -80,20 +80,21 @@ impl Files {
         self.checkpoint.files().iter().chain(vae).chain(given).map(PathBuf::as_path).collect()
     }
 
-    /// What to say beside an error about class names.
-    pub fn about_classes(&self, names: &ClassNames) -> String {
+    /// An error about class names, with what helps: the classes that there are.
+    pub fn explain(&self, error: &anyhow::Error, names: &ClassNames) -> Usage {
+        let mut text = format!("{error:#}");
+        let mut help = |line: String| text.push_str(&format!("\n  help: {line}"));
+        let name = &self.dit_at.name;
         let listed: Vec<&str> = (0..names.len().min(20)).filter_map(|class| names.name(class)).collect();
         if names.len() == 1 {
-            return format!("{} has a single class, 0: it was trained without labels", self.dit_at.name);
+            help(format!("{name} has a single class, 0: it was trained without labels"));
+        } else if listed.len() as u32 == names.len() && !listed.is_empty() {
+            help(format!("the classes of {name} are {}", listed.join(", ")));
         }
-        let mut text = match listed.len() as u32 == names.len() && !listed.is_empty() {
-            true => format!("the classes of {} are {}", self.dit_at.name, listed.join(", ")),
-            false => format!("the classes of {}", self.dit_at.name),
-        };
-        if self.dit_at.name == dit_catalog::DEMO {
-            text.push_str(" (ImageNet's need DiT-XL/2: `cargo xtask fetch-weights`)");
+        if *name == dit_catalog::DEMO && error.downcast_ref().is_some_and(asks_for_imagenet) {
+            help("ImageNet's classes need DiT-XL/2: `cargo xtask fetch-weights`".to_owned());
         }
-        text
+        Usage(text)
     }
 
     pub fn vae_source(&self) -> Result<Option<Source>> {
@@ -108,6 +109,17 @@ impl Files {
         let vae = self.vae.as_ref().map(|(vae, _)| AutoencoderKl::load(vae, device, kind)).transpose()?;
         Ok(Pipeline::new(Dit::load_with(&self.checkpoint, device, kind, precision.kernels())?, vae)?)
     }
+}
+
+/// Whether something that names no class here names one of ImageNet's.
+fn asks_for_imagenet(error: &dit_classes::Error) -> bool {
+    let dit_classes::Error::List(problems) = error else { return false };
+    problems.iter().any(|problem| match problem {
+        Problem::Unknown { item, .. } | Problem::OutOfRange { item, .. } => {
+            ClassNames::imagenet().parse_list(item).is_ok()
+        }
+        _ => false,
+    })
 }
 
 fn locate_vae(library: &Library, request: &Request, dit: &Located, checkpoint: &Checkpoint) -> Result<Option<Located>> {

@@ -73,7 +73,7 @@ pub fn run(args: &SampleArgs) -> Result<()> {
         batch_size_that_fits(config, settings.precision, guided, device, memory)
     });
     let classes = request.classes(&names).map_err(|error| match error.is::<dit_classes::Error>() {
-        true => error.context(files.about_classes(&names)),
+        true => files.explain(&error, &names).into(),
         false => error,
     })?;
     let plan = Plan::new(config, settings.clone(), request.first_image, classes, batch_size)?;
@@ -86,7 +86,8 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     let picture_size = files.picture_size();
     let beside = Beside::open(&request, &files, &plan)?;
     let inputs = files.inputs(&request).into_iter().chain(beside.files()).collect::<Vec<_>>();
-    request.outputs.check(&plan, picture_size, request.shows, &inputs)?;
+    let checked = request.outputs.check(&plan, picture_size, request.shows, &inputs);
+    checked.map_err(|error| request.explain_output(error))?;
 
     let hashes = Hashes::of(&files, &beside, &request);
     if request.outputs.needs_hashes() || args.json || request.repeated.is_some() {

@@ -46,6 +46,20 @@ impl Repeated {
         Ok(Some(Self { recipe, new_images, replaced }))
     }
 
+    /// Whether what `flag` would name is the recipe's.
+    pub fn names(&self, flag: &str) -> bool {
+        let Replaced { checkpoint, vae, noise, weaker, classifier, init } = self.replaced;
+        let flags = [
+            ("--ckpt", checkpoint),
+            ("--vae", vae),
+            ("--noise", noise),
+            ("--autoguidance", weaker),
+            ("--classifier", classifier),
+            ("--init", init),
+        ];
+        flags.contains(&(flag, false))
+    }
+
     /// The recipe, where its images are asked for again. With others, its batch, and what it showed of it, no longer hold; all
     /// else does.
     pub fn of_same_images(&self) -> Option<&Recipe> {

@@ -1,19 +1,22 @@
 //! What was typed, completed by a PNG's recipe and by defaults.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use dit_args::{GuidedChannelsArg, LabelsArg, SampleArgs, SamplePrecisionArg, SamplerArg};
 use dit_classes::ClassNames;
 use dit_config::{DitConfig, Process};
 use dit_sample::{
-    CfgChannels, Interpolation, LabelPolicy, MOST_IMAGES, OpenedAs, OutputPaths, Precision, SamplerKind, Settings,
-    Shows,
+    CfgChannels, Error, Interpolation, LabelPolicy, MOST_IMAGES, OpenedAs, OutputPaths, Precision, SamplerKind,
+    Settings, Shows,
 };
 use tch::Device;
 
 use super::{options::Options, repeated::Repeated};
-use crate::{recorded::expand, usage::wrong_usage};
+use crate::{
+    recorded::expand,
+    usage::{Usage, wrong_usage},
+};
 
 /// The classes that the original's script samples.
 const ORIGINAL_CLASSES: [u32; 8] = [207, 360, 387, 974, 88, 979, 417, 279];
@@ -245,11 +248,27 @@ impl Request {
         }
     }
 
+    /// Why an output cannot be written: it may be the very picture that is repeated.
+    pub fn explain_output(&self, error: Error) -> anyhow::Error {
+        let place = |path: &Path| path.canonicalize().ok();
+        match (&error, &self.from_png) {
+            (Error::SamePath(path), Some(png)) if place(path).is_some() && place(path) == place(png) => Usage(format!(
+                "{}: it is the picture that is repeated\n  help: give its repetition another name",
+                path.display()
+            ))
+            .into(),
+            _ => error.into(),
+        }
+    }
+
     /// What to say where a file of the recipe is not there any more.
     pub fn hint(&self, flag: &str) -> String {
+        let does = if flag == "--init" { "starts from that picture" } else { "names it" };
         match &self.repeated {
-            Some(_) => format!("the recipe of the PNG names it; pass {flag} if it is elsewhere now"),
-            None => flag.to_owned(),
+            Some(repeated) if repeated.names(flag) => {
+                format!("the recipe of the PNG {does}; pass {flag} if it is elsewhere now")
+            }
+            _ => flag.to_owned(),
         }
     }
 }

@@ -38,7 +38,7 @@ pub fn say_written(files: &[PathBuf]) {
         say(format_args!("wrote {}", path.display()));
     }
     if files.len() > 8 {
-        say(format_args!("wrote {} files in all", files.len()));
+        say(format_args!("and {} more", files.len() - 8));
     }
 }
 

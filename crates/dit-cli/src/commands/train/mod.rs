@@ -7,17 +7,17 @@ mod evaluation;
 mod screen;
 mod settings;
 
-use std::{fs, path::Path, rc::Rc};
+use std::{fs, io, path::Path, rc::Rc};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use dit_args::TrainArgs;
 use dit_catalog::Kind;
-use dit_config::{DitConfig, LatentSize};
+use dit_config::{DitConfig, LatentSize, StandardModel};
 use dit_data::shard::{LatentFolder, Manifest};
-use dit_files::{remove_unfinished, write_atomically};
+use dit_files::{WriteError, remove_unfinished, write_atomically};
 use dit_recipe::{DataShape, Every, HeldOut, Precision, Recipe};
 use dit_train::{
-    Outcome, Run, StopRequest,
+    Outcome, Run, StopRequest, TrainError,
     watch::{FidChart, JsonLog, LossChart, SampleGrids, Session, TensorBoard, Together, expected_loss},
 };
 use dit_vae::AutoencoderKl;
@@ -38,7 +38,7 @@ use crate::{
     open::Library,
     panic,
     speak::{print_json, print_out, say},
-    usage::wrong_usage,
+    usage::{Usage, wrong_usage},
 };
 
 /// The recipe's name in the run's folder.
@@ -153,9 +153,15 @@ fn recipe(args: &TrainArgs) -> Result<Recipe> {
     let recipe = match path {
         None => Recipe::from_toml("", &args.overrides)?,
         Some(path) => {
-            let text =
-                fs::read_to_string(&path).with_context(|| format!("cannot read the recipe {}", path.display()))?;
-            Recipe::from_toml(&text, &args.overrides).with_context(|| path.display().to_string())?
+            let text = fs::read_to_string(&path).map_err(|error| not_read(&path, error))?;
+            let recipe = Recipe::from_toml(&text, &args.overrides);
+            if let (Err(_), true, Some(out)) = (&recipe, args.resume, &args.out) {
+                check_changes(&text, &args.overrides, out)?;
+            }
+            recipe.map_err(|error| match error.is_of_overrides() {
+                true => error.into(),
+                false => anyhow::Error::new(error).context(path.display().to_string()),
+            })?
         }
     };
     Ok(recipe.with(|sections| {
@@ -171,6 +177,35 @@ fn recipe(args: &TrainArgs) -> Result<Recipe> {
         sections.eval.reference.iter_mut().for_each(absolute);
         sections.eval.features = input::from_anywhere(&sections.eval.features);
     })?)
+}
+
+/// Why a recipe cannot be read: it may be a model's name.
+fn not_read(path: &Path, error: io::Error) -> anyhow::Error {
+    let name = path.to_string_lossy();
+    match name.parse::<StandardModel>() {
+        Ok(model) => Usage(format!(
+            "--config takes a recipe's file, and {name} is the name of a model\n  \
+             help: pass --config configs/{}.toml, or --set model.name={model} without --config",
+            model.to_string().to_lowercase().replace('/', "-")
+        ))
+        .into(),
+        Err(_) => anyhow::Error::new(error).context(format!("cannot read the recipe {name}")),
+    }
+}
+
+/// That a text which is no recipe does not change what may not change in the run: no mending of it would help then.
+fn check_changes(text: &str, overrides: &[String], out: &Path) -> Result<()> {
+    // A run without a recipe that can be read explains itself when it is opened.
+    let begun = fs::read_to_string(out.join(RECIPE)).ok().and_then(|text| Recipe::from_toml(&text, &[]).ok());
+    let Some(Ok(changes)) = begun.map(|begun| begun.changes(text, overrides)) else { return Ok(()) };
+    // The folder of held-out latents may have moved, which the run itself can tell.
+    let refused = changes.iter().filter(|change| !change.may_change && change.key != "validation.held_out");
+    let differences: Vec<String> =
+        refused.map(|change| format!("{}: {} in the run, {} now", change.key, change.before, change.after)).collect();
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(TrainError::Recipe { path: out.to_owned(), differences }.into())
 }
 
 /// The latents: as named, else those of the run that continues.
@@ -224,7 +259,7 @@ impl Job<'_> {
     fn train(&self, session: Session, vae: Option<Rc<AutoencoderKl>>, asked: Option<Asked<'_>>) -> Result<()> {
         let Self { args, recipe, data, out, device, .. } = *self;
         let mut run = match args.resume {
-            true => Run::resume(recipe, data.path(), out, device)?,
+            true => Run::resume(recipe, data.path(), out, device).map_err(not_resumed)?,
             false => Run::start(recipe, data.path(), out, device)?,
         };
         let begun = run.step();
@@ -332,7 +367,43 @@ impl Job<'_> {
     }
 }
 
+/// A run continues where it is: no other place helps one whose folder may not be written to.
+fn not_resumed(error: TrainError) -> anyhow::Error {
+    let denied = |kind| matches!(kind, io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem);
+    let file = match &error {
+        TrainError::Io { path, source, .. } if denied(source.kind()) => path,
+        TrainError::Write(WriteError::Denied { path }) => path,
+        _ => return error.into(),
+    };
+    anyhow!(
+        "{} cannot be written to: permission denied, or the file system is read-only\n  \
+         help: a run continues in its own folder: change its permissions, or continue a copy of all of it elsewhere",
+        file.display()
+    )
+}
+
 /// How this program was called.
 fn program() -> String {
     std::env::args_os().next().map_or("dit-cli".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(error: TrainError, expected: &str, not: &str) {
+        let text = not_resumed(error).to_string();
+        assert!(text.contains(expected) && !text.contains(not), "{text}");
+    }
+
+    #[test]
+    fn a_run_that_may_not_be_written_to_is_not_sent_elsewhere() {
+        let denied = || io::ErrorKind::PermissionDenied.into();
+        let path = || "run/.lock".into();
+        let (help, not) = ("run/.lock cannot be written to: permission denied", "choose another place");
+        check(TrainError::Io { action: "lock", path: path(), source: denied() }, help, not);
+        check(TrainError::Write(WriteError::new(Path::new("run/.lock"), denied())), help, not);
+        check(TrainError::Locked { path: path() }, "run/.lock", "permission denied");
+    }
 }

@@ -8,7 +8,10 @@ use dit_args::TrainArgs;
 use dit_train::watch::Session;
 use tch::Device;
 
-use crate::{machine, speak::say};
+use crate::{
+    machine,
+    speak::{counted, say},
+};
 
 /// What is typed, completed by the last start of the run that continues.
 pub struct Settings {
@@ -53,7 +56,6 @@ impl Settings {
         let threads = machine::set_threads(Some(before.machine.threads))?;
         let cores = thread::available_parallelism().map_or(threads, usize::from);
         if threads != cores {
-            let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
             say(format_args!(
                 "note: it continues with {}, as before, where {} could be used: --threads N changes that, and the last bits of what is \
                  computed",
