@@ -187,19 +187,19 @@ fn a_copy_of_a_known_checkpoint_has_its_codec() {
 fn a_recipe_does_not_tell_whose_folder_its_files_are_in() {
     let folder = tempfile::tempdir().unwrap();
     let elsewhere = folder.path().join("elsewhere");
-    let (ada, bob) = (folder.path().join("ada"), folder.path().join("bob"));
-    [&elsewhere, &ada].iter().for_each(|folder| fs::create_dir(folder).unwrap());
-    fs::copy(dit_tests::root().join("weights/demo/dit-fashion.safetensors"), ada.join("m.safetensors")).unwrap();
+    let (zoe, bob) = (folder.path().join("zoe"), folder.path().join("bob"));
+    [&elsewhere, &zoe].iter().for_each(|folder| fs::create_dir(folder).unwrap());
+    fs::copy(dit_tests::root().join("weights/demo/dit-fashion.safetensors"), zoe.join("m.safetensors")).unwrap();
     let run = |home: &Path, args: &[&str]| {
         let ran = dit_cli().env("HOME", home).current_dir(&elsewhere).args(args).output().expect("dit-cli starts");
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     };
     let flags = ["--vae", "vae-fashion-demo", "--steps", "2", "--class", "1", "--out", "r.png"];
-    run(&ada, &[&["sample", "--ckpt", "../ada/m.safetensors"], &flags[..]].concat());
+    run(&zoe, &[&["sample", "--ckpt", "../zoe/m.safetensors"], &flags[..]].concat());
     let recipe = dit_image::read_recipe(elsewhere.join("r.png")).unwrap();
-    assert!(recipe.contains(r#""~/m.safetensors""#) && !recipe.contains("ada"), "{recipe}");
+    assert!(recipe.contains(r#""~/m.safetensors""#) && !recipe.contains("zoe"), "{recipe}");
     // Nor does it matter.
-    fs::rename(&ada, &bob).unwrap();
+    fs::rename(&zoe, &bob).unwrap();
     run(&bob, &["sample", "--from-png", "r.png", "--out", "again.png"]);
     let read = |name: &str| fs::read(elsewhere.join(name)).unwrap();
     assert!(read("r.png") == read("again.png"), "it came out differently");

@@ -86,7 +86,7 @@ fn walks_match_the_mathematics() {
 fn walks_match_the_published_implementation() {
     let Some(checkpoint) = env::var_os("DIT_FASHION_F32") else {
         eprintln!(
-            "skipped: set DIT_FASHION_F32 to the f32 state dict that tests/fixtures/fashion/io was recorded with"
+            "SKIPPED: set DIT_FASHION_F32 to the f32 state dict that tests/fixtures/fashion/io was recorded with"
         );
         return;
     };

@@ -17,7 +17,7 @@ use crate::workspace::Workspace;
 
 /// Set up libtorch and run all tests: units, integration, doctests
 ///
-/// The same as `cargo test --workspace --no-fail-fast`, with a summary, which also tells what tests left out, and why.
+/// As `cargo test --workspace --no-fail-fast`, and a summary, which also tells what tests left out, and why.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask test\n  cargo xtask test -- -p dit-weights  # for cargo test\n  cargo xtask test --slow -- --release"
@@ -41,7 +41,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
     let mut command = workspace.cargo();
     command.args(["test", "--no-fail-fast"]).args(whole(&args.rest)).args(&args.rest);
-    command.args(to_harness(&args.rest)).arg("--show-output").stdout(Stdio::piped());
+    command.args(to_harness(&args.rest)).stdout(Stdio::piped());
     if args.slow {
         command.env("DIT_SLOW_TESTS", "1");
     }
@@ -68,9 +68,14 @@ fn whole(arguments: &[OsString]) -> Option<&'static str> {
     (!named).then_some("--workspace")
 }
 
-/// `--`, unless it is there already: what follows is the harness's.
-fn to_harness(arguments: &[OsString]) -> Option<&'static str> {
-    (!arguments.iter().any(|argument| argument == "--")).then_some("--")
+/// That it is to show what passing tests print, unless it was told about that; behind a `--`, if there is none yet.
+fn to_harness(arguments: &[OsString]) -> &'static [&'static str] {
+    let has = |flags: &[&str]| arguments.iter().any(|argument| flags.iter().any(|flag| argument == flag));
+    match (has(&["--show-output", "--nocapture", "--no-capture"]), has(&["--"])) {
+        (true, _) => &[],
+        (false, true) => &["--show-output"],
+        (false, false) => &["--", "--show-output"],
+    }
 }
 
 /// What the list of what passing tests printed begins with; `test result:`, or that of failed ones, ends it.
@@ -94,7 +99,7 @@ fn forward(mut output: impl Read, mut shown: impl Write, tally: &mut Tally) -> R
                 if !hidden {
                     shown.write_all(&line[done..])?;
                 }
-                tally.line(&String::from_utf8_lossy(whole));
+                tally.line(&String::from_utf8_lossy(whole), hidden);
                 line.clear();
                 done = 0;
             }
@@ -123,8 +128,13 @@ struct Tally {
 }
 
 impl Tally {
-    fn line(&mut self, line: &str) {
-        if let Some(counts) = line.strip_prefix("test result: ") {
+    /// A line, or one of what a passing test `printed`.
+    fn line(&mut self, line: &str, printed: bool) {
+        if let Some(why) = line.strip_prefix("SKIPPED: ") {
+            *self.skipped.entry(why.to_owned()).or_default() += 1;
+        } else if printed {
+            // Whatever it looks like.
+        } else if let Some(counts) = line.strip_prefix("test result: ") {
             for part in counts.split([';', '.']) {
                 match part.trim().split_once(' ') {
                     Some((count, "passed")) => self.passed += count.parse().unwrap_or(0),
@@ -135,8 +145,6 @@ impl Tally {
             }
         } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
             self.failures.push(name.to_owned());
-        } else if let Some(why) = line.strip_prefix("SKIPPED: ") {
-            *self.skipped.entry(why.to_owned()).or_default() += 1;
         }
     }
 
@@ -172,6 +180,15 @@ mod tests {
         ] {
             let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
             assert_eq!(whole(&arguments), expected, "{arguments:?}");
+        }
+        for (arguments, expected) in [
+            (&[][..], &["--", "--show-output"][..]),
+            (&["-p", "dit-weights"], &["--", "--show-output"]),
+            (&["--", "name"], &["--show-output"]),
+            (&["--", "--nocapture"], &[]),
+        ] {
+            let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+            assert_eq!(to_harness(&arguments), expected, "{arguments:?}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
-use dit_catalog::{Catalog, Entry, Kind, WeightsDir};
+use dit_catalog::{Catalog, CatalogFile, Entry, Kind, WeightsDir};
 use dit_config::{LatentSize, StandardModel};
 use dit_weights::{Checkpoint, OpenOptions};
 
@@ -59,8 +59,8 @@ impl Library {
     }
 
     fn find(&self, text: &str, kind: Option<Kind>) -> Result<Located> {
-        let text = &*recorded::expand(text);
-        let path = Path::new(text);
+        let full = recorded::expand(text);
+        let path = Path::new(&full);
         if !self.catalog.contains(text) || path.components().count() > 1 {
             if path.exists() {
                 return self.at_path(path);
@@ -96,16 +96,26 @@ impl Library {
         }
     }
 
-    /// The codec of the catalogue's checkpoint that this one is a copy of, or was converted from, by their hashes.
+    /// The codec of the catalogue's checkpoint that this one is a copy of, or was converted from, by their hashes. It is hashed itself only
+    /// where it is as long as one of the catalogue.
     pub fn codec_of_copy(&self, checkpoint: &Checkpoint) -> Result<Option<&str>> {
-        let original = |sha256: &str| {
-            let is_it = |entry: &&Entry| entry.files().iter().any(|file| file.sha256() == Some(sha256));
-            self.catalog.entries().iter().find(is_it).and_then(Entry::pairs_with)
+        let find = |is_it: &dyn Fn(&CatalogFile) -> bool| {
+            let entry = self.catalog.entries().iter().find(|entry| entry.files().iter().any(is_it));
+            entry.and_then(Entry::pairs_with)
         };
-        Ok(match checkpoint.metadata().origin.as_ref().and_then(|origin| original(&origin.sha256)) {
-            None => original(checkpoint.sha256()?),
-            codec => codec,
-        })
+        let of_hash = |sha256: &str| find(&|file| file.sha256() == Some(sha256));
+        if let Some(codec) = checkpoint.metadata().origin.as_ref().and_then(|origin| of_hash(&origin.sha256)) {
+            return Ok(Some(codec));
+        }
+        let [file] = checkpoint.files() else { return Ok(None) };
+        let length = file.metadata().map_or(0, |metadata| metadata.len());
+        let as_long = |file: &CatalogFile| file.sha256().is_some() && file.bytes().is_none_or(|bytes| bytes == length);
+        Ok(if find(&as_long).is_some() { of_hash(checkpoint.sha256()?) } else { None })
+    }
+
+    /// The codec that the catalogue says belongs to the checkpoint that it calls `name`.
+    pub fn codec_of_name(&self, name: &str) -> Option<&str> {
+        self.catalog.get(name).ok().and_then(Entry::pairs_with)
     }
 
     /// Whether a codec can be found under this name or path.
@@ -115,7 +125,7 @@ impl Library {
 
     /// A path; if it is where an entry of the catalogue is installed, what is known about that still holds.
     fn at_path(&self, path: &Path) -> Result<Located> {
-        let place = path.canonicalize().ok();
+        let (given, place) = (path, path.canonicalize().ok());
         let installed = |entry: &&Entry| match &self.weights {
             Ok(weights) => place.is_some() && entry.path_in(weights.path()).canonicalize().ok() == place,
             Err(_) => false,
@@ -128,7 +138,11 @@ impl Library {
         };
         let place = path.canonicalize().ok();
         Ok(Located {
-            name: recorded::name_of(&path),
+            // What knows it by this name may be read in another folder.
+            name: place
+                .as_ref()
+                .and_then(|place| place.to_str())
+                .map_or_else(|| given.display().to_string(), str::to_owned),
             options: entry.map(options_of).unwrap_or_default(),
             pairs_with: match entry {
                 Some(entry) => entry.pairs_with().map(str::to_owned),

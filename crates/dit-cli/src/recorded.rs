@@ -10,14 +10,15 @@ use anyhow::Result;
 use dit_sample::Source;
 use dit_weights::sha256_of;
 
-/// The name of the file at `path`.
-pub fn name_of(path: &Path) -> String {
-    name_below(home().as_deref(), &path.canonicalize().unwrap_or_else(|_| path.to_owned()))
+/// A recipe's name of what is called `name` here: by the catalogue, or by a full path.
+pub fn name_of(name: &str) -> String {
+    name_below(home().as_deref(), name)
 }
 
-/// The name and the hash of the file at `path`.
+/// The recipe's name and the hash of the file at `path`.
 pub fn source_of(path: &Path) -> Result<Source> {
-    Ok(Source { name: name_of(path), sha256: sha256_of(&[path])? })
+    let full = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    Ok(Source { name: name_of(&full.display().to_string()), sha256: sha256_of(&[path])? })
 }
 
 /// What a recipe's `name` means here. The catalogue's names, and paths that are not below `~`, stay as they are.
@@ -30,10 +31,10 @@ fn home() -> Option<PathBuf> {
     home.parent().is_some().then_some(home)
 }
 
-fn name_below(home: Option<&Path>, path: &Path) -> String {
-    match home.and_then(|home| path.strip_prefix(home).ok()) {
+fn name_below(home: Option<&Path>, name: &str) -> String {
+    match home.and_then(|home| Path::new(name).strip_prefix(home).ok()) {
         Some(rest) => format!("~/{}", rest.display()),
-        None => path.display().to_string(),
+        None => name.to_owned(),
     }
 }
 
@@ -49,7 +50,7 @@ mod tests {
     #[track_caller]
     fn check(home: Option<&str>, path: &str, name: &str) {
         let home = home.map(Path::new);
-        assert_eq!(name_below(home, Path::new(path)), name, "{path}");
+        assert_eq!(name_below(home, path), name, "{path}");
         assert_eq!(expand_below(home, name), path, "{name}");
     }
 
@@ -65,6 +66,7 @@ mod tests {
     fn a_name_that_is_no_path_stays() {
         for name in ["dit-fashion-demo", "~", "~ada/dit.safetensors"] {
             assert_eq!(expand_below(Some(Path::new("/home/ada")), name), name);
+            assert_eq!(name_below(Some(Path::new("/home/ada")), name), name);
         }
     }
 }

@@ -78,6 +78,8 @@ fn sampling(error: &dit_sample::Error) -> bool {
         | E::Incompatible { .. }
         | E::Strength(_)
         | E::ImageCount(_)
+        | E::BatchSize
+        | E::FirstImage(_)
         | E::SamePath(_)
         | E::NotPng(_)
         | E::GridTooLarge { .. }

@@ -59,6 +59,7 @@ impl Sampler<'_> {
     ) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
         let shape = check_batch(start, noise)?;
+        check_finite(start, noise.images(), |images| Error::NonFiniteStart { images })?;
         let total = self.schedule.num_steps();
         let stochastic = solver.is_stochastic();
         if stochastic {
@@ -162,7 +163,6 @@ fn check_batch(x: &Tensor, noise: BatchNoise<'_>) -> Result<LatentShape> {
     let sides = [channels, height, width].map(u32::try_from);
     match sides {
         [Ok(channels), Ok(height), Ok(width)] if usize::try_from(samples) == Ok(images) => {
-            check_finite(x, noise.images(), |images| Error::NonFiniteStart { images })?;
             Ok(LatentShape { channels, height, width })
         }
         _ => Err(Error::Shape {

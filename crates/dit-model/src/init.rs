@@ -180,7 +180,7 @@ fn unit(rng: &mut ChaCha8Rng) -> f64 {
     (f64::from(rng.next_u32()) + 0.5) / 4_294_967_296.0
 }
 
-/// Standard normal.
+/// Standard normal; the same on every platform.
 fn normal(rng: &mut ChaCha8Rng) -> f64 {
     let u = unit(rng);
     box_muller(u, unit(rng))[0]

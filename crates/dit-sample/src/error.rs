@@ -94,6 +94,10 @@ pub enum Error {
         expected: String,
     },
 
+    /// A provenance of another plan.
+    #[error("the provenance tells other settings than those of the plan")]
+    OtherSettings,
+
     /// Outputs that were never [opened](crate::SharedOutputs::open).
     #[error("no outputs were opened for what is to be computed")]
     NotOpened,

@@ -113,14 +113,12 @@ fn place(path: &Path) -> PathBuf {
 
 /// Whether what files are going to tell is what is computed.
 fn check_provenance(told: &Provenance, plan: &Plan) -> Result<(), Error> {
-    let with = "the plan's";
     if told.settings != *plan.settings() {
-        let (found, expected) = (format!("{:?}", told.settings), format!("{:?}", plan.settings()));
-        return Err(Error::Mismatch { what: "the provenance's settings", found, with, expected });
+        return Err(Error::OtherSettings);
     }
     if told.batch_size != plan.batch_size() {
         let (found, expected) = (told.batch_size.to_string(), plan.batch_size().to_string());
-        return Err(Error::Mismatch { what: "the provenance's batch size", found, with, expected });
+        return Err(Error::Mismatch { what: "the provenance's batch size", found, with: "the plan's", expected });
     }
     Ok(())
 }
@@ -178,7 +176,7 @@ impl Outputs {
     /// `labels` names the classes in captions; latents are (C, H, W) of `latent_shape`.
     ///
     /// # Errors
-    /// When a file cannot be written; [`Error::Mismatch`] where the provenance would tell other settings than the plan's.
+    /// When a file cannot be written; [`Error::OtherSettings`] and [`Error::Mismatch`] where the provenance would tell other ones than the plan's.
     pub fn create(
         paths: OutputPaths,
         plan: &Plan,

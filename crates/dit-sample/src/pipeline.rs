@@ -133,7 +133,7 @@ impl Pipeline {
     /// the process keeps freed memory from then on ([`keep_freed_memory`]).
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if `observe` breaks; [`Error::Mismatch`] if the plan is one for another process or precision than the model's,
+    /// [`Error::Cancelled`] if `observe` breaks; [`Error::Mismatch`] if the plan is one for another process, or a precision of another kind, than the model's (bf16 and int8 are of one),
     /// [`Error::Class`] for a class that it does not have; [`Error::NotGiven`] for what the settings ask for and the pipeline
     /// lacks; else what the noise source, a network or a NaN gives.
     pub fn sample(

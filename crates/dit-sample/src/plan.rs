@@ -73,7 +73,8 @@ impl Plan {
         if settings.cfg_scale != 1.0 && settings.guidance.negative_class.is_none() && config.null_class().is_none() {
             return Err(Error::NoNullClass);
         }
-        if settings.cfg_channels == CfgChannels::Three && config.in_channels < 3 {
+        let is_guided = settings.cfg_scale != 1.0 || settings.guidance.autoguidance_scale.is_some();
+        if is_guided && settings.cfg_channels == CfgChannels::Three && config.in_channels < 3 {
             let what = format!("--cfg-channels 3: the model has {} latent channels", config.in_channels);
             return Err(Error::Incompatible { what, help: "pass --cfg-channels all".to_owned() });
         }

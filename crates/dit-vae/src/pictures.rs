@@ -30,16 +30,20 @@ pub fn decode_each<E: From<Error>>(
     latents: &Latents,
     mut each: impl FnMut(Decoded<'_>) -> Result<ControlFlow<()>, E>,
 ) -> Result<ControlFlow<()>, E> {
-    if latents.tensor().dim() != 4 {
-        drop(codec.decode(latents)?); // which says what it expects
-    }
     let latents = latents.tensor();
+    let shape = |what, actual, expected: &str| Error::Shape { what, actual, expected: expected.to_owned() };
+    if latents.dim() != 4 {
+        return Err(shape("latents", latents.size(), "(N, C, h, w)").into());
+    }
     let places: i64 = latents.size().iter().skip(2).product();
     let at_once = if latents.device() == Device::Cpu { 1 } else { (DECODED_AT_ONCE / places.max(1)).max(1) };
     for latents in latents.split(at_once, 0) {
         let images = codec.decode(&Latents::new(latents))?; // (M, 3, H, W)
-        let (height, width) = (images.size()[2] as u32, images.size()[3] as u32);
-        for values in values(&images).chunks_exact(3 * height as usize * width as usize) {
+        let &[_, 3, height, width] = images.size().as_slice() else {
+            return Err(shape("images", images.size(), "(M, 3, H, W)").into());
+        };
+        let (height, width) = (height as u32, width as u32);
+        for values in values(&images).chunks_exact((3 * height as usize * width as usize).max(1)) {
             if each(Decoded { values, height, width })?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }

@@ -225,7 +225,10 @@ impl Bench<'_> {
             Engine::Ours => {
                 let mut command = Command::new(&self.binaries.engine);
                 command.args(["serve", "--threads", &threads, "--device", self.device]);
-                command.env("GOMP_SPINCOUNT", "1000"); // as `dit-cli` starts its engine
+                // As `dit-cli` starts its engine.
+                if ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"].iter().all(|name| std::env::var_os(name).is_none()) {
+                    command.env("GOMP_SPINCOUNT", "1000");
+                }
                 command
             }
             Engine::Candle => Command::new(self.binaries.candle.as_ref().map_err(Clone::clone)?),

@@ -67,7 +67,7 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
     let name = input.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     // What a run wrote comes from nowhere else, and need not be hashed again.
     let origin = sha256.map(|sha256| Origin { name, sha256 });
-    let options = ConvertOptions { origin, codec: codec_of(&library, &input)?, ..options };
+    let options = ConvertOptions { origin, codec: codec_of(&library, &input), ..options };
     let bar = bar("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}");
     let interrupt = OnInterrupt::install()?;
     let output = args.output.clone();
@@ -110,10 +110,11 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
 }
 
 /// The codec that the catalogue says belongs to it, where that is at hand: what is converted is found without the catalogue.
-fn codec_of(library: &Library, input: &Located) -> Result<Option<Codec>> {
-    let Some(codec) = input.pairs_with.as_deref() else { return Ok(None) };
-    let Ok(at) = library.locate(codec, Kind::Vae) else { return Ok(None) };
-    Ok(Some(Codec::new(codec, VaeCheckpoint::open(&at.path)?.sha256()?.to_owned())))
+fn codec_of(library: &Library, input: &Located) -> Option<Codec> {
+    let codec = library.codec_of_name(&input.name)?;
+    let at = library.locate(codec, Kind::Vae).ok()?;
+    let vae = VaeCheckpoint::open(&at.path).ok()?;
+    Some(Codec::new(codec, vae.sha256().ok()?.to_owned()))
 }
 
 /// A name that ends as no file does which can be written, and which a folder was not asked for under: a misspelling, perhaps. (Some

@@ -53,6 +53,7 @@ impl Noise for SeededNoise {
             }
         });
         let [channels, height, width] = shape.sizes();
-        Ok(Tensor::from_slice(&values).view([images.len() as i64, channels, height, width]))
+        let values = Tensor::f_from_slice(&values).map_err(|_| too_large())?;
+        Ok(values.view([images.len() as i64, channels, height, width]))
     }
 }

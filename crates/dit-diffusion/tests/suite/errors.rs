@@ -241,6 +241,7 @@ fn noise_that_does_not_fit() {
 #[test]
 fn a_device_that_is_not_there_is_an_error() {
     if tch::Cuda::is_available() {
+        eprintln!("SKIPPED: there is a GPU");
         return;
     }
     let source = SeededNoise::new(0);

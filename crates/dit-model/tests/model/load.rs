@@ -81,6 +81,7 @@ fn weights_that_are_not_numbers_are_refused_by_name() {
 #[test]
 fn a_device_that_is_not_there_is_an_error() {
     if tch::Cuda::is_available() {
+        eprintln!("SKIPPED: there is a GPU");
         return;
     }
     let checkpoint = open("dit-learned-sigma/model.safetensors");

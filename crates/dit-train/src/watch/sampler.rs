@@ -57,10 +57,14 @@ impl AverageSampler {
         let class = |image: usize| if classes > count { image * classes / count } else { image % classes };
         let labels: Vec<i64> = images.clone().map(|image| class(image) as i64).collect();
         let Some(latents) = self.latents(dit, images, &labels, stop)? else { return Ok(None) };
+        if stop.is_requested() {
+            return Ok(None);
+        }
         let mut pictures = Vec::with_capacity(labels.len());
         let keep = |Decoded { values, height, width }: Decoded<'_>| -> Result<ControlFlow<()>, ObserverError> {
             pictures.push(Picture::from_chw(values, width, height)?);
-            Ok(if stop.is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            let is_last = pictures.len() == labels.len();
+            Ok(if stop.is_requested() && !is_last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         };
         let decoded = decode_each(&*self.vae, &Latents::new(latents), keep)?;
         Ok(decoded.is_continue().then_some(pictures))

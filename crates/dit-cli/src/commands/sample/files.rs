@@ -14,6 +14,7 @@ use tch::Device;
 use super::request::Request;
 use crate::{
     open::{Library, Located, told},
+    recorded::name_of,
     run_folder,
     usage::{Usage, wrong_usage},
 };
@@ -99,7 +100,7 @@ impl Files {
 
     pub fn vae_source(&self) -> Result<Option<Source>> {
         let source = |(vae, at): &(VaeCheckpoint, Located)| -> Result<Source> {
-            Ok(Source { name: at.name.clone(), sha256: vae.sha256()?.to_owned() })
+            Ok(Source { name: name_of(&at.name), sha256: vae.sha256()?.to_owned() })
         };
         self.vae.as_ref().map(source).transpose()
     }

@@ -4,11 +4,11 @@ use dit_sample::{HashError, Provenance, Source, SourceHashes};
 use dit_weights::{Digest, Error};
 
 use super::{beside::Beside, files::Files, request::Request};
-use crate::open::Located;
+use crate::{open::Located, recorded::name_of};
 
 /// A checkpoint whose hash [`Hashes`] finds.
 pub fn unhashed(at: &Located) -> Source {
-    Source { name: at.name.clone(), sha256: String::new() }
+    Source { name: name_of(&at.name), sha256: String::new() }
 }
 
 /// The hashes of the checkpoints, which are gigabytes: computed beside loading and the first steps.
