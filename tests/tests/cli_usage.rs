@@ -162,7 +162,7 @@ fn the_engines_threads_are_told_how_to_wait_unless_the_user_says_so() {
     fs::write(&engine, "#!/bin/sh\necho \"$GOMP_SPINCOUNT,$OMP_WAIT_POLICY\"\n").unwrap();
     fs::set_permissions(&engine, fs::Permissions::from_mode(0o755)).unwrap();
     for (said, expected) in
-        [(None, "1000,\n"), (Some(("GOMP_SPINCOUNT", "7")), "7,\n"), (Some(("OMP_WAIT_POLICY", "active")), ",active\n")]
+        [(None, "3000,\n"), (Some(("GOMP_SPINCOUNT", "7")), "7,\n"), (Some(("OMP_WAIT_POLICY", "active")), ",active\n")]
     {
         let mut command = Command::new(&front);
         command.args(["inspect", "x"]).env_remove("GOMP_SPINCOUNT").env_remove("OMP_WAIT_POLICY").envs(said);

@@ -227,7 +227,7 @@ impl Bench<'_> {
                 command.args(["serve", "--threads", &threads, "--device", self.device]);
                 // As `dit-cli` starts its engine.
                 if ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"].iter().all(|name| std::env::var_os(name).is_none()) {
-                    command.env("GOMP_SPINCOUNT", "1000");
+                    command.env("GOMP_SPINCOUNT", "3000");
                 }
                 command
             }

@@ -40,9 +40,9 @@ fn print(text: &[u8]) -> Result<ExitCode> {
 
 /// By what users say how OpenMP's threads wait for one another: first how often GNU's library, which libtorch brings, looks before it sleeps.
 const WAITING: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
-/// Some twenty microseconds. By itself it spins for milliseconds; where others compute on the same cores, who is waited for does not get one
-/// meanwhile, and small models take ten times as long.
-const SHORT_SPIN: &str = "1000";
+/// Some fifty microseconds; a third of that costs a percent where nobody else computes. By itself the library spins for milliseconds: where
+/// others compute on the same cores, who is waited for does not get one meanwhile, and small models take ten times as long.
+const SHORT_SPIN: &str = "3000";
 
 /// The engine does what was typed.
 fn hand_over() -> Result<ExitCode> {
