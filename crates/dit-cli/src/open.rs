@@ -120,7 +120,7 @@ impl Library {
 
     /// Whether a codec can be found under this name or path.
     fn may_be(&self, codec: &str) -> bool {
-        self.catalog.contains(codec) || Path::new(&recorded::expand(codec)).exists()
+        self.catalog.contains(codec) || Path::new(codec).exists()
     }
 
     /// A path; if it is where an entry of the catalogue is installed, what is known about that still holds.

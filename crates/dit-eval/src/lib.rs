@@ -44,7 +44,7 @@ pub use cache::FeatureSet;
 pub use error::Error;
 pub use evaluate::{LeftOut, Measured, Metric, Reference, evaluate, statistics_of};
 pub use extraction::{Extraction, ExtractionProgress};
-pub use features::demo::{DemoFeatures, DemoNotes};
+pub use features::demo::{DemoFeatures, DemoNotes, SIDE as DEMO_SIDE};
 pub use features::demo_training::{
     EpochReport, FeatureRecipe, FeatureReport, FeatureTraining, GreyPictures, demo_accuracy,
 };

@@ -64,5 +64,5 @@ pub use event::{
     ValidationReport, WindowReport,
 };
 pub use guardian::{NonFiniteReport, Stage};
-pub use run::{Outcome, Run};
+pub use run::{Outcome, Run, refuse_changes};
 pub use stop::StopRequest;

@@ -2,6 +2,8 @@ mod measuring;
 mod opening;
 mod saving;
 
+pub use opening::refuse_changes;
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},

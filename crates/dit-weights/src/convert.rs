@@ -147,19 +147,32 @@ enum Format {
 impl Format {
     fn of(output: &Path) -> Result<Self, Error> {
         let extension = output.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        match extension.to_ascii_lowercase().as_str() {
+        match Self::of_ending(extension) {
             _ if output.is_dir() => Ok(Self::Folder),
-            "safetensors" => Ok(Self::Safetensors),
-            "pt" | "pth" => Ok(Self::Torch),
-            // These name files of other kinds; any other dot may well be in a folder's name.
-            "bin" | "ckpt" | "npz" | "onnx" | "gguf" | "json" | "zip" => Err(Error::Unwritable {
+            Some(Some(format)) => Ok(format),
+            Some(None) => Err(Error::Unwritable {
                 path: output.to_owned(),
                 problem: format!("a .{extension} file is not among the formats"),
                 help: "name a .safetensors or .pt file, or a folder",
             }),
-            _ => Ok(Self::Folder),
+            None => Ok(Self::Folder),
         }
     }
+
+    /// Of a file of this ending; none of files of other kinds. Any other dot may well be in a folder's name.
+    fn of_ending(ending: &str) -> Option<Option<Self>> {
+        match ending.to_ascii_lowercase().as_str() {
+            "safetensors" => Some(Some(Self::Safetensors)),
+            "pt" | "pth" => Some(Some(Self::Torch)),
+            "bin" | "ckpt" | "npz" | "onnx" | "gguf" | "json" | "zip" => Some(None),
+            _ => None,
+        }
+    }
+}
+
+/// Whether [`convert`] takes what ends so, without the dot, for a file, be it one of another kind, which it refuses; all else is a folder.
+pub fn is_file_ending(ending: &str) -> bool {
+    Format::of_ending(ending).is_some()
 }
 
 /// What was given for the metadata is written, or refused.

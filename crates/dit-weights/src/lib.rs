@@ -59,7 +59,7 @@ mod writer;
 pub use cast::{CastSource, cast};
 pub use check::{Mismatch, check_tensors};
 pub use checkpoint::{Checkpoint, OpenOptions};
-pub use convert::{ConvertOptions, Converted, Progress, convert};
+pub use convert::{ConvertOptions, Converted, Progress, convert, is_file_ending};
 pub use digest::{Digest, sha256_of};
 pub use dit_config::{
     BlockDesign, ConfigError, DitConfig, DitSpec, LatentSize, NoiseScheduleKind, Numerics, Predict, Process, Sigma,

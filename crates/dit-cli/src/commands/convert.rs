@@ -5,7 +5,7 @@ use dit_args::{ConvertArgs, DtypeArg, LayoutArg};
 use dit_catalog::Kind;
 use dit_weights::{
     Codec, ConvertOptions, Dtype, Layout, ModelConfig, OpenOptions, Origin, VaeCheckpoint, WeightsKind, convert,
-    sha256_of,
+    is_file_ending, sha256_of,
 };
 
 use crate::{
@@ -120,12 +120,11 @@ fn codec_of(library: &Library, input: &Located) -> Option<Codec> {
 /// A name that ends as no file does which can be written, and which a folder was not asked for under: a misspelling, perhaps. (Some
 /// endings of other files are refused in any case, and what begins with a digit is a version, say.)
 fn check_name(output: &Path) -> Result<()> {
-    let known = ["safetensors", "pt", "pth", "bin", "ckpt", "npz", "onnx", "gguf", "json", "zip"];
     let Some(ending) = output.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase()) else {
         return Ok(());
     };
     let is_folder = output.is_dir() || output.as_os_str().as_encoded_bytes().ends_with(b"/");
-    if is_folder || known.contains(&&*ending) || !ending.starts_with(|first: char| first.is_ascii_alphabetic()) {
+    if is_folder || is_file_ending(&ending) || !ending.starts_with(|first: char| first.is_ascii_alphabetic()) {
         return Ok(());
     }
     let near = match ending.as_bytes() {

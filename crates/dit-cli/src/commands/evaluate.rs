@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Result, anyhow};
 use dit_args::{CropArg, EvaluateArgs};
 use dit_data::CropRecipe;
-use dit_eval::{FeatureNetwork, Fit};
+use dit_eval::{DEMO_SIDE, FeatureNetwork, Fit};
 
 use self::{
     compare::Networks,
@@ -25,9 +25,6 @@ use crate::{interrupt::OnInterrupt, machine, speak::say, usage::wrong_usage};
 const SOFTWARE: &str = concat!("dit-rs ", env!("CARGO_PKG_VERSION"));
 /// Fewer samples than this and a number says little about the distribution.
 const FEW: usize = 10_000;
-
-/// Side of the pictures that the demo's features are of.
-const DEMO_SIDE: usize = 32;
 
 /// The arguments know no feature network.
 const _: () = assert!(dit_args::LARGEST_BATCH == dit_eval::FeatureSet::CHUNK);

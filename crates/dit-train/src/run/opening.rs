@@ -176,10 +176,17 @@ fn data_of(recipe: &Recipe, path: &Path, device: Device) -> Result<RunData, Trai
 /// Whether `recipe` may continue what `state`, of the checkpoint at `path`, is of.
 fn check_recipe(recipe: &Recipe, state: &State, folder: &Path, path: &Path) -> Result<(), TrainError> {
     let begun = state.recipe(path)?;
-    let differences: Vec<String> = begun
-        .differences(recipe)
-        .into_iter()
-        .filter(|difference| !difference.may_change && !is_moved_folder(difference, &begun, recipe))
+    let differences = begun.differences(recipe).into_iter();
+    refuse_changes(folder, differences.filter(|difference| !is_moved_folder(difference, &begun, recipe)))
+}
+
+/// Refuses what may not change in the run of `folder`.
+///
+/// # Errors
+/// [`TrainError::Recipe`] lists it.
+pub fn refuse_changes(folder: &Path, differences: impl Iterator<Item = Difference>) -> Result<(), TrainError> {
+    let refused = differences.filter(|difference| !difference.may_change);
+    let differences: Vec<String> = refused
         .map(|difference| format!("{}: {} in the run, {} now", difference.key, difference.before, difference.after))
         .collect();
     if differences.is_empty() {

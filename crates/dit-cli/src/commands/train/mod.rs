@@ -17,7 +17,7 @@ use dit_data::shard::{LatentFolder, Manifest};
 use dit_files::{WriteError, remove_unfinished, write_atomically};
 use dit_recipe::{DataShape, Every, HeldOut, Precision, Recipe};
 use dit_train::{
-    Outcome, Run, StopRequest, TrainError,
+    Outcome, Run, StopRequest, TrainError, refuse_changes,
     watch::{FidChart, JsonLog, LossChart, SampleGrids, Session, TensorBoard, Together, expected_loss},
 };
 use dit_vae::AutoencoderKl;
@@ -199,13 +199,7 @@ fn check_changes(text: &str, overrides: &[String], out: &Path) -> Result<()> {
     let begun = fs::read_to_string(out.join(RECIPE)).ok().and_then(|text| Recipe::from_toml(&text, &[]).ok());
     let Some(Ok(changes)) = begun.map(|begun| begun.changes(text, overrides)) else { return Ok(()) };
     // The folder of held-out latents may have moved, which the run itself can tell.
-    let refused = changes.iter().filter(|change| !change.may_change && change.key != "validation.held_out");
-    let differences: Vec<String> =
-        refused.map(|change| format!("{}: {} in the run, {} now", change.key, change.before, change.after)).collect();
-    if differences.is_empty() {
-        return Ok(());
-    }
-    Err(TrainError::Recipe { path: out.to_owned(), differences }.into())
+    Ok(refuse_changes(out, changes.into_iter().filter(|change| change.key != "validation.held_out"))?)
 }
 
 /// The latents: as named, else those of the run that continues.
