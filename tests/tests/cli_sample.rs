@@ -169,8 +169,12 @@ fn a_copy_of_a_known_checkpoint_has_its_codec() {
     let folder = tempfile::tempdir().unwrap();
     let demo = dit_tests::root().join("weights/demo/dit-fashion.safetensors");
     fs::copy(&demo, folder.path().join("copy.safetensors")).unwrap();
-    for (output, flags) in [("bf16.safetensors", &["--dtype", "bf16"][..]), ("hub", &["--layout", "diffusers"])] {
-        succeed_in(folder.path(), &[&["convert", "dit-fashion-demo", output], flags].concat());
+    // By its name, and by the path of where it is installed.
+    let path = demo.to_str().unwrap();
+    for (input, output, flags) in
+        [("dit-fashion-demo", "bf16.safetensors", &["--dtype", "bf16"][..]), (path, "hub", &["--layout", "diffusers"])]
+    {
+        succeed_in(folder.path(), &[&["convert", input, output], flags].concat());
     }
     for checkpoint in ["copy.safetensors", "bf16.safetensors", "hub"] {
         succeed_in(folder.path(), &["sample", "--ckpt", checkpoint, "--steps", "2", "--class", "1", "--out", "x.png"]);

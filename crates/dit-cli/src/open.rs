@@ -113,11 +113,6 @@ impl Library {
         Ok(if find(&as_long).is_some() { of_hash(checkpoint.sha256()?) } else { None })
     }
 
-    /// The codec that the catalogue says belongs to the checkpoint that it calls `name`.
-    pub fn codec_of_name(&self, name: &str) -> Option<&str> {
-        self.catalog.get(name).ok().and_then(Entry::pairs_with)
-    }
-
     /// Whether a codec can be found under this name or path.
     fn may_be(&self, codec: &str) -> bool {
         self.catalog.contains(codec) || Path::new(codec).exists()

@@ -111,7 +111,8 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
 
 /// The codec that the catalogue says belongs to it, where that is at hand: what is converted is found without the catalogue.
 fn codec_of(library: &Library, input: &Located) -> Option<Codec> {
-    let codec = library.codec_of_name(&input.name)?;
+    // A run's weights say it themselves.
+    let codec = input.pairs_with.as_deref().filter(|_| run_folder::codec_of(&input.path).is_none())?;
     let at = library.locate(codec, Kind::Vae).ok()?;
     let vae = VaeCheckpoint::open(&at.path).ok()?;
     Some(Codec::new(codec, vae.sha256().ok()?.to_owned()))
