@@ -19,7 +19,7 @@ const MOST_KEPT_SCORES: i64 = 1 << 25;
 /// Multi-head self-attention, softmax(q·kᵀ / √(D/H))·v for each of H heads, from queries, keys and values as one Linear gives them.
 ///
 /// Where the CPU has the instructions: a kernel of this crate, whose scores and softmax are fp32, and whose weights are rounded to
-/// the tensor's kind (with AVX2 alone they stay fp32). Else [`plain_attention`].
+/// the tensor's kind (with AVX2 alone and with NEON they stay fp32). Else [`plain_attention`].
 ///
 /// # Shapes
 /// `qkv` (N, T, 3D) → (N, T, D).
@@ -117,9 +117,9 @@ impl Shape {
 /// The kernel's result, where there is one for this tensor on this CPU. Nothing is recorded for a gradient.
 pub(crate) fn fused(qkv: &Tensor, heads: i64) -> Option<Tensor> {
     let shape = Shape::of(qkv, heads)?;
-    #[cfg(target_arch = "x86_64")]
-    return Some(x86::self_attention(&qkv.contiguous(), shape));
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    return Some(heads::self_attention(&qkv.contiguous(), shape));
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     {
         let _ = shape;
         None
@@ -128,9 +128,11 @@ pub(crate) fn fused(qkv: &Tensor, heads: i64) -> Option<Tensor> {
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod exponential;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) mod flash;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) mod heads;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod softmax;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod x86;

@@ -15,6 +15,12 @@ pub struct Cpu {
     pub avx512_vnni: bool,
     /// AMX: products of whole tiles of bf16 and int8 (Intel since Sapphire Rapids), where the system lets this process use them.
     pub amx: bool,
+    /// NEON, on a system where libtorch has nothing wider: Apple's products go through units that this crate does not know.
+    pub neon: bool,
+    /// Arm's matrix instructions for bf16, summed in fp32.
+    pub neon_bf16: bool,
+    /// Those for unsigned by signed int8, summed in int32.
+    pub neon_i8mm: bool,
     /// Whether libtorch's own bf16 kernels have hardware to run on: AVX-512 BF16, AMX, or Arm's bf16 matrix instructions.
     pub bf16: bool,
 }
@@ -23,7 +29,7 @@ impl Cpu {
     /// Looks once; the answer is the same for the whole run. Looking also asks the system for AMX's registers.
     ///
     /// With `DIT_NO_AMX` in the environment, not empty and not 0, AMX is left alone, and with `DIT_NO_AVX512` both that and AVX-512: to
-    /// compare, or should they ever compute wrongly. libtorch's own kernels know nothing of it, and [`bf16`](Self::bf16) is of them.
+    /// compare, or should they ever compute wrongly; `DIT_NO_NEON` does the same for an Arm CPU. libtorch's own kernels know nothing of it, and [`bf16`](Self::bf16) is of them.
     pub fn detect() -> Self {
         static CPU: OnceLock<Cpu> = OnceLock::new();
         *CPU.get_or_init(Self::look)
@@ -44,8 +50,22 @@ impl Cpu {
             avx512_vnni: use_avx512 && is_x86_feature_detected!("avx512vnni"),
             amx: use_avx512 && amx && !refused("DIT_NO_AMX"),
             bf16: bf16 || amx,
+            ..Self::NONE
         }
     }
+
+    /// A CPU without any.
+    const NONE: Self = Self {
+        avx2: false,
+        avx512: false,
+        avx512_bf16: false,
+        avx512_vnni: false,
+        amx: false,
+        neon: false,
+        neon_bf16: false,
+        neon_i8mm: false,
+        bf16: false,
+    };
 
     /// Whether this crate computes in bf16 at least as fast as in fp32.
     pub fn has_bf16_kernels(self) -> bool {
@@ -54,13 +74,20 @@ impl Cpu {
 
     #[cfg(target_arch = "aarch64")]
     fn look() -> Self {
+        let neon = !cfg!(target_vendor = "apple") && !refused("DIT_NO_NEON");
         let bf16 = std::arch::is_aarch64_feature_detected!("bf16");
-        Self { avx2: false, avx512: false, avx512_bf16: false, avx512_vnni: false, amx: false, bf16 }
+        Self {
+            neon,
+            neon_bf16: neon && bf16,
+            neon_i8mm: neon && std::arch::is_aarch64_feature_detected!("i8mm"),
+            bf16,
+            ..Self::NONE
+        }
     }
 
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn look() -> Self {
-        Self { avx2: false, avx512: false, avx512_bf16: false, avx512_vnni: false, amx: false, bf16: false }
+        Self::NONE
     }
 }
 
@@ -74,12 +101,12 @@ fn amx() -> bool {
     std::arch::x86_64::__cpuid_count(7, 0).edx & BITS == BITS && crate::amx::request()
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn refused(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|value| !value.is_empty() && value != "0")
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tests {
     use super::*;
 
@@ -91,13 +118,14 @@ mod tests {
             !(refused("DIT_NO_AVX512") && (cpu.avx512 || cpu.avx512_bf16 || cpu.avx512_vnni || cpu.amx)),
             "{cpu:?}"
         );
+        assert!(!(refused("DIT_NO_NEON") && (cpu.neon || cpu.neon_bf16 || cpu.neon_i8mm)), "{cpu:?}");
     }
 
     /// The kernels that wider ones take the place of, by running all of this crate's unit tests again without those.
     #[test]
     fn without_wider_instructions_too() {
         let cpu = Cpu::detect();
-        for (variable, there) in [("DIT_NO_AMX", cpu.amx), ("DIT_NO_AVX512", cpu.avx512)] {
+        for (variable, there) in [("DIT_NO_AMX", cpu.amx), ("DIT_NO_AVX512", cpu.avx512), ("DIT_NO_NEON", cpu.neon)] {
             if !there {
                 eprintln!("SKIPPED: nothing for {variable} to do without, or this is the run without");
                 continue;

@@ -5,7 +5,7 @@ use std::{cell::RefCell, mem::MaybeUninit};
 
 use crate::{
     element::{Bf16, Element},
-    gemm::{self, Epilogue, Left, Line, Output, Panels, ResultElement, WIDTH, Words, room_for_lines, words_of_lines},
+    gemm::{Left, Line, Panels, ResultElement, WIDTH, Words, room_for_lines, words_of_lines},
     packed::{as_words, bytes_of},
     parallel::{self, Destination},
     simd::multiversion,
@@ -200,17 +200,6 @@ impl OwnedPanels {
     pub(crate) fn as_right(&self) -> Panels<'_> {
         Panels { kind: self.kind, lines: &self.lines, columns: self.columns, depth: self.depth }
     }
-}
-
-/// The product of two factors in fp32, row by row.
-pub(crate) fn product(left: Left<'_>, right: &OwnedPanels) -> Vec<f32> {
-    let count = left.rows * right.columns;
-    let mut results = Vec::with_capacity(count);
-    let output = Output::F32(Destination::new(results.spare_capacity_mut().as_mut_ptr()));
-    gemm::multiply(left, right.as_right(), Epilogue::plain(), output);
-    // SAFETY: there is room for all, and every result is written.
-    unsafe { results.set_len(count) };
-    results
 }
 
 /// A left factor that owns its rows.

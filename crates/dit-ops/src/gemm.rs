@@ -8,7 +8,7 @@
 //!
 //! A tile is 8 rows × 48 columns: 24 accumulators, 3 registers of weights, and one broadcast activation, of 32 registers. Two
 //! panels, or one, stay in the second-level cache while all rows pass. AMX multiplies 32 rows by the same 48 columns of the same panels,
-//! AVX2 6 rows by 16 of the columns at a time, once both are copied to where its few registers reach them, or few rows where they lie.
+//! AVX2 and NEON 6 rows by 16 of the columns at a time, once both are copied to where their few registers reach them; AVX2 few rows where they lie.
 
 use std::mem::MaybeUninit;
 
@@ -32,15 +32,16 @@ const AVX512_LINES_AT_ONCE: usize = 8192;
 const ROWS_AT_ONCE: usize = 512;
 /// With AMX, whose products take less time than reading that far away does, bytes of such rows: half of a second-level cache.
 const BYTES_AT_ONCE: usize = 1 << 20;
-/// Rows that rows come in multiples of with AVX2: a multiple of its tiles'.
-const AVX2_ROWS: usize = 12;
-/// Fewest rows of a task that are worth copying there, with the weights that they are multiplied by. Either way gives the same bits: how many
+/// Rows that rows come in multiples of with AVX2 and NEON: a multiple of their tiles'.
+const COPIED_ROWS: usize = 12;
+/// Fewest rows of a task that are worth copying with AVX2, with the weights that they are multiplied by. Either way gives the same bits: how many
 /// rows a task has depends on the threads.
+#[cfg(target_arch = "x86_64")]
 const AVX2_FEWEST_COPIED: usize = 12;
-/// Rows that are copied, and whose sums are held, at once there: 192 and 144 kB of a second-level cache.
-const AVX2_ROWS_AT_ONCE: usize = 192;
+/// Rows that are copied, and whose sums are held, at once: 192 and 144 kB of a second-level cache.
+const COPIED_ROWS_AT_ONCE: usize = 192;
 /// Panels that such rows pass together, so that they need not be copied anew for each.
-const AVX2_PANELS_AT_ONCE: usize = 4;
+const COPIED_PANELS_AT_ONCE: usize = 4;
 /// Rows of a tile with AMX.
 const AMX_ROWS: usize = 32;
 /// Rows up to which AVX-512 keeps up with the weights' way through memory; with more, AMX does what it can.
@@ -68,17 +69,17 @@ impl Words {
     /// Whether this crate's kernels are to be used on this CPU: it has the instructions, and libtorch has no wider ones.
     pub(crate) fn supported(self, cpu: Cpu) -> bool {
         match self {
-            Self::F32 => cpu.avx512 || cpu.avx2,
+            Self::F32 => cpu.avx512 || cpu.avx2 || cpu.neon,
             // With AVX-512 but without its bf16, oneDNN widens to fp32 in registers twice as wide.
-            Self::Bf16 => cpu.avx512_bf16 || cpu.avx2 && !cpu.avx512,
-            Self::Int8 => cpu.avx512_vnni || cpu.avx2,
+            Self::Bf16 => cpu.avx512_bf16 || cpu.avx2 && !cpu.avx512 || cpu.neon,
+            Self::Int8 => cpu.avx512_vnni || cpu.avx2 || cpu.neon_i8mm,
         }
     }
 
     /// Whether int8 products are added by twos in 16 bits first, as AVX2 does it, whose multiplication of bytes has no wider sums. For these to
     /// be exact, the magnitudes of two weights that belong to one of a word's halves must not add up to more than 128: 255 · 128 < 2¹⁵.
     pub(crate) fn twos_saturate(cpu: Cpu) -> bool {
-        !Self::Int8.in_avx512(cpu)
+        !(Self::Int8.in_avx512(cpu) || cpu.neon_i8mm)
     }
 
     /// Whether it has them in AVX-512.
@@ -236,13 +237,13 @@ pub(crate) fn multiply(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>
         let (part, group) = (task / groups, task % groups);
         let (first, panel) = (part * chunk, group * together);
         let place = Place { panel, panels: together.min(panels - panel), first, end: rows.min(first + chunk) };
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         // SAFETY: the CPU has the instructions and the sizes fit, as asserted above; tasks are different panels or rows, so each
         // writes to results of its own.
         unsafe {
-            x86::multiply_panel(kernel, left, right, epilogue, output, place);
+            panels::multiply(kernel, left, right, epilogue, output, place);
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let _ = (place, output);
     });
 }
@@ -251,6 +252,7 @@ pub(crate) fn multiply(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kernel {
     Avx2(Words),
+    Neon(Words),
     Avx512(Words),
     AmxBf16,
     AmxInt8,
@@ -264,6 +266,7 @@ impl Kernel {
             Words::Bf16 if amx => Self::AmxBf16,
             Words::Int8 if amx => Self::AmxInt8,
             words if words.in_avx512(cpu) => Self::Avx512(words),
+            words if cpu.neon => Self::Neon(words),
             words => Self::Avx2(words),
         }
     }
@@ -271,7 +274,7 @@ impl Kernel {
     /// Rows of a tile, or what they are multiples of.
     fn rows(self) -> usize {
         match self {
-            Self::Avx2(_) => AVX2_ROWS,
+            Self::Avx2(_) | Self::Neon(_) => COPIED_ROWS,
             Self::Avx512(_) => AVX512_ROWS,
             Self::AmxBf16 | Self::AmxInt8 => AMX_ROWS,
         }
@@ -280,7 +283,7 @@ impl Kernel {
     /// Most panels of a task, for so many rows, panels, and words of the inner dimension.
     fn panels_at_once(self, rows: usize, panels: usize, depth: usize) -> usize {
         match self {
-            Self::Avx2(_) => AVX2_PANELS_AT_ONCE,
+            Self::Avx2(_) | Self::Neon(_) => COPIED_PANELS_AT_ONCE,
             // Where there are few tiles, every thread is to have some.
             Self::Avx512(_)
                 if panels / AVX512_PANELS_AT_ONCE * rows.div_ceil(AVX512_ROWS) >= 4 * parallel::threads() =>
@@ -294,7 +297,7 @@ impl Kernel {
     /// Most rows, of so many words, that pass a task's panels at once: a multiple of [`rows`](Self::rows).
     fn rows_at_once(self, depth: usize) -> usize {
         match self {
-            Self::Avx2(_) => AVX2_ROWS_AT_ONCE,
+            Self::Avx2(_) | Self::Neon(_) => COPIED_ROWS_AT_ONCE,
             Self::Avx512(_) => ROWS_AT_ONCE.next_multiple_of(self.rows()),
             Self::AmxBf16 | Self::AmxInt8 => {
                 (BYTES_AT_ONCE / (4 * depth)).next_multiple_of(AMX_ROWS).clamp(AMX_ROWS, ROWS_AT_ONCE)
@@ -318,10 +321,10 @@ struct Place {
     end: usize,
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod epilogue;
-#[cfg(target_arch = "x86_64")]
-mod x86;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod panels;
 
 #[cfg(test)]
 mod tests {
@@ -330,21 +333,28 @@ mod tests {
     /// Whatever a CPU has, the kernel that is chosen is one that it has.
     #[test]
     fn a_supported_kernel_has_its_instructions() {
-        for bits in 0..64_u32 {
+        for bits in 0..128_u32 {
             let has = |bit: u32| bits >> bit & 1 == 1;
-            let avx512 = has(1);
+            // No CPU has both.
+            let (neon, x86) = (has(6), !has(6));
+            let avx512 = x86 && has(1);
             let cpu = Cpu {
-                avx2: has(0),
+                avx2: x86 && has(0),
                 avx512,
                 avx512_bf16: avx512 && has(2),
                 avx512_vnni: avx512 && has(3),
                 amx: avx512 && has(2) && has(4),
+                neon,
+                neon_bf16: neon && has(0),
+                neon_i8mm: neon && has(1),
                 bf16: has(5),
             };
             for words in [Words::F32, Words::Bf16, Words::Int8] {
                 for rows in [1, FEW_ROWS, FEW_ROWS + 1, 1000] {
                     let there = match Kernel::of(words, rows, cpu) {
                         Kernel::Avx2(_) => cpu.avx2,
+                        Kernel::Neon(Words::Int8) => cpu.neon_i8mm,
+                        Kernel::Neon(_) => cpu.neon,
                         Kernel::Avx512(Words::F32) => cpu.avx512,
                         Kernel::Avx512(Words::Bf16) => cpu.avx512_bf16,
                         Kernel::Avx512(Words::Int8) => cpu.avx512_vnni,

@@ -1,7 +1,7 @@
 //! libtorch operators that tch does not bind, and fused kernels.
 //!
 //! - [`AdamW`]: an optimizer whose state can be saved, through libtorch's fused operator where it can be called by name.
-//! - [`Linear`]: a Linear that packs its weights for AVX2, AVX-512 and AMX kernels of this crate (fp32, bf16, int8), or hands them to oneDNN.
+//! - [`Linear`]: a Linear that packs its weights for AVX2, AVX-512, AMX and NEON kernels of this crate (fp32, bf16, int8), or hands them to oneDNN.
 //! - [`layer_norm_modulate`], [`add_gated`], [`self_attention`]: what lies between a transformer's Linears, in one pass each.
 //! - [`Kernels`]: which of them a network computes with; [`Kernels::Differentiable`] is for training, with backward passes of our own.
 //! - [`keep_freed_memory`]: no page is cleared twice. [`allow_tf32`], [`Tf32Scope`]: how CUDA multiplies fp32.
@@ -29,7 +29,7 @@
 #![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 mod adamw;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -38,6 +38,8 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod blocks;
 mod context;
 pub mod conv;
 mod cpu;
@@ -53,6 +55,8 @@ mod kernels;
 mod linear;
 mod memory;
 mod modulate;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod observe;
 mod packed;
 mod parallel;

@@ -78,10 +78,19 @@ pub(crate) unsafe fn transpose_sixteen(
             _ => {}
         }
     }
+    #[cfg(target_arch = "aarch64")]
+    if crate::cpu::Cpu::detect().neon {
+        let done = depth / 4 * 4;
+        // SAFETY: the CPU has the instructions; else the caller's promise.
+        unsafe { transpose_neon::<true>(rows, stride, done, lines, apart) };
+        return done;
+    }
     let _ = (rows, stride, depth, lines, apart);
     0
 }
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) use arm::transpose_neon;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{transpose_avx2, transpose_avx512, transpose_four};
 
@@ -203,6 +212,38 @@ mod x86 {
             _mm256_unpacklo_epi64(ab_high, cd_high),
             _mm256_unpackhi_epi64(ab_high, cd_high),
         ]
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use std::{arch::aarch64::*, mem::MaybeUninit};
+
+    use crate::{gemm::Line, neon::block::transpose_four};
+
+    /// The first `depth` words, a multiple of 4, of sixteen rows: each word's sixteen to one line, `apart` lines apart. (Where they go past the
+    /// caches on other CPUs, they do not here.)
+    ///
+    /// # Safety
+    /// The CPU has NEON. `rows` is followed by 15 · `stride` + `depth` words, `lines` by (`depth` − 1) · `apart` + 1 lines.
+    #[target_feature(enable = "neon")]
+    pub(crate) unsafe fn transpose_neon<const PAST_CACHES: bool>(
+        rows: *const u32,
+        stride: usize,
+        depth: usize,
+        lines: *mut MaybeUninit<Line>,
+        apart: usize,
+    ) {
+        for block in (0..depth).step_by(4) {
+            for quarter in 0..4 {
+                // SAFETY: four words of each row; the caller's promise.
+                let row = |row: usize| unsafe { vld1q_u32(rows.add((4 * quarter + row) * stride + block)) };
+                for (j, words) in transpose_four([row(0), row(1), row(2), row(3)]).into_iter().enumerate() {
+                    // SAFETY: the caller's promise.
+                    unsafe { vst1q_u32(lines.add((block + j) * apart).cast::<u32>().add(4 * quarter), words) };
+                }
+            }
+        }
     }
 }
 

@@ -244,10 +244,10 @@ fn kernels_are_used_where_the_cpu_has_them() {
     let mut linear = Linear::new(normal(&[48, 1000], 2).to_kind(Kind::Float), None);
     linear.optimize(Kernels::Differentiable);
     let (ours, plain) = (linear.forward(&x), x.linear(&normal(&[48, 1000], 2).to_kind(Kind::Float), None::<Tensor>));
-    assert_eq!(ours.detach().equal(&plain.detach()), !(cpu.avx2 || cpu.avx512));
+    assert_eq!(ours.detach().equal(&plain.detach()), !(cpu.avx2 || cpu.avx512 || cpu.neon));
     let qkv = normal(&[1, 200, 3 * 64], 1).to_kind(Kind::Float).set_requires_grad(true);
     let [ours, plain] = [Kernels::Differentiable, Kernels::Plain].map(|kernels| kernels.self_attention(&qkv, 1));
-    assert_eq!(ours.detach().equal(&plain.detach()), !(cpu.avx2 || cpu.avx512));
+    assert_eq!(ours.detach().equal(&plain.detach()), !(cpu.avx2 || cpu.avx512 || cpu.neon));
 }
 
 /// The kernels that wider ones take the place of, by running all of these tests again without those.

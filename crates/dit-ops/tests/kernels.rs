@@ -110,15 +110,17 @@ fn views_and_empty_batches() {
 fn kernels_are_used_where_the_cpu_has_them() {
     let cpu = Cpu::detect();
     let weight = normal(&[8, 8], 1).to_kind(Kind::Float);
-    let bf16 = cpu.avx512_bf16 || cpu.avx2 && !cpu.avx512;
-    assert_eq!(PackedLinear::pack(&weight, None).is_some(), cpu.avx2 || cpu.avx512);
+    let fp32 = cpu.avx2 || cpu.avx512 || cpu.neon;
+    let bf16 = cpu.avx512_bf16 || cpu.avx2 && !cpu.avx512 || cpu.neon;
+    let int8 = cpu.avx2 || cpu.avx512_vnni || cpu.neon_i8mm;
+    assert_eq!(PackedLinear::pack(&weight, None).is_some(), fp32);
     assert_eq!(PackedLinear::pack(&weight.to_kind(Kind::BFloat16), None).is_some(), bf16);
-    assert_eq!(PackedLinear::quantize(&weight, None).is_some(), cpu.avx2 || cpu.avx512_vnni);
-    assert_eq!(Kernels::Int8.is_supported(), cpu.avx2 || cpu.avx512_vnni);
-    assert_eq!(Convolution::is_supported(Products::Fp32), cpu.avx2 || cpu.avx512);
+    assert_eq!(PackedLinear::quantize(&weight, None).is_some(), int8);
+    assert_eq!(Kernels::Int8.is_supported(), int8);
+    assert_eq!(Convolution::is_supported(Products::Fp32), fp32);
     assert_eq!(Convolution::is_supported(Products::Bf16), bf16);
     // Sums in another order: other bits than libtorch's, where the kernel is ours.
-    for (kind, ours) in [(Kind::Float, cpu.avx2 || cpu.avx512), (Kind::BFloat16, bf16)] {
+    for (kind, ours) in [(Kind::Float, fp32), (Kind::BFloat16, bf16)] {
         let qkv = normal(&[1, 200, 3 * 64], 1).to_kind(kind);
         let [q, k, v] = split_heads(&qkv, 1);
         let plain = plain_attention(&q, &k, &v).transpose(1, 2).flatten(2, 3);
@@ -213,7 +215,7 @@ fn int8_codes_are_the_nearest_steps() {
     let (outputs, inputs) = (70, 52);
     let weight = normal(&[outputs, inputs], 8).to_kind(Kind::Float);
     let Some(packed) = PackedLinear::quantize(&weight, None) else { return };
-    let magnitudes = match Cpu::detect().avx512_vnni {
+    let magnitudes = match Cpu::detect().avx512_vnni || Cpu::detect().neon_i8mm {
         true => weight.abs(),
         false => weight.abs().view([outputs, inputs / 2, 2]).sum_dim_intlist([2_i64].as_slice(), false, Kind::Float),
     };

@@ -6,8 +6,9 @@ use std::{cell::RefCell, mem::MaybeUninit, ops::Range};
 use tch::Tensor;
 
 use super::{
-    Shape, softmax,
-    x86::{Head, deal},
+    Shape,
+    heads::{Head, deal},
+    softmax,
 };
 use crate::{
     aligned::Aligned,

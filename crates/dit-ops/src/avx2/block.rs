@@ -1,34 +1,20 @@
-//! Many rows by panels. Factors are copied first to where registers reach them fastest: a stretch of a lane to lines that follow one another
-//! in the first-level cache, that of the rows to six words beside each other, a row's each, in the second-level one. What is narrower than
-//! the products is widened on the way, once for all that it is multiplied by.
-//!
-//! In a profile of DiT-S/2's Linears copying takes an eighth of the time, and the inner loop what the products take in registers;
-//! [`tile`](super::tile)'s, which reads the factors where they lie, takes a quarter more.
+//! Many rows by panels: how [`blocks`](crate::blocks) copies factors and multiplies them.
 
-use std::{
-    arch::{asm, x86_64::*},
-    cell::RefCell,
-};
+use std::arch::{asm, x86_64::*};
 
 use super::{
     tile::{dot_f32, pairs},
     vector,
 };
-use crate::{aligned::Aligned, gemm::Line, transpose::transpose_four};
+pub(crate) use crate::blocks::ROWS;
+use crate::{blocks::blocks, gemm::Line, transpose::transpose_four};
 
-/// Rows of a tile: two registers of sums each, two of weights and one activation are fifteen of sixteen.
-pub(crate) const ROWS: usize = 6;
-/// Words of the inner dimension at a time, once widened: a lane's are half of a first-level cache.
-const STRETCH: usize = 256;
+// Of a tile: two registers of sums for each row, two of weights and one activation are fifteen of sixteen.
+
 /// Words that rows are copied by at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = crate::blocks::MOST_AT_ONCE;
 /// Words by which a lane's lines are asked for before they are copied.
 const AHEAD: usize = 16;
-
-thread_local! {
-    /// A lane's copy, then the rows'.
-    static COPIES: RefCell<Aligned<u32>> = RefCell::default();
-}
 
 /// One module for each kind of word, of which `planes` are made when it is copied; `dot` adds products to sums.
 macro_rules! block {
@@ -36,65 +22,9 @@ macro_rules! block {
         pub(crate) mod $module {
             use super::*;
 
-            /// Words of a stretch, before they are widened.
-            const WORDS: usize = STRETCH / $planes;
-
-            /// Multiplies `rows` rows, `stride` words apart, with `count` panels of 16·`LANES` columns that follow one another; row r's sums
-            /// (bits of fp32, or int32) by panel p go to `sums + p·sums_apart + r·sums_stride`.
-            ///
-            /// # Safety
-            /// The CPU has the features; each row has `depth` words, each panel `depth` times `LANES` lines; 16·`LANES` words from
-            /// each row's places in `sums` are writable, and nobody else's, also those of the rows up to the next multiple of [`ROWS`].
-            #[target_feature(enable = "avx2,fma")]
-            pub(crate) unsafe fn multiply<const LANES: usize>(
-                left: *const u32,
-                stride: usize,
-                rows: usize,
-                (panels, count): (*const Line, usize),
-                depth: usize,
-                sums: *mut u32,
-                (sums_apart, sums_stride): (usize, usize),
-            ) {
-                COPIES.with_borrow_mut(|copies| {
-                    let tiles = rows.div_ceil(ROWS);
-                    let room = 16 * STRETCH + ROWS * (tiles * STRETCH + AT_ONCE * $planes);
-                    let of_lane = copies.at_least(room).as_mut_ptr();
-                    let of_rows = of_lane.wrapping_add(16 * STRETCH);
-                    let mut done = 0;
-                    while done == 0 || done < depth {
-                        let words = WORDS.min(depth - done);
-                        let of_tile = |tile: usize| of_rows.wrapping_add(tile * ROWS * words * $planes);
-                        // SAFETY: the rows' words and the lane's lines from `done` on, and the sums, are there, as the caller promises.
-                        // The copies have room; what one of a tile spills, the next one's overwrites, and behind the last there is room
-                        // for it. A cache line is where each copy of a lane begins.
-                        unsafe {
-                            for tile in 0..tiles {
-                                let first = tile * ROWS;
-                                let rows = ROWS.min(rows - first);
-                                copy_rows(left.add(first * stride + done), stride, rows, words, of_tile(tile));
-                            }
-                            let lane_at = |lane: usize, done: usize| {
-                                panels.wrapping_add((lane / LANES * depth + done) * LANES + lane % LANES)
-                            };
-                            for lane in 0..count * LANES {
-                                copy_lane::<LANES>(lane_at(lane, done), words, of_lane);
-                                let next = if lane + 1 < count * LANES {
-                                    lane_at(lane + 1, done)
-                                } else {
-                                    lane_at(0, done + WORDS) // or what follows it, after the last stretch
-                                };
-                                let place = sums.add(lane / LANES * sums_apart + lane % LANES * 16);
-                                for tile in 0..tiles {
-                                    ask_for_part::<LANES>(next, words, tile, tiles);
-                                    let sums = (place.add(tile * ROWS * sums_stride), sums_stride);
-                                    add_products::<ROWS, 1>(of_tile(tile), of_lane, words * $planes, sums, done > 0);
-                                }
-                            }
-                        }
-                        done += WORDS;
-                    }
-                });
-            }
+            const PLANES: usize = $planes;
+            const MULTIPLE: usize = 1;
+            blocks!("avx2,fma");
 
             /// The words of up to [`ROWS`] rows, zeros for those that are not there, side by side.
             ///
@@ -280,16 +210,6 @@ functions! {
 struct Register([i16; 16]);
 
 static ONES: Register = Register([1; 16]);
-
-/// Asks for one of `parts` parts of a lane, whose turn is next: the CPU does not foresee lines that lie apart.
-#[inline]
-fn ask_for_part<const LANES: usize>(lines: *const Line, words: usize, part: usize, parts: usize) {
-    let share = words.div_ceil(parts);
-    for word in part * share..words.min((part + 1) * share) {
-        // SAFETY: every CPU of this architecture has the instruction, which reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(lines.wrapping_add(word * LANES).cast()) };
-    }
-}
 
 /// Word w of six rows goes to `place + w·apart`, one row's after the other's.
 ///

@@ -28,12 +28,12 @@ pub(super) fn run(convolution: &Convolution, call: &Call<'_>) {
     parallel::for_each(call.sizes.images * blocks, &|task| {
         let (image, first) = (task / blocks, task % blocks * PIXELS);
         let range = first..pixels.min(first + PIXELS);
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         // SAFETY: a convolution exists only where the CPU has the instructions; ranges are disjoint, and lie within the image.
         unsafe {
-            super::x86::direct(convolution, call, image, range);
+            super::kernels::direct(convolution, call, image, range);
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let _ = (convolution, image, range);
     });
 }

@@ -96,16 +96,16 @@ pub(super) fn run(convolution: &Convolution, call: &Call<'_>) {
             part: top * column_blocks + column,
             part_stride: column_blocks,
         };
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         // SAFETY: a convolution exists only where the CPU has the instructions; blocks and shares are disjoint, and lie within
         // the image.
         unsafe {
             match call.input {
-                Input::Doubled => super::x86::winograd::<true>(convolution, call, block),
-                Input::Plain | Input::Normalized(_) => super::x86::winograd::<false>(convolution, call, block),
+                Input::Doubled => super::kernels::winograd::<true>(convolution, call, block),
+                Input::Plain | Input::Normalized(_) => super::kernels::winograd::<false>(convolution, call, block),
             }
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let _ = (block, Input::Plain);
     });
 }

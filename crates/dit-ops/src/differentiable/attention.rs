@@ -9,16 +9,16 @@ use crate::attention::Shape;
 /// `qkv` (N, T, 3D) → (N, T, D).
 pub(crate) fn self_attention(qkv: &Tensor, heads: i64) -> Option<Tensor> {
     let shape = Shape::of(qkv, heads)?;
-    #[cfg(target_arch = "x86_64")]
-    return Some(x86::self_attention(qkv, shape));
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    return Some(kernels::self_attention(qkv, shape));
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     {
         let _ = shape;
         None
     }
 }
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod kernels;
 #[cfg(target_arch = "x86_64")]
 mod products;
-#[cfg(target_arch = "x86_64")]
-mod x86;

@@ -227,8 +227,12 @@ macro_rules! epilogue {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 epilogue!(avx512, "avx512f,avx512bw,avx512dq,avx512vl");
+#[cfg(target_arch = "x86_64")]
 epilogue!(avx2, "avx2,fma");
+#[cfg(target_arch = "aarch64")]
+epilogue!(neon, "neon");
 
 #[cfg(test)]
 mod tests {
@@ -281,6 +285,7 @@ mod tests {
     fn gelu_is_close_and_all_is_rounded_as_elements_are() {
         let cpu = Cpu::detect();
         // SAFETY: the CPU has the instructions.
+        #[cfg(target_arch = "x86_64")]
         unsafe {
             if cpu.avx512 {
                 check(avx512::finish);
@@ -289,8 +294,15 @@ mod tests {
                 check(avx2::finish);
             }
         }
-        if !cpu.avx2 {
-            eprintln!("SKIPPED: no AVX2");
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        unsafe {
+            if cpu.neon {
+                check(neon::finish);
+            }
+        }
+        if !(cpu.avx2 || cpu.neon) {
+            eprintln!("SKIPPED: neither AVX2 nor NEON");
         }
     }
 }

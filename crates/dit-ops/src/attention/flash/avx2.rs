@@ -41,9 +41,9 @@ mod functions {
         super::lines::{lines, products},
         *,
     };
-    pub(super) use crate::avx2::block::ROWS;
+    pub(super) use crate::blocks::ROWS;
     use crate::{
-        attention::softmax::SERIES,
+        attention::exponential::SERIES,
         avx2::block::{fp32::add_products, store_side_by_side},
     };
 

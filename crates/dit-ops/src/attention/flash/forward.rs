@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 use super::*;
 use crate::{
     aligned::Aligned,
-    attention::x86::deal,
+    attention::heads::deal,
     element::{allocate, values},
     parallel::Destination,
 };

@@ -1,10 +1,7 @@
-use std::{
-    arch::x86_64::{_MM_HINT_T0, _mm_prefetch},
-    marker::PhantomData,
-};
+use std::marker::PhantomData;
 
 use super::{MOST_COLUMNS, Registers};
-use crate::{attention::x86::Head, element::Element, simd::multiversion};
+use crate::{attention::heads::Head, element::Element, memory::prefetch, simd::multiversion};
 
 /// A head's values of a tensor that has `parts` for each token: of `qkv` query, key and value, of results one.
 #[derive(Clone, Copy)]
@@ -32,8 +29,7 @@ impl<'a, E: Element> Part<'a, E> {
     fn ask_for(self, token: usize) {
         let start = self.all.as_ptr().wrapping_add(self.head.start(self.parts, self.part, token)).cast::<i8>();
         for line in 0..(self.head.shape.head * size_of::<E>()).div_ceil(64) {
-            // SAFETY: every CPU of this architecture has the instruction, which reads nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(64 * line)) };
+            prefetch(start.wrapping_add(64 * line));
         }
     }
 }
@@ -111,7 +107,7 @@ impl<R: Registers> Layout<R> {
         }
     }
 
-    /// Words of so many gathered rows, and of those that AVX2 reads with the last one's.
+    /// Words of so many gathered rows, and of those that AVX2 and NEON read with the last one's.
     pub(super) fn gathered(self, count: usize) -> usize {
         count * self.stride + 16
     }

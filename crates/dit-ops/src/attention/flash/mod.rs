@@ -6,23 +6,31 @@
 //! backward pass, which knows what makes weights of scores, a line is a query's. What is done in registers is [`Registers`]', one for each
 //! kind of instructions and tensors.
 
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod backward;
 mod forward;
 mod layout;
 mod lines;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use std::mem::MaybeUninit;
 
+#[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
 pub(crate) use backward::{Given, pull_back};
 pub(crate) use forward::self_attention;
 use layout::{Layout, Part, gather};
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
 use tch::Tensor;
 
-use super::{Shape, x86::Head};
+use super::{Shape, heads::Head};
 use crate::{element::Element, simd::multiversion};
 
 /// What makes a query's weights of its scores: exp(scale·(score − `greatest`)) · `factor`.
@@ -50,8 +58,10 @@ pub(crate) struct OfRows<'a> {
     deltas: &'a [f32],
     /// What scores are multiplied by.
     scale: f32,
-    /// Rows that are queries, and columns that are keys.
+    /// Rows that are queries, and columns that are keys: where words are pairs.
+    #[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "NEON's words are single values"))]
     queries: usize,
+    #[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "NEON's words are single values"))]
     keys: usize,
 }
 
@@ -62,6 +72,7 @@ pub(crate) struct OfTile<'a> {
     of_scores: &'a mut [u32],
     /// Gradients of scores as a left factor: a row's words after the other's. Not written where words are single values: they are
     /// `of_scores` then.
+    #[cfg_attr(target_arch = "aarch64", expect(dead_code, reason = "NEON's words are single values"))]
     of_scores_by_rows: &'a mut [u32],
 }
 

@@ -9,10 +9,17 @@ use crate::{
 /// Calls a function with each kind of registers that this CPU has, and says which there are not.
 macro_rules! for_all {
     ($function:ident of $element:ty $(, $argument:expr)*) => {
+        #[cfg(target_arch = "aarch64")]
+        match Neon::<$element>::detect() {
+            Some(registers) => $function(registers $(, $argument)*),
+            None => eprintln!("SKIPPED: no NEON"),
+        }
+        #[cfg(target_arch = "x86_64")]
         match Avx2::<$element>::detect() {
             Some(registers) => $function(registers $(, $argument)*),
             None => eprintln!("SKIPPED: no AVX2"),
         }
+        #[cfg(target_arch = "x86_64")]
         match Avx512::<$element>::detect() {
             Some(registers) => $function(registers $(, $argument)*),
             None => eprintln!("SKIPPED: no AVX-512 for {:?}", <$element>::KIND),

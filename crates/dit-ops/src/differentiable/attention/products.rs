@@ -8,11 +8,12 @@ use tch::Tensor;
 use crate::{
     attention::{
         Shape,
+        heads::{self, Head},
         softmax::softmax,
-        x86::{self, Head},
     },
     element::{Bf16, Element, allocate, needs_gradient, values},
-    factors::{Matrix, product},
+    factors::{Matrix, OwnedPanels},
+    gemm::{self, Epilogue, Left, Output},
     packed::{as_words, on_word_boundary},
     parallel::{self, Destination},
     simd::multiversion,
@@ -29,7 +30,7 @@ pub(super) fn fits(shape: Shape) -> bool {
 /// (N, T, 3·H·head) → (N, T, H·head), of a sequence that [`fits`], and for which the forward pass has a kernel.
 pub(super) fn self_attention(qkv: &Tensor, shape: Shape) -> Tensor {
     let kept = on_word_boundary::<Bf16>(qkv.detach().contiguous());
-    let output = x86::self_attention(&kept, shape);
+    let output = heads::self_attention(&kept, shape);
     if !needs_gradient(&[qkv]) {
         return output;
     }
@@ -182,4 +183,15 @@ mod tests {
             assert!(error < 2e-2, "{samples} × {tokens}, {heads} heads of {head}: {error}");
         }
     }
+}
+
+/// The product of two factors in fp32, row by row.
+fn product(left: Left<'_>, right: &OwnedPanels) -> Vec<f32> {
+    let count = left.rows * right.columns;
+    let mut results = Vec::with_capacity(count);
+    let output = Output::F32(Destination::new(results.spare_capacity_mut().as_mut_ptr()));
+    gemm::multiply(left, right.as_right(), Epilogue::plain(), output);
+    // SAFETY: there is room for all, and every result is written.
+    unsafe { results.set_len(count) };
+    results
 }

@@ -1,30 +1,34 @@
 //! A few panels of a product, with AMX one.
 
-use std::cell::RefCell;
-
+#[cfg(target_arch = "x86_64")]
+use super::{AMX_ROWS, AVX2_FEWEST_COPIED, AVX512_PANELS_AT_ONCE, AVX512_ROWS};
 use super::{
-    AMX_ROWS, AVX2_FEWEST_COPIED, AVX2_ROWS, AVX2_ROWS_AT_ONCE, AVX512_PANELS_AT_ONCE, AVX512_ROWS, Epilogue, Kernel,
-    Left, Output, Panels, Place, WIDTH, Words,
+    COPIED_ROWS, COPIED_ROWS_AT_ONCE, Epilogue, Kernel, Left, Output, Panels, Place, WIDTH, Words,
     epilogue::{self, Sums},
 };
+#[cfg(target_arch = "aarch64")]
+use crate::neon;
+use crate::{aligned::Aligned, blocks};
+#[cfg(target_arch = "x86_64")]
 use crate::{
-    aligned::Aligned,
     amx::{self, Tiles},
     avx2, avx512,
 };
+use std::cell::RefCell;
 
 /// Registers of a panel's row.
 const LANES: usize = WIDTH / 16;
 
+#[cfg(target_arch = "x86_64")]
 const _: () = assert!(AMX_ROWS == amx::BLOCK_ROWS && LANES == amx::BLOCK_LANES);
-const _: () = assert!(AVX2_ROWS.is_multiple_of(avx2::block::ROWS) && AVX2_ROWS_AT_ONCE.is_multiple_of(AVX2_ROWS));
+const _: () = assert!(COPIED_ROWS.is_multiple_of(blocks::ROWS) && COPIED_ROWS_AT_ONCE.is_multiple_of(COPIED_ROWS));
 
 /// The panels of `place` for its rows.
 ///
 /// # Safety
-/// The CPU has the instructions of `kernel`, which is one of `right.kind`; the sizes fit as `multiply` asserts; `place` lies within
-/// them; nobody else touches its results.
-pub(super) unsafe fn multiply_panel(
+/// The CPU has the instructions of `kernel`, which is one of `right.kind`; the sizes fit as [`multiply`](super::multiply) asserts; `place` lies
+/// within them; nobody else touches its results.
+pub(super) unsafe fn multiply(
     kernel: Kernel,
     left: Left<'_>,
     right: Panels<'_>,
@@ -37,6 +41,7 @@ pub(super) unsafe fn multiply_panel(
     let epilogue = Epilogue { past_caches: epilogue.past_caches && whole_lines, ..epilogue };
     // SAFETY: the caller's promises, handed on.
     unsafe {
+        #[cfg(target_arch = "x86_64")]
         match kernel {
             Kernel::Avx512(Words::F32) => avx512_f32(left, right, epilogue, output, place),
             Kernel::Avx512(Words::Bf16) => avx512_bf16(left, right, epilogue, output, place),
@@ -46,8 +51,19 @@ pub(super) unsafe fn multiply_panel(
             Kernel::Avx2(Words::Int8) => avx2_int8(left, right, epilogue, output, place),
             Kernel::AmxBf16 => amx_bf16(left, right, epilogue, output, place),
             Kernel::AmxInt8 => amx_int8(left, right, epilogue, output, place),
+            Kernel::Neon(_) => unreachable!("a kernel of another architecture"),
+        }
+        #[cfg(target_arch = "aarch64")]
+        match kernel {
+            Kernel::Neon(Words::F32) => neon_f32(left, right, epilogue, output, place),
+            Kernel::Neon(Words::Bf16) => neon_bf16(left, right, epilogue, output, place),
+            Kernel::Neon(Words::Int8) => neon_int8(left, right, epilogue, output, place),
+            Kernel::Avx2(_) | Kernel::Avx512(_) | Kernel::AmxBf16 | Kernel::AmxInt8 => {
+                unreachable!("a kernel of another architecture")
+            }
         }
     }
+    #[cfg(target_arch = "x86_64")]
     if epilogue.past_caches {
         // Others may read the results once this thread says that it is done.
         // SAFETY: every CPU of this architecture has the instruction.
@@ -55,10 +71,11 @@ pub(super) unsafe fn multiply_panel(
     }
 }
 
-macro_rules! multiply_panel {
+#[cfg(target_arch = "x86_64")]
+macro_rules! multiply_avx512 {
     ($name:ident, $features:literal, $words:ident) => {
         /// # Safety
-        /// As [`multiply_panel`].
+        /// As [`multiply`].
         #[target_feature(enable = $features)]
         unsafe fn $name(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output, place: Place) {
             use avx512::tile::$words::tile;
@@ -103,43 +120,49 @@ macro_rules! multiply_panel {
     };
 }
 
-multiply_panel!(avx512_f32, "avx512f,avx512bw,avx512dq,avx512vl", fp32);
-multiply_panel!(avx512_bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", bf16);
-multiply_panel!(avx512_int8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", int8);
+#[cfg(target_arch = "x86_64")]
+multiply_avx512!(avx512_f32, "avx512f,avx512bw,avx512dq,avx512vl", fp32);
+#[cfg(target_arch = "x86_64")]
+multiply_avx512!(avx512_bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", bf16);
+#[cfg(target_arch = "x86_64")]
+multiply_avx512!(avx512_int8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", int8);
 
-macro_rules! multiply_panel_avx2 {
-    ($name:ident, $words:ident) => {
+/// `few` is what multiplies fewer rows than are worth copying, and how many these are.
+macro_rules! multiply_copied {
+    ($name:ident, $set:ident, $features:literal, $words:ident $(, $few:ident below $fewest:ident)?) => {
         /// # Safety
-        /// As [`multiply_panel`].
-        #[target_feature(enable = "avx2,fma")]
+        /// As [`multiply`].
+        #[target_feature(enable = $features)]
         unsafe fn $name(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output, place: Place) {
-            use avx2::{block, tile};
             let (depth, stride) = (right.depth, left.stride);
             let (first, rows) = (place.first, place.end - place.first);
-            assert!(rows <= AVX2_ROWS_AT_ONCE, "the sums have no room for so many");
+            assert!(rows <= COPIED_ROWS_AT_ONCE, "the sums have no room for so many");
             let rows_start = left.words[first * stride..].as_ptr();
             let lines = right.lines[place.panel * depth * LANES..][..place.panels * depth * LANES].as_ptr();
             let width = place.panels * WIDTH;
             SUMS.with_borrow_mut(|sums| {
-                let sums = sums.at_least(AVX2_ROWS_AT_ONCE * width);
+                let sums = sums.at_least(COPIED_ROWS_AT_ONCE * width);
                 let start = sums.as_mut_ptr();
                 // SAFETY: each row has `depth` words, each panel `depth` times `LANES` lines, `sums` a row for each by each panel, and for
                 // the rows up to the next multiple of a block's, as asserted above.
                 unsafe {
-                    if rows >= AVX2_FEWEST_COPIED {
+                    let copy = || {
                         let (panels, apart) = ((lines, place.panels), (WIDTH, width));
-                        block::$words::multiply::<LANES>(rows_start, stride, rows, panels, depth, start, apart);
-                    } else {
+                        $set::block::$words::multiply::<LANES>(rows_start, stride, rows, panels, depth, start, apart);
+                    };
+                    $(if rows < $fewest {
                         for panel in 0..place.panels {
                             let (lines, start) = (lines.add(panel * depth * LANES), start.add(panel * WIDTH));
-                            tile::$words::multiply::<LANES>(rows_start, stride, rows, lines, depth, start, width);
+                            $set::$few::$words::multiply::<LANES>(rows_start, stride, rows, lines, depth, start, width);
                         }
+                    } else)? {
+                        copy();
                     }
                 }
                 let column = place.panel * WIDTH;
                 let sums = Sums { words: sums, stride: width, rows, first, column, width };
                 // SAFETY: results are this task's own, and lie within the output's rows.
-                unsafe { epilogue::avx2::finish(sums, right.columns, &epilogue, output) };
+                unsafe { epilogue::$set::finish(sums, right.columns, &epilogue, output) };
             });
         }
     };
@@ -150,14 +173,24 @@ thread_local! {
     static SUMS: RefCell<Aligned<u32>> = RefCell::default();
 }
 
-multiply_panel_avx2!(avx2_f32, fp32);
-multiply_panel_avx2!(avx2_bf16, bf16);
-multiply_panel_avx2!(avx2_int8, int8);
+#[cfg(target_arch = "x86_64")]
+multiply_copied!(avx2_f32, avx2, "avx2,fma", fp32, tile below AVX2_FEWEST_COPIED);
+#[cfg(target_arch = "x86_64")]
+multiply_copied!(avx2_bf16, avx2, "avx2,fma", bf16, tile below AVX2_FEWEST_COPIED);
+#[cfg(target_arch = "x86_64")]
+multiply_copied!(avx2_int8, avx2, "avx2,fma", int8, tile below AVX2_FEWEST_COPIED);
+#[cfg(target_arch = "aarch64")]
+multiply_copied!(neon_f32, neon, "neon", fp32);
+#[cfg(target_arch = "aarch64")]
+multiply_copied!(neon_bf16, neon, "neon", bf16);
+#[cfg(target_arch = "aarch64")]
+multiply_copied!(neon_int8, neon, "neon", int8);
 
-macro_rules! multiply_panel_amx {
+#[cfg(target_arch = "x86_64")]
+macro_rules! multiply_amx {
     ($name:ident, $module:ident) => {
         /// # Safety
-        /// As [`multiply_panel`].
+        /// As [`multiply`].
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
         unsafe fn $name(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output, place: Place) {
             let depth = right.depth;
@@ -192,8 +225,10 @@ macro_rules! multiply_panel_amx {
     };
 }
 
-multiply_panel_amx!(amx_bf16, bf16);
-multiply_panel_amx!(amx_int8, int8);
+#[cfg(target_arch = "x86_64")]
+multiply_amx!(amx_bf16, bf16);
+#[cfg(target_arch = "x86_64")]
+multiply_amx!(amx_int8, int8);
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use tch::{Kind, Tensor};
 
-use super::{
-    Shape, amx,
-    flash::{self, Avx2, Avx512},
-};
-use crate::{cpu::Cpu, element::Bf16, parallel};
+#[cfg(target_arch = "aarch64")]
+use super::flash::Neon;
+#[cfg(target_arch = "x86_64")]
+use super::flash::{Avx2, Avx512};
+use super::{Shape, flash};
+use crate::{element::Bf16, parallel};
 
 /// Fewest queries of a head that are dealt out by themselves.
 const FEWEST_QUERIES: usize = 96;
@@ -69,14 +70,15 @@ pub(super) fn deal(shape: Shape, multiple: usize, work: &(dyn Fn(Head, Range<usi
 
 /// (N, T, 3·H·head), contiguous → (N, T, H·head). There is a kernel for it.
 pub(crate) fn self_attention(qkv: &Tensor, shape: Shape) -> Tensor {
-    if qkv.kind() == Kind::BFloat16 && Cpu::detect().amx {
-        amx::self_attention(qkv, shape)
-    } else {
-        flash_attention(qkv, shape, false).0
+    #[cfg(target_arch = "x86_64")]
+    if qkv.kind() == Kind::BFloat16 && crate::cpu::Cpu::detect().amx {
+        return super::amx::self_attention(qkv, shape);
     }
+    flash_attention(qkv, shape, false).0
 }
 
 /// Calls a function of `flash` with the widest registers that this CPU has for tensors of a kind.
+#[cfg(target_arch = "x86_64")]
 macro_rules! with_registers {
     ($kind:expr, $function:path, $($argument:expr),+) => {{
         match $kind {
@@ -88,6 +90,17 @@ macro_rules! with_registers {
                 Some(registers) => $function(registers, $($argument),+),
                 None => $function(Avx2::<Bf16>::detect().expect("there is a kernel"), $($argument),+),
             },
+        }
+    }};
+}
+
+/// The same of NEON's.
+#[cfg(target_arch = "aarch64")]
+macro_rules! with_registers {
+    ($kind:expr, $function:path, $($argument:expr),+) => {{
+        match $kind {
+            Kind::Float => $function(Neon::<f32>::detect().expect("there is a kernel"), $($argument),+),
+            _ => $function(Neon::<Bf16>::detect().expect("there is a kernel"), $($argument),+),
         }
     }};
 }

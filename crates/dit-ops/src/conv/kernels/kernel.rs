@@ -281,8 +281,17 @@ macro_rules! kernel {
 /// Tiles whose skip connection is asked for before it is needed.
 const AHEAD: usize = 2;
 
+#[cfg(target_arch = "x86_64")]
 kernel!(fp32_avx2, avx2, "avx2,fma", fp32_avx2, store_fp32);
+#[cfg(target_arch = "x86_64")]
 kernel!(bf16_avx2, avx2, "avx2,fma", bf16_avx2, store_bf16);
+#[cfg(target_arch = "x86_64")]
 kernel!(fp32, avx512, "avx512f,avx512bw,avx512dq,avx512vl", fp32, store_fp32);
+#[cfg(target_arch = "x86_64")]
 kernel!(bf16, avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", bf16, store_bf16);
+#[cfg(target_arch = "x86_64")]
 kernel!(amx, avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", amx, store_bf16);
+#[cfg(target_arch = "aarch64")]
+kernel!(fp32_neon, neon, "neon", fp32_neon, store_fp32);
+#[cfg(target_arch = "aarch64")]
+kernel!(bf16_neon, neon, "neon", bf16_neon, store_bf16);

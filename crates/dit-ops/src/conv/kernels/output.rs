@@ -1,8 +1,7 @@
 //! Results on their way to memory: skip connection, kind, statistics.
 
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-
 use super::super::{Call, Results};
+use crate::memory::prefetch;
 
 /// Asks for the skip connection's sixteen elements from `start` on, which will be added soon.
 #[inline]
@@ -12,8 +11,7 @@ pub(super) fn prefetch_skip(call: &Call<'_>, start: usize) {
         Some(Results::Fp32(skip)) => skip.wrapping_at(start).cast::<i8>(),
         Some(Results::Bf16(skip)) => skip.wrapping_at(start).cast::<i8>(),
     };
-    // SAFETY: a hint reads nothing, whatever the address.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(place) };
+    prefetch(place);
 }
 
 /// One module for each set of instructions; bf16 may take more of them.
@@ -116,5 +114,9 @@ macro_rules! output {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 output!(avx512, "avx512f,avx512bw,avx512dq,avx512vl", "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", convert_to_bf16);
+#[cfg(target_arch = "x86_64")]
 output!(avx2, "avx2,fma", "avx2,fma", round_to_bf16);
+#[cfg(target_arch = "aarch64")]
+output!(neon, "neon", "neon", round_to_bf16);

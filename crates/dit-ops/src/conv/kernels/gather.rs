@@ -1,7 +1,5 @@
 //! Pixels of an input on their way to the factors: normalised, doubled, padded.
 
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-
 use super::{
     super::{
         Call, Convolution, Input, Pixels, Products,
@@ -9,6 +7,7 @@ use super::{
     },
     GATHERED,
 };
+use crate::memory::prefetch;
 
 /// Pixels of one image with their channels' map, as gathering sees them.
 #[derive(Clone, Copy)]
@@ -68,8 +67,7 @@ impl<'a> Image<'a> {
             Pixels::Bf16(x) => (x.as_ptr().wrapping_add(start).cast::<i8>(), 2 * count),
         };
         for line in (0..bytes).step_by(64) {
-            // SAFETY: a hint reads nothing, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line)) };
+            prefetch(start.wrapping_add(line));
         }
     }
 }
@@ -184,5 +182,9 @@ macro_rules! gather {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 gather!(avx512, "avx512f,avx512bw,avx512dq,avx512vl");
+#[cfg(target_arch = "x86_64")]
 gather!(avx2, "avx2,fma");
+#[cfg(target_arch = "aarch64")]
+gather!(neon, "neon");

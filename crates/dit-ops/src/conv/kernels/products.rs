@@ -1,17 +1,18 @@
 //! Sums of products of a factor's rows with panels of weights.
 
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
 use super::super::packed::WIDTH;
-use crate::{
-    avx512::tile::{dot_bf16, dot_f32},
-    gemm::Line,
-};
+#[cfg(target_arch = "x86_64")]
+use crate::avx512::tile::{dot_bf16, dot_f32};
+use crate::gemm::Line;
 
 /// Lines of a panel's row.
 const LANES: usize = WIDTH / 16;
 
 /// One module for each kind of word in AVX-512.
+#[cfg(target_arch = "x86_64")]
 macro_rules! products {
     ($module:ident, $features:literal, $dot:ident) => {
         pub(super) mod $module {
@@ -94,18 +95,20 @@ macro_rules! products {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 products!(fp32, "avx512f,avx512bw,avx512dq,avx512vl", dot_f32);
+#[cfg(target_arch = "x86_64")]
 products!(bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", dot_bf16);
 
-/// One module for each kind of word in AVX2.
-macro_rules! products_avx2 {
-    ($module:ident, $words:ident) => {
+/// One module for each kind of word where both factors are copied, with AVX2 and NEON.
+macro_rules! products_copied {
+    ($module:ident, $set:ident, $features:literal, $words:ident) => {
         pub(super) mod $module {
             use super::{LANES, Line, WIDTH};
-            use crate::avx2::block;
+            use crate::$set::block;
 
             /// What rows come in multiples of.
-            pub(in super::super) const ROWS: usize = block::ROWS;
+            pub(in super::super) const ROWS: usize = crate::blocks::ROWS;
             /// Panels whose results are held at a time: more, so that rows are copied less often.
             pub(in super::super) const PANELS: usize = 4;
 
@@ -113,7 +116,7 @@ macro_rules! products_avx2 {
             ///
             /// # Safety
             /// As of the other kernels.
-            #[target_feature(enable = "avx2,fma")]
+            #[target_feature(enable = $features)]
             pub(in super::super) unsafe fn multiply(
                 left: *const u32,
                 stride: usize,
@@ -132,10 +135,17 @@ macro_rules! products_avx2 {
     };
 }
 
-products_avx2!(fp32_avx2, fp32);
-products_avx2!(bf16_avx2, bf16);
+#[cfg(target_arch = "x86_64")]
+products_copied!(fp32_avx2, avx2, "avx2,fma", fp32);
+#[cfg(target_arch = "x86_64")]
+products_copied!(bf16_avx2, avx2, "avx2,fma", bf16);
+#[cfg(target_arch = "aarch64")]
+products_copied!(fp32_neon, neon, "neon", fp32);
+#[cfg(target_arch = "aarch64")]
+products_copied!(bf16_neon, neon, "neon", bf16);
 
 /// bf16 with AMX.
+#[cfg(target_arch = "x86_64")]
 pub(super) mod amx {
     use super::{LANES, Line, WIDTH};
     use crate::amx;

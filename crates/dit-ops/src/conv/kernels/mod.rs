@@ -1,10 +1,11 @@
-//! The kernels, for AVX2, AVX-512 and AMX.
+//! The kernels, for AVX2, AVX-512, AMX and NEON.
 
 use std::{cell::RefCell, ops::Range};
 
 use super::{Call, Convolution, Products, winograd::Block};
+use crate::aligned::Aligned;
+#[cfg(target_arch = "x86_64")]
 use crate::{
-    aligned::Aligned,
     amx::{ROWS, Tiles},
     cpu::Cpu,
 };
@@ -32,6 +33,7 @@ thread_local! {
 }
 
 /// Evaluates `$call`, in which `chosen` is the module of the kernels for the convolution's products on this CPU.
+#[cfg(target_arch = "x86_64")]
 macro_rules! with_kernels {
     ($convolution:expr, $call:expr) => {{
         let (products, cpu) = ($convolution.products, Cpu::detect());
@@ -56,6 +58,23 @@ macro_rules! with_kernels {
             }
             Products::Bf16 => {
                 use kernel::bf16_avx2 as chosen;
+                $call
+            }
+        }
+    }};
+}
+
+/// The same of NEON's.
+#[cfg(target_arch = "aarch64")]
+macro_rules! with_kernels {
+    ($convolution:expr, $call:expr) => {{
+        match $convolution.products {
+            Products::Fp32 => {
+                use kernel::fp32_neon as chosen;
+                $call
+            }
+            Products::Bf16 => {
+                use kernel::bf16_neon as chosen;
                 $call
             }
         }

@@ -1,22 +1,21 @@
 //! Which instructions attention and its backward pass take.
 
 use dit_autograd::differentiable;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use super::products;
 use crate::{
     attention::{
         Shape, flash,
-        x86::{flash_attention, pull_back},
+        heads::{flash_attention, pull_back},
     },
-    cpu::Cpu,
     element::needs_gradient,
 };
 
 /// As [`super::self_attention`], where there is a kernel.
 pub(super) fn self_attention(qkv: &Tensor, shape: Shape) -> Tensor {
-    if qkv.kind() == Kind::BFloat16 && Cpu::detect().amx && products::fits(shape) {
-        return products::self_attention(qkv, shape);
+    #[cfg(target_arch = "x86_64")]
+    if qkv.kind() == tch::Kind::BFloat16 && crate::cpu::Cpu::detect().amx && super::products::fits(shape) {
+        return super::products::self_attention(qkv, shape);
     }
     let kept = qkv.detach().contiguous();
     let (output, for_backward) = flash_attention(&kept, shape, needs_gradient(&[qkv]));
