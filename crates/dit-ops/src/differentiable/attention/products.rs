@@ -153,6 +153,17 @@ multiversion! {
     }
 }
 
+/// The product of two factors in fp32, row by row.
+fn product(left: Left<'_>, right: &OwnedPanels) -> Vec<f32> {
+    let count = left.rows * right.columns;
+    let mut results = Vec::with_capacity(count);
+    let output = Output::F32(Destination::new(results.spare_capacity_mut().as_mut_ptr()));
+    gemm::multiply(left, right.as_right(), Epilogue::plain(), output);
+    // SAFETY: there is room for all, and every result is written.
+    unsafe { results.set_len(count) };
+    results
+}
+
 #[cfg(test)]
 mod tests {
     use tch::Kind;
@@ -183,15 +194,4 @@ mod tests {
             assert!(error < 2e-2, "{samples} × {tokens}, {heads} heads of {head}: {error}");
         }
     }
-}
-
-/// The product of two factors in fp32, row by row.
-fn product(left: Left<'_>, right: &OwnedPanels) -> Vec<f32> {
-    let count = left.rows * right.columns;
-    let mut results = Vec::with_capacity(count);
-    let output = Output::F32(Destination::new(results.spare_capacity_mut().as_mut_ptr()));
-    gemm::multiply(left, right.as_right(), Epilogue::plain(), output);
-    // SAFETY: there is room for all, and every result is written.
-    unsafe { results.set_len(count) };
-    results
 }
