@@ -3,6 +3,7 @@
 mod bench;
 mod blocks;
 mod demo;
+mod emulation;
 mod fetch_weights;
 mod fid_curves;
 mod fuzz;

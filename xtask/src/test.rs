@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use crate::emulation::{self, Emulation};
 use crate::libtorch::{self, Wanted};
 use crate::ui;
 use crate::workspace::Workspace;
@@ -29,6 +30,9 @@ pub struct Args {
     /// Use the CUDA build of libtorch (see `cargo xtask libtorch --help`)
     #[arg(long)]
     cuda: bool,
+    /// Build for an Arm CPU, and run by QEMU what has kernels for one (tens of minutes; says which tools it needs)
+    #[arg(long, conflicts_with = "cuda")]
+    arm: bool,
     /// Handed to `cargo test`
     #[arg(last = true, value_name = "ARGS")]
     rest: Vec<OsString>,
@@ -37,11 +41,23 @@ pub struct Args {
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let wanted = if args.cuda { Wanted::cuda() } else { Wanted::any() };
     libtorch::ensure(workspace, wanted)?;
+    let emulation = args.arm.then(Emulation::set_up).transpose()?;
 
     let start = Instant::now();
     let mut command = workspace.cargo();
-    command.args(["test", "--no-fail-fast"]).args(whole(&args.rest)).args(&args.rest);
-    command.args(to_harness(&args.rest)).stdout(Stdio::piped());
+    command.args(["test", "--no-fail-fast"]);
+    match (&emulation, names_packages(&args.rest)) {
+        (_, true) => {}
+        (None, false) => _ = command.arg("--workspace"),
+        (Some(_), false) => _ = command.args(emulation::PACKAGES.map(|package| ["--package", package]).as_flattened()),
+    }
+    if let Some(emulation) = &emulation {
+        emulation.apply(&mut command);
+    }
+    command.args(&args.rest).args(to_harness(&args.rest)).stdout(Stdio::piped());
+    if emulation.is_some() {
+        command.args(["--skip", emulation::NOT_RUN]);
+    }
     if args.slow {
         command.env("DIT_SLOW_TESTS", "1");
     }
@@ -60,12 +76,11 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// `--workspace`, unless packages are named: cargo would ignore the names.
-fn whole(arguments: &[OsString]) -> Option<&'static str> {
+/// Whether packages are named, which cargo would ignore beside `--workspace`.
+fn names_packages(arguments: &[OsString]) -> bool {
     let to_cargo = arguments.iter().take_while(|argument| *argument != "--");
     let mut text = to_cargo.map(|argument| argument.to_string_lossy());
-    let named = text.any(|argument| argument.starts_with("-p") || argument.starts_with("--package"));
-    (!named).then_some("--workspace")
+    text.any(|argument| argument.starts_with("-p") || argument.starts_with("--package"))
 }
 
 /// That it is to show what passing tests print, unless it was told about that; behind a `--`, if there is none yet.
@@ -172,14 +187,14 @@ mod tests {
     #[test]
     fn named_packages_are_tested_alone() {
         for (arguments, expected) in [
-            (&[][..], Some("--workspace")),
-            (&["-p", "dit-weights"], None),
-            (&["-pdit-weights", "--release"], None),
-            (&["--package=dit-weights"], None),
-            (&["--release", "--", "-p"], Some("--workspace")),
+            (&[][..], false),
+            (&["-p", "dit-weights"], true),
+            (&["-pdit-weights", "--release"], true),
+            (&["--package=dit-weights"], true),
+            (&["--release", "--", "-p"], false),
         ] {
             let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
-            assert_eq!(whole(&arguments), expected, "{arguments:?}");
+            assert_eq!(names_packages(&arguments), expected, "{arguments:?}");
         }
         for (arguments, expected) in [
             (&[][..], &["--", "--show-output"][..]),

@@ -11,7 +11,7 @@ pub enum Kernels {
     /// By libtorch's operators, one after another: differentiable, and the same on every machine.
     #[default]
     Plain,
-    /// The fastest that gradients flow through, for weights that change: on a CPU with AVX2 or AVX-512 those of this crate, forward and
+    /// The fastest that gradients flow through, for weights that change: on a CPU with AVX2, AVX-512 or NEON those of this crate, forward and
     /// backward; what has none falls back to libtorch's operators.
     Differentiable,
     /// The fastest of the weights' kind: the same mathematics, sums in another order. For weights that no longer change.
@@ -23,7 +23,7 @@ pub enum Kernels {
 
 impl Kernels {
     /// Whether this CPU has them. What is fused falls back to libtorch's operators where there is nothing faster, but int8 takes
-    /// AVX-512 VNNI or AVX2.
+    /// AVX-512 VNNI, AVX2, or Arm's matrix instructions for int8 (i8mm).
     pub fn is_supported(self) -> bool {
         match self {
             Self::Plain | Self::Differentiable | Self::Fused => true,

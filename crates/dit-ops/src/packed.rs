@@ -14,7 +14,7 @@ use crate::{
 /// The longest sum of int8 products that is sure to fit into 32 bits: 2³¹ / (255 · 127).
 const LONGEST_INT8_SUM: usize = 66_000;
 
-/// A Linear's weights in the order in which the AVX2, AVX-512 and AMX kernels of this crate read them.
+/// A Linear's weights in the order in which the AVX2, AVX-512, AMX and NEON kernels of this crate read them.
 ///
 /// It holds the only copy: what was given to [`pack`](Self::pack) can be dropped.
 pub struct PackedLinear {

@@ -128,7 +128,7 @@ impl Precision {
         if has_bf16 { Self::Bf16 } else { Self::Fp32 }
     }
 
-    /// Whether `device` has instructions for it. (bf16 is computed everywhere; without AVX2 or instructions for it, slowly.)
+    /// Whether `device` has instructions for it. (bf16 is computed everywhere; without AVX2, NEON or instructions for it, slowly.)
     pub fn is_supported(self, device: Device) -> bool {
         match self {
             Self::Fp32 | Self::Bf16 => true,

@@ -102,7 +102,7 @@ impl AutoencoderKl {
     /// An autoencoder of these weights, named as in diffusers' present state dicts ([`VaeConfig::tensors`] lists them),
     /// moved to `device` and converted to `kind`.
     ///
-    /// [`Kernels::Fused`] packs the weights for a CPU with AVX2 or AVX-512, where `kind` is fp32 or bf16 (with AVX-512, only if it has
+    /// [`Kernels::Fused`] packs the weights for a CPU with AVX2, AVX-512 or NEON, where `kind` is fp32 or bf16 (with AVX-512, only if it has
     /// that of BF16); on every other machine, device and kind it means libtorch's operators, as [`Kernels::Plain`] does. There is no int8 autoencoder:
     /// [`Kernels::Int8`] is as fused. With packed weights, bf16 is what is multiplied; sums and activations are fp32.
     ///

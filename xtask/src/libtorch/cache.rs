@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use dit_fetch::human_bytes;
 use dit_files::{Lock, free_bytes};
 
-use super::platform::Variant;
+use super::platform::{Platform, Variant};
 use super::{ShortOfRoom, VERSION};
 use crate::ui;
 
@@ -36,6 +36,11 @@ impl Cache {
 
     pub fn slot(&self, variant: Variant) -> Slot {
         Slot { dir: self.dir.clone(), name: format!("{VERSION}-{}", variant.name()) }
+    }
+
+    /// The CPU build's for another platform than this.
+    pub fn slot_for(&self, platform: Platform) -> Slot {
+        Slot { name: format!("{VERSION}-{}-{}", Variant::Cpu.name(), platform.name()), ..self.slot(Variant::Cpu) }
     }
 }
 

@@ -22,8 +22,9 @@ use dit_files::Lock;
 use self::cache::{Cache, Slot};
 use self::compiler::Compiler;
 use self::config_file::Settings;
-use self::install::Install;
-use self::platform::{Platform, Variant};
+pub use self::install::Install;
+pub use self::platform::Platform;
+use self::platform::Variant;
 use self::python::{Pip, PipError};
 use crate::ui;
 use crate::workspace::{self, Workspace};
@@ -190,14 +191,24 @@ fn make(cache: &Cache, wanted: Wanted) -> Result<Install> {
         bail!("there is no CUDA on macOS; leave --cuda out");
     }
     platform.require_c_library()?;
-    let slot = cache.slot(variant);
+    make_in(&cache.slot(variant), platform, variant, wanted)
+}
+
+/// The CPU build for another platform than this one, got with pip if it is not in the cache. Nothing is told to use it.
+pub fn for_platform(platform: Platform) -> Result<Install> {
+    let slot = Cache::find()?.slot_for(platform);
+    Install::check(&slot.root()).or_else(|_| make_in(&slot, platform, Variant::Cpu, Wanted::any()))
+}
+
+fn make_in(slot: &Slot, platform: Platform, variant: Variant, wanted: Wanted) -> Result<Install> {
     let lock = slot.lock()?;
     // Another process may have made it while we waited.
-    if let Some(install) = cached(cache, Some(variant)).filter(|_| !wanted.anew) {
+    let present = Install::check(&slot.root()).and_then(|install| install.serving(Some(variant)));
+    if let Some(install) = present.ok().filter(|_| !wanted.anew) {
         return Ok(install);
     }
     slot.begin(&lock)?;
-    if let Err(error) = fill(&slot, &lock, platform, variant, wanted.short_of_room) {
+    if let Err(error) = fill(slot, &lock, platform, variant, wanted.short_of_room) {
         if !archive::is_damage(&error) {
             return Err(error);
         }

@@ -45,6 +45,15 @@ impl Platform {
         }
     }
 
+    /// As in the names of the cache's folders.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LinuxX86_64 => "linux-x86_64",
+            Self::LinuxAarch64 => "linux-aarch64",
+            Self::MacArm64 => "macos-arm64",
+        }
+    }
+
     /// Refuses a C library that the libraries would not load on.
     pub fn require_c_library(self) -> Result<()> {
         match self {

@@ -203,7 +203,11 @@ impl Request {
     ) -> Result<Settings> {
         let precision = self.precision.unwrap_or_else(|| Precision::auto(device));
         if !precision.is_supported(device) {
-            let needs = if precision == Precision::Tf32 { "a CUDA device" } else { "a CPU with AVX2 or AVX-512 VNNI" };
+            let needs = if precision == Precision::Tf32 {
+                "a CUDA device"
+            } else {
+                "a CPU with AVX2, AVX-512 VNNI or Arm's i8mm"
+            };
             bail!("--precision {}: needs {needs}\n  help: pass --precision auto", precision.name());
         }
         let guided = config.null_class().is_some() && self.options.autoguidance_scale.is_none();
