@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::libtorch::config_file::{quoted, run_path_flags, utf8};
 use crate::libtorch::{self, Install, Platform};
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
@@ -12,14 +13,14 @@ const C_COMPILER: &str = "aarch64-linux-gnu-gcc";
 const COMPILER: &str = "aarch64-linux-gnu-g++";
 /// What Debian calls it, linked with the system's libraries or by itself.
 const EMULATORS: [&str; 2] = ["qemu-aarch64", "qemu-aarch64-static"];
-/// What it emulates: matrix instructions for bf16 and int8, and no SVE, which takes libtorch's kernels much longer.
-const CPU: &str = "max,sve=off";
+/// What it emulates: a CPU with matrix instructions for bf16 and int8, and one with neither. Both without SVE, with which libtorch's kernels
+/// take much longer.
+pub const CPUS: [&str; 2] = ["max,sve=off", "neoverse-n1"];
+/// What a test that starts its own program again is to start it by.
+const TEST_RUNNER: &str = "DIT_TEST_RUNNER";
 
 /// What is tested unless packages are named: what has kernels of its own, and what they are made for. The rest would take hours.
 pub const PACKAGES: [&str; 3] = ["dit-ops", "dit-model", "dit-vae"];
-/// A test that starts its own program again, which the system cannot do without the emulator.
-pub const NOT_RUN: &str = "without_wider_instructions_too";
-
 /// What builds and runs such programs here.
 pub struct Emulation {
     emulator: &'static str,
@@ -66,24 +67,38 @@ impl Emulation {
         Ok(Self { emulator, root, libtorch })
     }
 
-    /// Has a `cargo test` build for Arm, and run what it built by the emulator.
-    pub fn apply(&self, cargo: &mut Command) {
+    /// Has a `cargo test` build for Arm, and run what it built by the emulator, as on that CPU.
+    pub fn apply(&self, cargo: &mut Command, cpu: &str) -> Result<()> {
         let Self { emulator, root, libtorch } = self;
-        let variable = |what: &str| format!("CARGO_TARGET_{}_{what}", TARGET.replace('-', "_").to_uppercase());
-        let for_target = |what: &str| format!("{what}_{}", TARGET.replace('-', "_"));
-        // Those are for this machine.
-        for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "LIBTORCH_INCLUDE", "LIBTORCH_LIB", "LIBTORCH_USE_PYTORCH"]
-        {
+        let (root, libraries) = (utf8(root)?, utf8(libtorch.lib())?);
+        let runner = [emulator, "-cpu", cpu, "-L", root].map(str::to_owned);
+        // Cargo takes arrays from its configuration only; from the environment it would split at spaces.
+        for (key, values) in [
+            ("rustflags", run_path_flags(libraries).as_slice()),
+            ("rustdocflags", run_path_flags(libraries).as_slice()),
+            ("runner", &runner),
+        ] {
+            let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
+            cargo.arg("--config").arg(format!("target.{TARGET}.{key} = [{}]", values.join(", ")));
+        }
+        // Those would take the place of the flags above.
+        for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTDOCFLAGS", "CARGO_ENCODED_RUSTDOCFLAGS"] {
             cargo.env_remove(name);
         }
+        // All of them, as what is not set may come from `.cargo/libtorch.toml`.
+        for name in ["LIBTORCH", "LIBTORCH_INCLUDE", "LIBTORCH_LIB"] {
+            cargo.env(name, libtorch.root());
+        }
+        let of_target = |what: &str| format!("{what}_{}", TARGET.replace('-', "_"));
+        let linker = format!("CARGO_TARGET_{}_LINKER", TARGET.replace('-', "_").to_uppercase());
         cargo
             .args(["--target", TARGET])
-            .env("LIBTORCH", libtorch.root())
-            .env(variable("LINKER"), COMPILER)
-            .env(variable("RUSTFLAGS"), format!("-C link-arg=-Wl,-rpath,{}", libtorch.lib().display()))
-            .env(variable("RUNNER"), format!("{emulator} -cpu {CPU} -L {}", root.display()))
-            .env(for_target("CC"), C_COMPILER)
-            .env(for_target("CXX"), COMPILER);
+            .env_remove("LIBTORCH_USE_PYTORCH")
+            .env(linker, COMPILER)
+            .env(of_target("CC"), C_COMPILER)
+            .env(of_target("CXX"), COMPILER)
+            .env(TEST_RUNNER, runner.join("\n"));
+        Ok(())
     }
 }
 

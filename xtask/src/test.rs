@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test of the workspace, what was left out, and one line that sums them up.
+//! `cargo xtask test`: every test of the workspace, or those of what has kernels for Arm in an emulator, what was left out, and one line that sums them up.
 //!
 //! A test that finds nothing to do here, on a machine without AVX-512 say, prints `SKIPPED: ` and why, and passes. The harness keeps what
 //! passing tests print to itself unless it is asked to show that, in a list after them: that list is read here, and not shown.
@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{Read, Write};
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -21,7 +21,7 @@ use crate::workspace::Workspace;
 /// As `cargo test --workspace --no-fail-fast`, and a summary, which also tells what tests left out, and why.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask test\n  cargo xtask test -- -p dit-weights  # for cargo test\n  cargo xtask test --slow -- --release"
+    after_help = "Examples:\n  cargo xtask test\n  cargo xtask test -- -p dit-weights  # for cargo test\n  cargo xtask test --slow -- --release\n  cargo xtask test --arm -- --release        # docs/testing.md"
 )]
 pub struct Args {
     /// Also the tests that take minutes (sets DIT_SLOW_TESTS=1)
@@ -39,41 +39,52 @@ pub struct Args {
 }
 
 pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
-    let wanted = if args.cuda { Wanted::cuda() } else { Wanted::any() };
-    libtorch::ensure(workspace, wanted)?;
     let emulation = args.arm.then(Emulation::set_up).transpose()?;
+    if emulation.is_none() {
+        libtorch::ensure(workspace, if args.cuda { Wanted::cuda() } else { Wanted::any() })?;
+    }
 
     let start = Instant::now();
-    let mut command = workspace.cargo();
-    command.args(["test", "--no-fail-fast"]);
-    match (&emulation, names_packages(&args.rest)) {
-        (_, true) => {}
-        (None, false) => _ = command.arg("--workspace"),
-        (Some(_), false) => _ = command.args(emulation::PACKAGES.map(|package| ["--package", package]).as_flattened()),
-    }
-    if let Some(emulation) = &emulation {
-        emulation.apply(&mut command);
-    }
-    command.args(&args.rest).args(to_harness(&args.rest)).stdout(Stdio::piped());
-    if emulation.is_some() {
-        command.args(["--skip", emulation::NOT_RUN]);
-    }
-    if args.slow {
-        command.env("DIT_SLOW_TESTS", "1");
-    }
-    let mut cargo = command.spawn().context("cargo does not start")?;
     let mut tally = Tally::default();
-    forward(cargo.stdout.take().context("cargo's output is closed")?, std::io::stdout().lock(), &mut tally)?;
-    let status = cargo.wait()?;
+    let mut succeeded = true;
+    match &emulation {
+        None => succeeded = test(workspace.cargo(), &["--workspace"], args, &mut tally)?,
+        Some(emulation) => {
+            for cpu in emulation::CPUS {
+                ui::say(format_args!("by the emulator, as on Arm's {cpu}"));
+                let mut cargo = workspace.cargo();
+                emulation.apply(&mut cargo, cpu)?;
+                succeeded &=
+                    test(cargo, &emulation::PACKAGES.map(|name| ["--package", name]).concat(), args, &mut tally)?;
+            }
+        }
+    }
 
     println!("\n{}", tally.summary(start));
     for name in &tally.failures {
         println!("  failed: {name}");
     }
-    if !status.success() && tally.failed == 0 {
+    Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Has cargo test `packages`, or those that are named. Gives whether all is well.
+fn test(mut cargo: Command, packages: &[&str], args: &Args, tally: &mut Tally) -> Result<bool> {
+    cargo.args(["test", "--no-fail-fast"]);
+    if !names_packages(&args.rest) {
+        cargo.args(packages);
+    }
+    cargo.args(&args.rest).args(to_harness(&args.rest)).stdout(Stdio::piped());
+    if args.slow {
+        cargo.env("DIT_SLOW_TESTS", "1");
+    }
+    let failed = tally.failed;
+    let mut cargo = cargo.spawn().context("cargo does not start")?;
+    forward(cargo.stdout.take().context("cargo's output is closed")?, std::io::stdout().lock(), tally)?;
+    let status = cargo.wait()?;
+    if !status.success() && tally.failed == failed {
         println!("cargo test itself failed ({status}); the reason is above");
     }
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(status.success())
 }
 
 /// Whether packages are named, which cargo would ignore beside `--workspace`.

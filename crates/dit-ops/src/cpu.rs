@@ -15,7 +15,8 @@ pub struct Cpu {
     pub avx512_vnni: bool,
     /// AMX: products of whole tiles of bf16 and int8 (Intel since Sapphire Rapids), where the system lets this process use them.
     pub amx: bool,
-    /// NEON, on a system where libtorch has nothing wider: Apple's products go through units that this crate does not know.
+    /// NEON, where nothing else multiplies more in a cycle: Apple's products go through units that this crate does not know, and SVE of more than
+    /// 256 bits is wider. (Of 256 bits, Neoverse V1 has half as many pipes.)
     pub neon: bool,
     /// Arm's matrix instructions for bf16, summed in fp32.
     pub neon_bf16: bool,
@@ -74,7 +75,7 @@ impl Cpu {
 
     #[cfg(target_arch = "aarch64")]
     fn look() -> Self {
-        let neon = !cfg!(target_vendor = "apple") && !refused("DIT_NO_NEON");
+        let neon = !cfg!(target_vendor = "apple") && sve_bytes() <= 32 && !refused("DIT_NO_NEON");
         let bf16 = std::arch::is_aarch64_feature_detected!("bf16");
         Self {
             neon,
@@ -91,6 +92,20 @@ impl Cpu {
     }
 }
 
+/// Bytes of SVE's registers, as the system lets this process use them; 0 where there is none.
+#[cfg(target_arch = "aarch64")]
+fn sve_bytes() -> usize {
+    #[cfg(target_os = "linux")]
+    {
+        const LENGTH: libc::c_int = 0xffff; // PR_SVE_VL_LEN_MASK
+        // SAFETY: the call reads a number that belongs to this thread.
+        let length = unsafe { libc::prctl(libc::PR_SVE_GET_VL) };
+        if length > 0 { (length & LENGTH) as usize } else { 0 }
+    }
+    #[cfg(not(target_os = "linux"))]
+    0
+}
+
 /// AMX-BF16, AMX-TILE and AMX-INT8: CPUID leaf 7, EDX bits 22, 24 and 25.
 #[cfg(target_arch = "x86_64")]
 fn amx() -> bool {
@@ -105,6 +120,10 @@ fn amx() -> bool {
 fn refused(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|value| !value.is_empty() && value != "0")
 }
+
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[path = "../tests/support/again.rs"]
+mod again;
 
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tests {
@@ -130,7 +149,7 @@ mod tests {
                 eprintln!("SKIPPED: nothing for {variable} to do without, or this is the run without");
                 continue;
             }
-            let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+            let mut again = again::this_program();
             let output = again.args(["--skip", "without_wider_instructions_too"]).env(variable, "1").output().unwrap();
             let said = String::from_utf8_lossy(&output.stdout);
             assert!(

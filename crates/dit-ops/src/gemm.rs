@@ -40,6 +40,8 @@ const COPIED_ROWS: usize = 12;
 const AVX2_FEWEST_COPIED: usize = 12;
 /// Rows that are copied, and whose sums are held, at once: 192 and 144 kB of a second-level cache.
 const COPIED_ROWS_AT_ONCE: usize = 192;
+/// Rows of a task, if there are as many: they share the copies of the panels.
+const COPIED_ROWS_AT_LEAST: usize = 48;
 /// Panels that such rows pass together, so that they need not be copied anew for each.
 const COPIED_PANELS_AT_ONCE: usize = 4;
 /// Rows of a tile with AMX.
@@ -283,7 +285,13 @@ impl Kernel {
     /// Most panels of a task, for so many rows, panels, and words of the inner dimension.
     fn panels_at_once(self, rows: usize, panels: usize, depth: usize) -> usize {
         match self {
-            Self::Avx2(_) | Self::Neon(_) => COPIED_PANELS_AT_ONCE,
+            // Where there are many threads, rather fewer panels at a time than rows, by which their copies are shared.
+            Self::Avx2(_) | Self::Neon(_) => (1..=COPIED_PANELS_AT_ONCE)
+                .rev()
+                .find(|together| {
+                    panels.div_ceil(*together) * rows.div_ceil(COPIED_ROWS_AT_LEAST) >= 2 * parallel::threads()
+                })
+                .unwrap_or(1),
             // Where there are few tiles, every thread is to have some.
             Self::Avx512(_)
                 if panels / AVX512_PANELS_AT_ONCE * rows.div_ceil(AVX512_ROWS) >= 4 * parallel::threads() =>
@@ -309,7 +317,11 @@ impl Kernel {
 /// Small enough that every thread has a few tasks.
 fn rows_of_a_task(kernel: Kernel, rows: usize, groups: usize, depth: usize) -> usize {
     let parts = (4 * parallel::threads()).div_ceil(groups);
-    rows.div_ceil(parts).next_multiple_of(kernel.rows()).clamp(kernel.rows(), kernel.rows_at_once(depth))
+    let fewest = match kernel {
+        Kernel::Avx2(_) | Kernel::Neon(_) => COPIED_ROWS_AT_LEAST,
+        Kernel::Avx512(_) | Kernel::AmxBf16 | Kernel::AmxInt8 => kernel.rows(),
+    };
+    rows.div_ceil(parts).next_multiple_of(kernel.rows()).clamp(fewest, kernel.rows_at_once(depth))
 }
 
 /// One task: these rows through those panels.

@@ -39,6 +39,7 @@ pub(crate) fn ask_for_huge_pages(start: *mut u8, bytes: usize) {
 }
 
 /// Asks for the cache line of a place that will be read soon. It reads nothing, whatever the address.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline(always)]
 pub(crate) fn prefetch<T>(place: *const T) {
     #[cfg(target_arch = "x86_64")]
@@ -49,13 +50,12 @@ pub(crate) fn prefetch<T>(place: *const T) {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: as above.
     unsafe {
-        std::arch::asm!("prfm pldl1keep, [{place}]", place = in(reg) place, options(nostack, readonly, preserves_flags));
+        std::arch::asm!("prfm pldl1keep, [{place}]", place = in(reg) place, options(nostack, nomem, preserves_flags));
     }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = place;
 }
 
 /// As [`prefetch`], into the second-level cache.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline(always)]
 pub(crate) fn prefetch_far<T>(place: *const T) {
     #[cfg(target_arch = "x86_64")]
@@ -66,8 +66,6 @@ pub(crate) fn prefetch_far<T>(place: *const T) {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: as above.
     unsafe {
-        std::arch::asm!("prfm pldl2keep, [{place}]", place = in(reg) place, options(nostack, readonly, preserves_flags));
+        std::arch::asm!("prfm pldl2keep, [{place}]", place = in(reg) place, options(nostack, nomem, preserves_flags));
     }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = place;
 }

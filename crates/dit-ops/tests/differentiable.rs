@@ -1,7 +1,5 @@
 //! The kernels' gradients against those of libtorch's plain operators in float64, over odd sizes.
 
-use std::process::Command;
-
 use dit_ops::{Cpu, Kernels, Linear};
 use tch::{Kind, Tensor};
 
@@ -226,8 +224,7 @@ fn gradients_do_not_depend_on_the_number_of_threads() {
         println!("hash {}", hash(bits()));
         return;
     }
-    let program = std::env::current_exe().unwrap();
-    let other = Command::new(program)
+    let other = support::again::this_program()
         .args(["gradients_do_not_depend_on_the_number_of_threads", "--exact", "--nocapture"])
         .env(THREADS, "1")
         .output()

@@ -108,7 +108,7 @@ fn has_target_flags(text: &str) -> bool {
 }
 
 /// `-Wl,` splits at commas; a path with one goes through `-Xlinker`.
-fn run_path_flags(path: &str) -> Vec<String> {
+pub fn run_path_flags(path: &str) -> Vec<String> {
     let arguments = if path.contains(',') {
         ["-Xlinker", "-rpath", "-Xlinker", path].map(|word| format!("link-arg={word}")).to_vec()
     } else {
@@ -117,11 +117,11 @@ fn run_path_flags(path: &str) -> Vec<String> {
     arguments.into_iter().flat_map(|argument| ["-C".to_owned(), argument]).collect()
 }
 
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     Value::String(text.to_owned()).to_string()
 }
 
-fn utf8(path: &Path) -> Result<&str> {
+pub fn utf8(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8, and cargo's configuration must be", path.display()))
 }
 

@@ -6,8 +6,11 @@ use super::{
     tile::{dot_f32, pairs},
     vector,
 };
-pub(crate) use crate::blocks::ROWS;
-use crate::{blocks::blocks, gemm::Line, transpose::transpose_four};
+use crate::{
+    blocks::{ROWS, blocks},
+    gemm::Line,
+    transpose::transpose_four,
+};
 
 // Of a tile: two registers of sums for each row, two of weights and one activation are fifteen of sixteen.
 

@@ -37,6 +37,17 @@ unsafe fn load_words(start: *const u32, words: usize) -> uint32x4_t {
     }
 }
 
+/// Sixteen words.
+///
+/// # Safety
+/// They can be read.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn load_line(line: *const u32) -> [uint32x4_t; 4] {
+    // SAFETY: the caller's promise.
+    unsafe { [vld1q_u32(line), vld1q_u32(line.add(4)), vld1q_u32(line.add(8)), vld1q_u32(line.add(12))] }
+}
+
 /// Calls `put` with the place of each four words, and these of six rows; zeros for rows that are not there.
 ///
 /// # Safety
@@ -133,11 +144,14 @@ macro_rules! by_lanes {
             unsafe fn copy_rows(left: *const u32, stride: usize, rows: usize, words: usize, place: *mut u32) {
                 // SAFETY: the caller's promise.
                 unsafe {
-                    for_each_four(left, stride, rows, words, |first, rows| {
-                        let rows = rows.map(|words| $of_words(words));
+                    for_each_four(left, stride, rows, words, |first, [a, b, c, d, e, f]| {
+                        // Not by `map`, which the compiler leaves a function that passes through memory.
+                        let (a, b, c) = ($of_words(a), $of_words(b), $of_words(c));
+                        let (d, e, f) = ($of_words(d), $of_words(e), $of_words(f));
                         for plane in 0..PLANES {
                             let place = place.add((first * PLANES + plane) * ROWS);
-                            store_side_by_side(rows.map(|planes| planes[plane]), place, PLANES * ROWS);
+                            let rows = [a[plane], b[plane], c[plane], d[plane], e[plane], f[plane]];
+                            store_side_by_side(rows, place, PLANES * ROWS);
                         }
                     });
                 }
@@ -150,11 +164,12 @@ macro_rules! by_lanes {
                 for word in 0..words {
                     let line = lines.wrapping_add(word * LANES).cast::<u32>();
                     prefetch(line.wrapping_add(16 * LANES * AHEAD));
-                    for quarter in 0..4 {
-                        // SAFETY: the caller's promise.
-                        unsafe {
-                            for (plane, weights) in $of_words(vld1q_u32(line.add(4 * quarter))).into_iter().enumerate()
-                            {
+                    // SAFETY: the caller's promise.
+                    unsafe {
+                        // All before the first is stored, which the compiler would not know to be elsewhere.
+                        let quarters = load_line(line);
+                        for (quarter, words) in quarters.into_iter().enumerate() {
+                            for (plane, weights) in $of_words(words).into_iter().enumerate() {
                                 vst1q_u32(place.add((word * PLANES + plane) * 16 + 4 * quarter), weights);
                             }
                         }
@@ -162,8 +177,7 @@ macro_rules! by_lanes {
                 }
             }
 
-            #[allow(unused_imports)] // of attention, in fp32
-            pub(crate) use super::add_fp32 as add_products;
+            use super::add_fp32 as add_products;
         }
     };
 }
@@ -264,12 +278,11 @@ macro_rules! by_matrices {
                     let next = line.wrapping_add(16 * LANES);
                     prefetch(line.wrapping_add(16 * LANES * AHEAD));
                     prefetch(next.wrapping_add(16 * LANES * AHEAD));
-                    for quarter in 0..4 {
-                        // SAFETY: the caller's promise.
-                        unsafe {
-                            let first = vld1q_u32(line.add(4 * quarter));
-                            let second =
-                                if word + 1 < words { vld1q_u32(next.add(4 * quarter)) } else { vdupq_n_u32(0) };
+                    // SAFETY: the caller's promise.
+                    unsafe {
+                        let first = load_line(line);
+                        let second = if word + 1 < words { load_line(next) } else { [vdupq_n_u32(0); 4] };
+                        for (quarter, (first, second)) in first.into_iter().zip(second).enumerate() {
                             let place = place.add(word * 16 + 8 * quarter);
                             vst1q_u32(place, vzip1q_u32(first, second));
                             vst1q_u32(place.add(4), vzip2q_u32(first, second));

@@ -1,7 +1,8 @@
 //! Numbers to compute with, and how far results are off.
 
-use std::process::Command;
+pub mod again;
 
+use again::this_program;
 use dit_ops::Cpu;
 use tch::{Device, Kind, Tensor};
 
@@ -53,7 +54,7 @@ pub fn again_without_wider_instructions() {
             eprintln!("SKIPPED: nothing for {variable} to do without, or this is the run without");
             continue;
         }
-        let mut again = Command::new(std::env::current_exe().unwrap());
+        let mut again = this_program();
         let output = again.args(["--skip", "without_wider_instructions_too"]).env(variable, "1").output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(

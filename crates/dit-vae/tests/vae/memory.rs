@@ -54,10 +54,23 @@ fn peak_of(mode: &str) -> u64 {
     peak
 }
 
+/// Whether an emulator runs this, whose own memory would be counted.
+#[cfg(target_os = "linux")]
+fn emulated() -> bool {
+    let emulated = std::env::var_os("DIT_TEST_RUNNER").is_some();
+    if emulated {
+        eprintln!("SKIPPED: an emulator's memory is not the program's");
+    }
+    emulated
+}
+
 /// One activation of the whole picture takes 64 MiB, of a tile 1 MiB; two are held at a time.
 #[cfg(target_os = "linux")]
 #[test]
 fn tiles_bound_the_memory_of_decoding() {
+    if emulated() {
+        return;
+    }
     let (whole, tiled) = (peak_of("whole"), peak_of("tiled"));
     assert!(tiled + (32 << 20) < whole, "tiled {} MiB, whole {} MiB", tiled >> 20, whole >> 20);
 }
@@ -66,6 +79,9 @@ fn tiles_bound_the_memory_of_decoding() {
 #[cfg(target_os = "linux")]
 #[test]
 fn attention_never_holds_its_matrix() {
+    if emulated() {
+        return;
+    }
     let peak = peak_of("attention");
     assert!(peak < 600 << 20, "{} MiB", peak >> 20);
 }

@@ -44,7 +44,7 @@ mod functions {
     pub(super) use crate::blocks::ROWS;
     use crate::{
         attention::exponential::SERIES,
-        neon::block::{fp32::add_products, store_side_by_side},
+        neon::block::{add_fp32 as add_products, store_side_by_side},
     };
 
     pub(super) const COLUMNS: usize = 16;
