@@ -13,9 +13,9 @@ const C_COMPILER: &str = "aarch64-linux-gnu-gcc";
 const COMPILER: &str = "aarch64-linux-gnu-g++";
 /// What Debian calls it, linked with the system's libraries or by itself.
 const EMULATORS: [&str; 2] = ["qemu-aarch64", "qemu-aarch64-static"];
-/// What it emulates: a CPU with matrix instructions for bf16 and int8, and one with neither. Both without SVE, with which libtorch's kernels
-/// take much longer.
-pub const CPUS: [&str; 2] = ["max,sve=off", "neoverse-n1"];
+/// What it emulates, as it calls it and in words. Both without SVE, with which libtorch's kernels take much longer.
+pub const CPUS: [(&str, &str); 2] =
+    [("max,sve=off", "with matrix instructions for bf16 and int8"), ("neoverse-n1", "without matrix instructions")];
 /// What a test that starts its own program again is to start it by.
 const TEST_RUNNER: &str = "DIT_TEST_RUNNER";
 

@@ -46,19 +46,20 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
 
     let start = Instant::now();
     let mut tally = Tally::default();
-    let mut succeeded = true;
-    match &emulation {
-        None => succeeded = test(workspace.cargo(), &["--workspace"], args, &mut tally)?,
+    let succeeded = match &emulation {
+        None => test(cargo_test(workspace, args, &["--workspace"]), args, &mut tally)?,
         Some(emulation) => {
-            for cpu in emulation::CPUS {
-                ui::say(format_args!("by the emulator, as on Arm's {cpu}"));
-                let mut cargo = workspace.cargo();
+            let mut succeeded = true;
+            for (cpu, what) in emulation::CPUS {
+                ui::say(format_args!("by the emulator, as on an Arm CPU {what}"));
+                let packages = emulation::PACKAGES.map(|name| ["--package", name]);
+                let mut cargo = cargo_test(workspace, args, packages.as_flattened());
                 emulation.apply(&mut cargo, cpu)?;
-                succeeded &=
-                    test(cargo, &emulation::PACKAGES.map(|name| ["--package", name]).concat(), args, &mut tally)?;
+                succeeded &= test(cargo, args, &mut tally)?;
             }
+            succeeded
         }
-    }
+    };
 
     println!("\n{}", tally.summary(start));
     for name in &tally.failures {
@@ -67,16 +68,22 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Has cargo test `packages`, or those that are named. Gives whether all is well.
-fn test(mut cargo: Command, packages: &[&str], args: &Args, tally: &mut Tally) -> Result<bool> {
+/// `cargo test` of `packages`, unless some are named.
+fn cargo_test(workspace: &Workspace, args: &Args, packages: &[&str]) -> Command {
+    let mut cargo = workspace.cargo();
     cargo.args(["test", "--no-fail-fast"]);
     if !names_packages(&args.rest) {
         cargo.args(packages);
     }
-    cargo.args(&args.rest).args(to_harness(&args.rest)).stdout(Stdio::piped());
     if args.slow {
         cargo.env("DIT_SLOW_TESTS", "1");
     }
+    cargo
+}
+
+/// Runs it with what it is to be handed, and counts. Gives whether all is well.
+fn test(mut cargo: Command, args: &Args, tally: &mut Tally) -> Result<bool> {
+    cargo.args(&args.rest).args(to_harness(&args.rest)).stdout(Stdio::piped());
     let failed = tally.failed;
     let mut cargo = cargo.spawn().context("cargo does not start")?;
     forward(cargo.stdout.take().context("cargo's output is closed")?, std::io::stdout().lock(), tally)?;

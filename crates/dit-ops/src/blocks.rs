@@ -11,7 +11,7 @@ use crate::{aligned::Aligned, gemm::Line, memory::prefetch_far};
 
 /// Rows of a tile.
 pub(crate) const ROWS: usize = 6;
-/// Words of the inner dimension at a time, once widened: a lane's are half of a first-level cache.
+/// Words of the inner dimension at a time, once widened: a lane's are half of a first-level cache (a quarter of Neoverse's).
 pub(crate) const STRETCH: usize = 256;
 /// Most words that rows are copied by at once.
 pub(crate) const MOST_AT_ONCE: usize = 8;

@@ -97,10 +97,12 @@ impl Cpu {
 fn sve_bytes() -> usize {
     #[cfg(target_os = "linux")]
     {
-        const LENGTH: libc::c_int = 0xffff; // PR_SVE_VL_LEN_MASK
+        // <linux/prctl.h>
+        const PR_SVE_GET_VL: libc::c_int = 51;
+        const PR_SVE_VL_LEN_MASK: libc::c_int = 0xffff;
         // SAFETY: the call reads a number that belongs to this thread.
-        let length = unsafe { libc::prctl(libc::PR_SVE_GET_VL) };
-        if length > 0 { (length & LENGTH) as usize } else { 0 }
+        let length = unsafe { libc::prctl(PR_SVE_GET_VL) };
+        if length > 0 { (length & PR_SVE_VL_LEN_MASK) as usize } else { 0 }
     }
     #[cfg(not(target_os = "linux"))]
     0

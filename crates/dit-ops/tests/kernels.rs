@@ -1,6 +1,6 @@
 //! The fused kernels against libtorch's plain operators in float64, over odd sizes.
 //!
-//! On a CPU without AVX2 the same tests hold for what the kernels fall back to.
+//! On a CPU without AVX2 and NEON the same tests hold for what the kernels fall back to.
 
 use dit_ops::{
     Cpu, Kernels, Linear, PackedLinear, StoredWeight, add_gated,

@@ -17,7 +17,9 @@ pub const COMPLETE: [&str; 2] = ["torch", "nvidia"];
 
 /// Fills the slot's partial folder.
 pub fn make(slot: &Slot, platform: Platform, variant: Variant, pip: &Pip) -> Result<()> {
-    ui::say(format_args!("downloading libtorch {VERSION} ({}) with pip", variant.name()));
+    let another = Platform::current().is_ok_and(|current| current != platform);
+    let of = if another { format!(" for {}", platform.name()) } else { String::new() };
+    ui::say(format_args!("downloading libtorch {VERSION} ({}){of} with pip", variant.name()));
     let torch = Request { requirements: &[format!("torch=={VERSION}")], dependencies: Dependencies::Leave, platform };
     let [torch_wheel, nvidia_wheels] = COMPLETE;
     let wheels = step(slot, pip, torch_wheel, &torch)?;

@@ -1,4 +1,4 @@
-//! Sixteen numbers in a register. Kernels are written once, with these functions or with those of the same names for AVX2.
+//! Sixteen numbers in a register. Kernels are written once, with these functions or with those of the same names for AVX2 and NEON.
 use std::arch::x86_64::*;
 
 /// Sixteen fp32 numbers.

@@ -1,26 +1,13 @@
 //! A few panels of a product, with AMX one.
 
-#[cfg(target_arch = "x86_64")]
-use super::{AMX_ROWS, AVX2_FEWEST_COPIED, AVX512_PANELS_AT_ONCE, AVX512_ROWS};
-use super::{
-    COPIED_ROWS, COPIED_ROWS_AT_ONCE, Epilogue, Kernel, Left, Output, Panels, Place, WIDTH, Words,
-    epilogue::{self, Sums},
-};
-#[cfg(target_arch = "aarch64")]
-use crate::neon;
-use crate::{aligned::Aligned, blocks};
-#[cfg(target_arch = "x86_64")]
-use crate::{
-    amx::{self, Tiles},
-    avx2, avx512,
-};
 use std::cell::RefCell;
+
+use super::{COPIED_ROWS, COPIED_ROWS_AT_ONCE, Epilogue, Kernel, Left, Output, Panels, Place, WIDTH};
+use crate::{aligned::Aligned, blocks};
 
 /// Registers of a panel's row.
 const LANES: usize = WIDTH / 16;
 
-#[cfg(target_arch = "x86_64")]
-const _: () = assert!(AMX_ROWS == amx::BLOCK_ROWS && LANES == amx::BLOCK_LANES);
 const _: () = assert!(COPIED_ROWS.is_multiple_of(blocks::ROWS) && COPIED_ROWS_AT_ONCE.is_multiple_of(COPIED_ROWS));
 
 /// The panels of `place` for its rows.
@@ -39,97 +26,22 @@ pub(super) unsafe fn multiply(
     // In bf16 the columns of an odd number of panels are no whole lines.
     let whole_lines = place.panels.is_multiple_of(2) || matches!(output, Output::F32(_));
     let epilogue = Epilogue { past_caches: epilogue.past_caches && whole_lines, ..epilogue };
-    // SAFETY: the caller's promises, handed on.
-    unsafe {
-        #[cfg(target_arch = "x86_64")]
-        match kernel {
-            Kernel::Avx512(Words::F32) => avx512_f32(left, right, epilogue, output, place),
-            Kernel::Avx512(Words::Bf16) => avx512_bf16(left, right, epilogue, output, place),
-            Kernel::Avx512(Words::Int8) => avx512_int8(left, right, epilogue, output, place),
-            Kernel::Avx2(Words::F32) => avx2_f32(left, right, epilogue, output, place),
-            Kernel::Avx2(Words::Bf16) => avx2_bf16(left, right, epilogue, output, place),
-            Kernel::Avx2(Words::Int8) => avx2_int8(left, right, epilogue, output, place),
-            Kernel::AmxBf16 => amx_bf16(left, right, epilogue, output, place),
-            Kernel::AmxInt8 => amx_int8(left, right, epilogue, output, place),
-            Kernel::Neon(_) => unreachable!("a kernel of another architecture"),
-        }
-        #[cfg(target_arch = "aarch64")]
-        match kernel {
-            Kernel::Neon(Words::F32) => neon_f32(left, right, epilogue, output, place),
-            Kernel::Neon(Words::Bf16) => neon_bf16(left, right, epilogue, output, place),
-            Kernel::Neon(Words::Int8) => neon_int8(left, right, epilogue, output, place),
-            Kernel::Avx2(_) | Kernel::Avx512(_) | Kernel::AmxBf16 | Kernel::AmxInt8 => {
-                unreachable!("a kernel of another architecture")
-            }
-        }
-    }
+    #[cfg(target_arch = "aarch64")]
+    use arm as kernels;
     #[cfg(target_arch = "x86_64")]
-    if epilogue.past_caches {
-        // Others may read the results once this thread says that it is done.
-        // SAFETY: every CPU of this architecture has the instruction.
-        unsafe { std::arch::x86_64::_mm_sfence() };
-    }
+    use x86 as kernels;
+    // SAFETY: the caller's promises, handed on.
+    unsafe { kernels::multiply(kernel, left, right, epilogue, output, place) };
 }
 
-#[cfg(target_arch = "x86_64")]
-macro_rules! multiply_avx512 {
-    ($name:ident, $features:literal, $words:ident) => {
-        /// # Safety
-        /// As [`multiply`].
-        #[target_feature(enable = $features)]
-        unsafe fn $name(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output, place: Place) {
-            use avx512::tile::$words::tile;
-            const ROWS: usize = AVX512_ROWS;
-            const STRIDE: usize = AVX512_PANELS_AT_ONCE * WIDTH;
-            let depth = right.depth;
-            let lines = &right.lines[place.panel * depth * LANES..][..place.panels * depth * LANES];
-            let mut sums = [[0; STRIDE]; ROWS];
-            assert!(place.panels <= AVX512_PANELS_AT_ONCE, "the sums have no room for so many");
-            let mut first = place.first;
-            while first < place.end {
-                let rows = ROWS.min(place.end - first);
-                // Rows past the end repeat the last one, and are not stored.
-                let starts: [*const u32; ROWS] =
-                    std::array::from_fn(|row| left.words[(first + row.min(rows - 1)) * left.stride..].as_ptr());
-                let [one, two, ..] = starts;
-                for panel in 0..place.panels {
-                    // SAFETY: each start is followed by a row's `depth` words, each panel has `depth` times `LANES` lines, `sums` a row
-                    // for each.
-                    unsafe {
-                        let panel_lines = lines.as_ptr().add(panel * depth * LANES);
-                        let sums = sums.as_flattened_mut().as_mut_ptr().add(panel * WIDTH);
-                        match rows {
-                            1 | 2 => tile::<2, LANES>([one, two], panel_lines, depth, sums, STRIDE),
-                            _ => tile::<ROWS, LANES>(starts, panel_lines, depth, sums, STRIDE),
-                        }
-                    }
-                }
-                let sums = Sums {
-                    words: sums.as_flattened(),
-                    stride: STRIDE,
-                    rows,
-                    first,
-                    column: place.panel * WIDTH,
-                    width: place.panels * WIDTH,
-                };
-                // SAFETY: these results are this task's own, and lie within the output's rows.
-                unsafe { epilogue::avx512::finish(sums, right.columns, &epilogue, output) };
-                first += rows;
-            }
-        }
-    };
+thread_local! {
+    /// What a thread keeps sums in.
+    static SUMS: RefCell<Aligned<u32>> = RefCell::default();
 }
 
-#[cfg(target_arch = "x86_64")]
-multiply_avx512!(avx512_f32, "avx512f,avx512bw,avx512dq,avx512vl", fp32);
-#[cfg(target_arch = "x86_64")]
-multiply_avx512!(avx512_bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", bf16);
-#[cfg(target_arch = "x86_64")]
-multiply_avx512!(avx512_int8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", int8);
-
-/// `few` is what multiplies fewer rows than are worth copying, and how many these are.
+/// By `products`, which has the form of [`blocks`](crate::blocks)' `multiply`.
 macro_rules! multiply_copied {
-    ($name:ident, $set:ident, $features:literal, $words:ident $(, $few:ident below $fewest:ident)?) => {
+    ($name:ident, $set:ident, $features:literal, $($products:ident)::+) => {
         /// # Safety
         /// As [`multiply`].
         #[target_feature(enable = $features)]
@@ -140,95 +52,27 @@ macro_rules! multiply_copied {
             let rows_start = left.words[first * stride..].as_ptr();
             let lines = right.lines[place.panel * depth * LANES..][..place.panels * depth * LANES].as_ptr();
             let width = place.panels * WIDTH;
-            SUMS.with_borrow_mut(|sums| {
+            super::SUMS.with_borrow_mut(|sums| {
                 let sums = sums.at_least(COPIED_ROWS_AT_ONCE * width);
                 let start = sums.as_mut_ptr();
                 // SAFETY: each row has `depth` words, each panel `depth` times `LANES` lines, `sums` a row for each by each panel, and for
                 // the rows up to the next multiple of a block's, as asserted above.
                 unsafe {
-                    let copy = || {
-                        let (panels, apart) = ((lines, place.panels), (WIDTH, width));
-                        $set::block::$words::multiply::<LANES>(rows_start, stride, rows, panels, depth, start, apart);
-                    };
-                    $(if rows < $fewest {
-                        for panel in 0..place.panels {
-                            let (lines, start) = (lines.add(panel * depth * LANES), start.add(panel * WIDTH));
-                            $set::$few::$words::multiply::<LANES>(rows_start, stride, rows, lines, depth, start, width);
-                        }
-                    } else)? {
-                        copy();
-                    }
-                }
+                    $($products)::+::<LANES>(rows_start, stride, rows, (lines, place.panels), depth, start, (WIDTH, width))
+                };
                 let column = place.panel * WIDTH;
                 let sums = Sums { words: sums, stride: width, rows, first, column, width };
                 // SAFETY: results are this task's own, and lie within the output's rows.
-                unsafe { epilogue::$set::finish(sums, right.columns, &epilogue, output) };
+                unsafe { super::super::epilogue::$set::finish(sums, right.columns, &epilogue, output) };
             });
         }
     };
 }
 
-thread_local! {
-    /// What a thread keeps sums in.
-    static SUMS: RefCell<Aligned<u32>> = RefCell::default();
-}
-
-#[cfg(target_arch = "x86_64")]
-multiply_copied!(avx2_f32, avx2, "avx2,fma", fp32, tile below AVX2_FEWEST_COPIED);
-#[cfg(target_arch = "x86_64")]
-multiply_copied!(avx2_bf16, avx2, "avx2,fma", bf16, tile below AVX2_FEWEST_COPIED);
-#[cfg(target_arch = "x86_64")]
-multiply_copied!(avx2_int8, avx2, "avx2,fma", int8, tile below AVX2_FEWEST_COPIED);
 #[cfg(target_arch = "aarch64")]
-multiply_copied!(neon_f32, neon, "neon", fp32);
-#[cfg(target_arch = "aarch64")]
-multiply_copied!(neon_bf16, neon, "neon", bf16);
-#[cfg(target_arch = "aarch64")]
-multiply_copied!(neon_int8, neon, "neon", int8);
-
+mod arm;
 #[cfg(target_arch = "x86_64")]
-macro_rules! multiply_amx {
-    ($name:ident, $module:ident) => {
-        /// # Safety
-        /// As [`multiply`].
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-        unsafe fn $name(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output, place: Place) {
-            let depth = right.depth;
-            let panel = right.lines[place.panel * depth * LANES..][..depth * LANES].as_ptr();
-            let column = place.panel * WIDTH;
-            let mut sums = [[0; WIDTH]; amx::BLOCK_ROWS];
-            // SAFETY: the kernel was chosen because the CPU has it.
-            let mut tiles = unsafe { Tiles::of_rows(amx::ROWS) };
-            let mut first = place.first;
-            while first < place.end {
-                let there = place.end - first;
-                let count = if there >= amx::BLOCK_ROWS { amx::BLOCK_ROWS } else { there.min(amx::ROWS) };
-                let rows = amx::Rows { start: left.words[first * left.stride..].as_ptr(), stride: left.stride, count };
-                let place = sums.as_flattened_mut().as_mut_ptr();
-                // SAFETY: each row has `depth` words, the panel `depth` times `LANES` lines, `sums` a row for each.
-                unsafe {
-                    if count == amx::BLOCK_ROWS {
-                        amx::$module::block(rows, panel, depth, place);
-                    } else {
-                        if count < amx::ROWS {
-                            tiles.set_rows(count);
-                        }
-                        amx::$module::strip::<LANES>(rows, panel, depth, place, WIDTH);
-                    }
-                }
-                let sums = Sums { words: sums.as_flattened(), stride: WIDTH, rows: count, first, column, width: WIDTH };
-                // SAFETY: results are this task's own, and lie within the output's rows.
-                unsafe { epilogue::avx512::finish(sums, right.columns, &epilogue, output) };
-                first += count;
-            }
-        }
-    };
-}
-
-#[cfg(target_arch = "x86_64")]
-multiply_amx!(amx_bf16, bf16);
-#[cfg(target_arch = "x86_64")]
-multiply_amx!(amx_int8, int8);
+mod x86;
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {

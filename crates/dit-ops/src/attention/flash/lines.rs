@@ -1,4 +1,4 @@
-//! What both sets of registers do alike with lines of numbers.
+//! What all sets of registers do alike with lines of numbers.
 
 /// The functions of a module with `COLUMNS`, `ROWS`, `SIXTEENS` (times sixteen numbers are a line), `exp2`, [`Layout`](super::Layout) and
 /// [`Registers`](super::Registers), by the functions of `$set`'s vectors and its transposition.

@@ -1,0 +1,34 @@
+use super::{
+    super::{COPIED_ROWS_AT_ONCE, Epilogue, Kernel, Left, Output, Panels, Place, WIDTH, Words, epilogue::Sums},
+    LANES,
+};
+use crate::neon::block;
+
+/// The panels of `place` for its rows.
+///
+/// # Safety
+/// As [`super::multiply`].
+pub(super) unsafe fn multiply(
+    kernel: Kernel,
+    left: Left<'_>,
+    right: Panels<'_>,
+    epilogue: Epilogue<'_>,
+    output: Output,
+    place: Place,
+) {
+    // SAFETY: the caller's promises, handed on.
+    unsafe {
+        match kernel {
+            Kernel::Neon(Words::F32) => neon_f32(left, right, epilogue, output, place),
+            Kernel::Neon(Words::Bf16) => neon_bf16(left, right, epilogue, output, place),
+            Kernel::Neon(Words::Int8) => neon_int8(left, right, epilogue, output, place),
+            Kernel::Avx2(_) | Kernel::Avx512(_) | Kernel::AmxBf16 | Kernel::AmxInt8 => {
+                unreachable!("a kernel of another architecture")
+            }
+        }
+    }
+}
+
+multiply_copied!(neon_f32, neon, "neon", block::fp32::multiply);
+multiply_copied!(neon_bf16, neon, "neon", block::bf16::multiply);
+multiply_copied!(neon_int8, neon, "neon", block::int8::multiply);
