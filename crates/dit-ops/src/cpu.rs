@@ -22,6 +22,8 @@ pub struct Cpu {
     pub neon_bf16: bool,
     /// Those for unsigned by signed int8, summed in int32.
     pub neon_i8mm: bool,
+    /// Products of four int8, signed both, summed in int32.
+    pub neon_dotprod: bool,
     /// Whether libtorch's own bf16 kernels have hardware to run on: AVX-512 BF16, AMX, or Arm's bf16 matrix instructions.
     pub bf16: bool,
 }
@@ -65,6 +67,7 @@ impl Cpu {
         neon: false,
         neon_bf16: false,
         neon_i8mm: false,
+        neon_dotprod: false,
         bf16: false,
     };
 
@@ -81,6 +84,7 @@ impl Cpu {
             neon,
             neon_bf16: neon && bf16,
             neon_i8mm: neon && std::arch::is_aarch64_feature_detected!("i8mm"),
+            neon_dotprod: neon && std::arch::is_aarch64_feature_detected!("dotprod"),
             bf16,
             ..Self::NONE
         }
@@ -139,7 +143,10 @@ mod tests {
             !(refused("DIT_NO_AVX512") && (cpu.avx512 || cpu.avx512_bf16 || cpu.avx512_vnni || cpu.amx)),
             "{cpu:?}"
         );
-        assert!(!(refused("DIT_NO_NEON") && (cpu.neon || cpu.neon_bf16 || cpu.neon_i8mm)), "{cpu:?}");
+        assert!(
+            !(refused("DIT_NO_NEON") && (cpu.neon || cpu.neon_bf16 || cpu.neon_i8mm || cpu.neon_dotprod)),
+            "{cpu:?}"
+        );
     }
 
     /// The kernels that wider ones take the place of, by running all of this crate's unit tests again without those.

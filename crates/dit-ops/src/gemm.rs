@@ -74,14 +74,14 @@ impl Words {
             Self::F32 => cpu.avx512 || cpu.avx2 || cpu.neon,
             // With AVX-512 but without its bf16, oneDNN widens to fp32 in registers twice as wide.
             Self::Bf16 => cpu.avx512_bf16 || cpu.avx2 && !cpu.avx512 || cpu.neon,
-            Self::Int8 => cpu.avx512_vnni || cpu.avx2 || cpu.neon_i8mm,
+            Self::Int8 => cpu.avx512_vnni || cpu.avx2 || cpu.neon_i8mm || cpu.neon_dotprod,
         }
     }
 
     /// Whether int8 products are added by twos in 16 bits first, as AVX2 does it, whose multiplication of bytes has no wider sums. For these to
     /// be exact, the magnitudes of two weights that belong to one of a word's halves must not add up to more than 128: 255 · 128 < 2¹⁵.
     pub(crate) fn twos_saturate(cpu: Cpu) -> bool {
-        !(Self::Int8.in_avx512(cpu) || cpu.neon_i8mm)
+        !(Self::Int8.in_avx512(cpu) || cpu.neon)
     }
 
     /// Whether it has them in AVX-512.
@@ -359,13 +359,14 @@ mod tests {
                 neon,
                 neon_bf16: neon && has(0),
                 neon_i8mm: neon && has(1),
+                neon_dotprod: neon && has(2),
                 bf16: has(5),
             };
             for words in [Words::F32, Words::Bf16, Words::Int8] {
                 for rows in [1, FEW_ROWS, FEW_ROWS + 1, 1000] {
                     let there = match Kernel::of(words, rows, cpu) {
                         Kernel::Avx2(_) => cpu.avx2,
-                        Kernel::Neon(Words::Int8) => cpu.neon_i8mm,
+                        Kernel::Neon(Words::Int8) => cpu.neon_i8mm || cpu.neon_dotprod,
                         Kernel::Neon(_) => cpu.neon,
                         Kernel::Avx512(Words::F32) => cpu.avx512,
                         Kernel::Avx512(Words::Bf16) => cpu.avx512_bf16,

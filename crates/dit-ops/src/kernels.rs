@@ -23,7 +23,7 @@ pub enum Kernels {
 
 impl Kernels {
     /// Whether this CPU has them. What is fused falls back to libtorch's operators where there is nothing faster, but int8 takes
-    /// AVX-512 VNNI, AVX2, or Arm's matrix instructions for int8 (i8mm).
+    /// AVX-512 VNNI, AVX2, or Arm's products of int8 (dotprod, i8mm).
     pub fn is_supported(self) -> bool {
         match self {
             Self::Plain | Self::Differentiable | Self::Fused => true,

@@ -112,7 +112,7 @@ fn kernels_are_used_where_the_cpu_has_them() {
     let weight = normal(&[8, 8], 1).to_kind(Kind::Float);
     let fp32 = cpu.avx2 || cpu.avx512 || cpu.neon;
     let bf16 = cpu.avx512_bf16 || cpu.avx2 && !cpu.avx512 || cpu.neon;
-    let int8 = cpu.avx2 || cpu.avx512_vnni || cpu.neon_i8mm;
+    let int8 = cpu.avx2 || cpu.avx512_vnni || cpu.neon_i8mm || cpu.neon_dotprod;
     assert_eq!(PackedLinear::pack(&weight, None).is_some(), fp32);
     assert_eq!(PackedLinear::pack(&weight.to_kind(Kind::BFloat16), None).is_some(), bf16);
     assert_eq!(PackedLinear::quantize(&weight, None).is_some(), int8);
@@ -215,7 +215,7 @@ fn int8_codes_are_the_nearest_steps() {
     let (outputs, inputs) = (70, 52);
     let weight = normal(&[outputs, inputs], 8).to_kind(Kind::Float);
     let Some(packed) = PackedLinear::quantize(&weight, None) else { return };
-    let magnitudes = match Cpu::detect().avx512_vnni || Cpu::detect().neon_i8mm {
+    let magnitudes = match Cpu::detect().avx512_vnni || Cpu::detect().neon {
         true => weight.abs(),
         false => weight.abs().view([outputs, inputs / 2, 2]).sum_dim_intlist([2_i64].as_slice(), false, Kind::Float),
     };

@@ -30,8 +30,19 @@ pub struct Machine {
     pub date: String,
 }
 
-const INSTRUCTIONS: [&str; 10] =
-    ["avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm"];
+const INSTRUCTIONS: [&str; 11] = [
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_tile",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "bf16",
+    "i8mm",
+];
 
 impl Machine {
     pub fn of_this_run(workspace: &Workspace, threads: u16, on_gpu: bool) -> Self {

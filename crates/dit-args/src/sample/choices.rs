@@ -47,6 +47,6 @@ pub enum SamplePrecisionArg {
     Tf32,
     /// bfloat16
     Bf16,
-    /// The transformer's large Linears in 8 bits, all else bf16; needs AVX2, AVX-512 VNNI or Arm's i8mm
+    /// The transformer's large Linears in 8 bits, all else bf16; needs AVX2, AVX-512 VNNI or Arm's dotprod
     Int8,
 }

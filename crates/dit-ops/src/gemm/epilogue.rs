@@ -21,6 +21,8 @@ pub(super) struct Sums<'a> {
     pub column: usize,
     /// Columns, of whole panels: results past the product's last are not written.
     pub width: usize,
+    /// Of int8, what the activations' codes were lowered by before they were multiplied.
+    pub lowered: i32,
 }
 
 /// One module for each set of instructions.
@@ -158,7 +160,7 @@ macro_rules! epilogue {
                 epilogue: &Epilogue<'_>,
                 place: Destination<MaybeUninit<E>>,
             ) {
-                let Sums { words, stride, rows, first, column, width } = sums;
+                let Sums { words, stride, rows, first, column, width, lowered } = sums;
                 let width = width.min(columns - column);
                 for row in 0..rows {
                     let words = &words[row * stride..][..stride];
@@ -168,7 +170,7 @@ macro_rules! epilogue {
                         let bits = v::load_integers(words[at..at + 16].as_ptr().cast());
                         let mut results = match &epilogue.dequantize {
                             None => v::as_floats(bits),
-                            Some(dequantize) => real(dequantize, bits, row, column + at),
+                            Some(dequantize) => real(dequantize, lowered, bits, row, column + at),
                         };
                         if let Some(bias) = epilogue.bias.get(column + at..column + at + 16) {
                             results = v::add(results, v::load(bias.as_ptr()));
@@ -191,15 +193,21 @@ macro_rules! epilogue {
                 }
             }
 
-            /// (sum − zero · total) · step_row · step_column.
+            /// (sum − (zero − lowered) · total) · step_row · step_column.
             #[target_feature(enable = $features)]
             #[inline]
-            fn real(dequantize: &Dequantize<'_>, sums: v::Integers, row: usize, column: usize) -> v::Floats {
+            fn real(
+                dequantize: &Dequantize<'_>,
+                lowered: i32,
+                sums: v::Integers,
+                row: usize,
+                column: usize,
+            ) -> v::Floats {
                 let RowScale { step, zero } = dequantize.rows[row];
                 let (steps, totals) = (&dequantize.columns[column..column + 16], &dequantize.sums[column..column + 16]);
                 // SAFETY: both have sixteen values.
                 let (steps, totals) = unsafe { (v::load(steps.as_ptr()), v::load_integers(totals.as_ptr())) };
-                let sums = v::sub_integers(sums, v::mul_integers(v::splat_integer(zero), totals));
+                let sums = v::sub_integers(sums, v::mul_integers(v::splat_integer(zero - lowered), totals));
                 v::mul(v::to_floats(sums), v::mul(v::splat(step), steps))
             }
 
@@ -262,7 +270,7 @@ mod tests {
                 let mut narrow = vec![MaybeUninit::new(Bf16(7)); values.len()];
                 // SAFETY: the caller's promise; nothing goes by columns. Every element was set above.
                 let (wide, narrow) = unsafe {
-                    let sums = Sums { words: &sums, stride: 96, rows: 1, first: 0, column: 0, width: 96 };
+                    let sums = Sums { words: &sums, stride: 96, rows: 1, first: 0, column: 0, width: 96, lowered: 0 };
                     finish(sums, values.len(), &epilogue, Output::F32(Destination::new(wide.as_mut_ptr())));
                     finish(sums, values.len(), &epilogue, Output::Bf16(Destination::new(narrow.as_mut_ptr())));
                     (wide.assume_init_ref(), narrow.assume_init_ref())

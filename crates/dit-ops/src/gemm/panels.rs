@@ -39,9 +39,9 @@ thread_local! {
     static SUMS: RefCell<Aligned<u32>> = RefCell::default();
 }
 
-/// By `products`, which has the form of [`blocks`](crate::blocks)' `multiply`.
+/// By `products`, which has the form of [`blocks`](crate::blocks)' `multiply`, and lowers the left factor's codes by `lowered`.
 macro_rules! multiply_copied {
-    ($name:ident, $set:ident, $features:literal, $($products:ident)::+) => {
+    ($name:ident, $set:ident, $features:literal, $($products:ident)::+, $lowered:literal) => {
         /// # Safety
         /// As [`multiply`].
         #[target_feature(enable = $features)]
@@ -61,7 +61,7 @@ macro_rules! multiply_copied {
                     $($products)::+::<LANES>(rows_start, stride, rows, (lines, place.panels), depth, start, (WIDTH, width))
                 };
                 let column = place.panel * WIDTH;
-                let sums = Sums { words: sums, stride: width, rows, first, column, width };
+                let sums = Sums { words: sums, stride: width, rows, first, column, width, lowered: $lowered };
                 // SAFETY: results are this task's own, and lie within the output's rows.
                 unsafe { super::super::epilogue::$set::finish(sums, right.columns, &epilogue, output) };
             });

@@ -1,6 +1,7 @@
 //! Rows by panels: how [`blocks`](crate::blocks) copies factors and multiplies them. In fp32 a word of sixteen columns is multiplied by a lane of
 //! a register, in which the words of four rows lie; bf16 and int8 go by matrix instructions (of Arm 8.6), each of which multiplies two words of
-//! two rows by those of two columns. Where bf16 has none, it is widened when it is copied.
+//! two rows by those of two columns. Where there are none, bf16 is widened when it is copied, and int8 goes by lanes, of signed numbers both: codes
+//! are lowered by 128 when they are copied.
 
 use std::arch::{aarch64::*, asm};
 
@@ -128,26 +129,33 @@ fn same(words: uint32x4_t) -> [uint32x4_t; 1] {
     [words]
 }
 
-/// One module for each kind of word that is multiplied as fp32; `planes` are made when it is copied.
+/// Unsigned bytes less 128, as signed ones.
+#[target_feature(enable = "neon")]
+#[inline]
+fn lowered(words: uint32x4_t) -> [uint32x4_t; 1] {
+    [veorq_u32(words, vdupq_n_u32(0x8080_8080))]
+}
+
+/// One module for each kind of word that is multiplied by lanes; `planes` are made when it is copied.
 macro_rules! by_lanes {
-    ($module:ident, $planes:literal, $of_words:ident) => {
+    ($module:ident, $features:literal, $planes:literal, $of_rows:ident, $of_weights:ident, $add:ident) => {
         pub(crate) mod $module {
             use super::*;
 
             const PLANES: usize = $planes;
             const MULTIPLE: usize = 1;
-            blocks!("neon");
+            blocks!($features);
 
             /// # Safety
             /// As [`multiply`], and as [`blocks`](crate::blocks) has it.
-            #[target_feature(enable = "neon")]
+            #[target_feature(enable = $features)]
             unsafe fn copy_rows(left: *const u32, stride: usize, rows: usize, words: usize, place: *mut u32) {
                 // SAFETY: the caller's promise.
                 unsafe {
                     for_each_four(left, stride, rows, words, |first, [a, b, c, d, e, f]| {
                         // Not by `map`, which the compiler leaves a function that passes through memory.
-                        let (a, b, c) = ($of_words(a), $of_words(b), $of_words(c));
-                        let (d, e, f) = ($of_words(d), $of_words(e), $of_words(f));
+                        let (a, b, c) = ($of_rows(a), $of_rows(b), $of_rows(c));
+                        let (d, e, f) = ($of_rows(d), $of_rows(e), $of_rows(f));
                         for plane in 0..PLANES {
                             let place = place.add((first * PLANES + plane) * ROWS);
                             let rows = [a[plane], b[plane], c[plane], d[plane], e[plane], f[plane]];
@@ -159,7 +167,7 @@ macro_rules! by_lanes {
 
             /// # Safety
             /// As [`multiply`], and as [`blocks`](crate::blocks) has it.
-            #[target_feature(enable = "neon")]
+            #[target_feature(enable = $features)]
             unsafe fn copy_lane<const LANES: usize>(lines: *const Line, words: usize, place: *mut u32) {
                 for word in 0..words {
                     let line = lines.wrapping_add(word * LANES).cast::<u32>();
@@ -169,7 +177,7 @@ macro_rules! by_lanes {
                         // All before the first is stored, which the compiler would not know to be elsewhere.
                         let quarters = load_line(line);
                         for (quarter, words) in quarters.into_iter().enumerate() {
-                            for (plane, weights) in $of_words(words).into_iter().enumerate() {
+                            for (plane, weights) in $of_weights(words).into_iter().enumerate() {
                                 vst1q_u32(place.add((word * PLANES + plane) * 16 + 4 * quarter), weights);
                             }
                         }
@@ -177,13 +185,14 @@ macro_rules! by_lanes {
                 }
             }
 
-            use super::add_fp32 as add_products;
+            use super::$add as add_products;
         }
     };
 }
 
-by_lanes!(fp32, 1, same);
-by_lanes!(bf16_widened, 2, widened);
+by_lanes!(fp32, "neon", 1, same, same, add_fp32);
+by_lanes!(bf16_widened, "neon", 2, widened, widened, add_fp32);
+by_lanes!(int8_by_lanes, "neon,dotprod", 1, lowered, same, add_int8);
 
 /// The products of a tile's and a lane's fp32 words are added to the sums if it `goes_on`, or become them. In the tile word w of row r lies at
 /// w·`WORD` + r·`ROW`, in the lane its line at 16·w; rows of sums lie apart.
@@ -237,6 +246,62 @@ pub(crate) unsafe fn add_fp32<const WORD: usize, const ROW: usize>(
         for (row, accumulators) in accumulators.into_iter().enumerate() {
             for (quarter, accumulator) in accumulators.into_iter().enumerate() {
                 vst1q_f32(place(row, quarter), accumulator);
+            }
+        }
+    }
+}
+
+/// The same of int8, signed all of them, four to a word, added up in int32.
+///
+/// # Safety
+/// As [`add_fp32`].
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn add_int8<const WORD: usize, const ROW: usize>(
+    mut tile: *const u32,
+    mut lane: *const u32,
+    depth: usize,
+    (sums, apart): (*mut u32, usize),
+    goes_on: bool,
+) {
+    /// Of the columns of a quarter, by a lane of a register of rows.
+    macro_rules! dot {
+        ($sums:expr, $weights:expr, $rows:expr, $lane:literal) => {
+            asm!(
+                concat!("sdot {sums:v}.4s, {weights:v}.16b, {rows:v}.4b[", $lane, "]"),
+                sums = inout(vreg) $sums,
+                weights = in(vreg) $weights,
+                rows = in(vreg) $rows,
+                options(pure, nomem, nostack, preserves_flags),
+            )
+        };
+    }
+    const { assert!(WORD == ROWS && ROW == 1) };
+    let place = |row: usize, quarter: usize| sums.wrapping_add(row * apart + 4 * quarter);
+    let mut accumulators = [[vdupq_n_u32(0); 4]; ROWS];
+    // SAFETY: the caller's promise.
+    unsafe {
+        if goes_on {
+            for (row, accumulators) in accumulators.iter_mut().enumerate() {
+                *accumulators = std::array::from_fn(|quarter| vld1q_u32(place(row, quarter)));
+            }
+        }
+        for _ in 0..depth {
+            let (four, two) = (vld1q_u32(tile), vld1_u32(tile.add(4)));
+            let two = vcombine_u32(two, two);
+            for (quarter, weights) in load_line(lane).into_iter().enumerate() {
+                dot!(accumulators[0][quarter], weights, four, "0");
+                dot!(accumulators[1][quarter], weights, four, "1");
+                dot!(accumulators[2][quarter], weights, four, "2");
+                dot!(accumulators[3][quarter], weights, four, "3");
+                dot!(accumulators[4][quarter], weights, two, "0");
+                dot!(accumulators[5][quarter], weights, two, "1");
+            }
+            (tile, lane) = (tile.add(WORD), lane.add(16));
+        }
+        for (row, accumulators) in accumulators.into_iter().enumerate() {
+            for (quarter, accumulator) in accumulators.into_iter().enumerate() {
+                vst1q_u32(place(row, quarter), accumulator);
             }
         }
     }
@@ -346,7 +411,7 @@ macro_rules! by_matrices {
 }
 
 by_matrices!(bf16_matrices, "neon,bf16", "bfmmla {sums:v}.4s, {rows:v}.8h, {columns:v}.8h");
-by_matrices!(int8, "neon,i8mm", "usmmla {sums:v}.4s, {rows:v}.16b, {columns:v}.16b");
+by_matrices!(int8_matrices, "neon,i8mm", "usmmla {sums:v}.4s, {rows:v}.16b, {columns:v}.16b");
 
 /// bf16 by what the CPU has.
 pub(crate) mod bf16 {
@@ -462,9 +527,17 @@ mod tests {
             let unsigned = |word: u32| word.to_le_bytes().map(f64::from).into();
             let signed = |word: u32| word.to_le_bytes().map(|byte| f64::from(byte.cast_signed())).into();
             let of_integer = |bits: u32| f64::from(bits.cast_signed());
-            check("int8", int8::multiply::<LANES>, unsigned, signed, of_integer, [!0, 0]);
+            check("int8", int8_matrices::multiply::<LANES>, unsigned, signed, of_integer, [!0, 0]);
         } else {
             eprintln!("SKIPPED: no int8 matrix products");
+        }
+        if std::arch::is_aarch64_feature_detected!("dotprod") {
+            let lowered = |word: u32| word.to_le_bytes().map(|byte| f64::from(byte) - 128.0).into();
+            let signed = |word: u32| word.to_le_bytes().map(|byte| f64::from(byte.cast_signed())).into();
+            let of_integer = |bits: u32| f64::from(bits.cast_signed());
+            check("int8, by lanes", int8_by_lanes::multiply::<LANES>, lowered, signed, of_integer, [!0, 0]);
+        } else {
+            eprintln!("SKIPPED: no int8 products");
         }
     }
 }

@@ -17,7 +17,8 @@ pub(crate) struct Machine {
 impl Machine {
     /// The one at hand.
     pub(crate) fn of(device: Device) -> Self {
-        let Cpu { avx2, avx512, avx512_bf16, avx512_vnni, amx, neon, neon_bf16, neon_i8mm, bf16 } = Cpu::detect();
+        let Cpu { avx2, avx512, avx512_bf16, avx512_vnni, amx, neon, neon_bf16, neon_i8mm, neon_dotprod, bf16 } =
+            Cpu::detect();
         let known = [
             ("avx2", avx2),
             ("avx512", avx512),
@@ -27,6 +28,7 @@ impl Machine {
             ("neon", neon),
             ("neon-bf16", neon_bf16),
             ("neon-i8mm", neon_i8mm),
+            ("neon-dotprod", neon_dotprod),
             ("bf16", bf16),
         ];
         let there: Vec<&str> = known.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect();

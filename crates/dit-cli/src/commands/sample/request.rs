@@ -206,7 +206,7 @@ impl Request {
             let needs = if precision == Precision::Tf32 {
                 "a CUDA device"
             } else {
-                "a CPU with AVX2, AVX-512 VNNI or Arm's i8mm"
+                "a CPU with AVX2, AVX-512 VNNI or Arm's dotprod"
             };
             bail!("--precision {}: needs {needs}\n  help: pass --precision auto", precision.name());
         }

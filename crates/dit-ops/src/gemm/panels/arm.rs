@@ -2,7 +2,7 @@ use super::{
     super::{COPIED_ROWS_AT_ONCE, Epilogue, Kernel, Left, Output, Panels, Place, WIDTH, Words, epilogue::Sums},
     LANES,
 };
-use crate::neon::block;
+use crate::{cpu::Cpu, neon::block};
 
 /// The panels of `place` for its rows.
 ///
@@ -21,7 +21,8 @@ pub(super) unsafe fn multiply(
         match kernel {
             Kernel::Neon(Words::F32) => neon_f32(left, right, epilogue, output, place),
             Kernel::Neon(Words::Bf16) => neon_bf16(left, right, epilogue, output, place),
-            Kernel::Neon(Words::Int8) => neon_int8(left, right, epilogue, output, place),
+            Kernel::Neon(Words::Int8) if Cpu::detect().neon_i8mm => int8_matrices(left, right, epilogue, output, place),
+            Kernel::Neon(Words::Int8) => int8_by_lanes(left, right, epilogue, output, place),
             Kernel::Avx2(_) | Kernel::Avx512(_) | Kernel::AmxBf16 | Kernel::AmxInt8 => {
                 unreachable!("a kernel of another architecture")
             }
@@ -29,6 +30,7 @@ pub(super) unsafe fn multiply(
     }
 }
 
-multiply_copied!(neon_f32, neon, "neon", block::fp32::multiply);
-multiply_copied!(neon_bf16, neon, "neon", block::bf16::multiply);
-multiply_copied!(neon_int8, neon, "neon", block::int8::multiply);
+multiply_copied!(neon_f32, neon, "neon", block::fp32::multiply, 0);
+multiply_copied!(neon_bf16, neon, "neon", block::bf16::multiply, 0);
+multiply_copied!(int8_matrices, neon, "neon", block::int8_matrices::multiply, 0);
+multiply_copied!(int8_by_lanes, neon, "neon", block::int8_by_lanes::multiply, 128);

@@ -85,6 +85,7 @@ macro_rules! multiply_avx512 {
                     first,
                     column: place.panel * WIDTH,
                     width: place.panels * WIDTH,
+                    lowered: 0,
                 };
                 // SAFETY: these results are this task's own, and lie within the output's rows.
                 unsafe { epilogue::avx512::finish(sums, right.columns, &epilogue, output) };
@@ -132,9 +133,9 @@ avx2_products!(fp32_products, fp32);
 avx2_products!(bf16_products, bf16);
 avx2_products!(int8_products, int8);
 
-multiply_copied!(avx2_f32, avx2, "avx2,fma", fp32_products);
-multiply_copied!(avx2_bf16, avx2, "avx2,fma", bf16_products);
-multiply_copied!(avx2_int8, avx2, "avx2,fma", int8_products);
+multiply_copied!(avx2_f32, avx2, "avx2,fma", fp32_products, 0);
+multiply_copied!(avx2_bf16, avx2, "avx2,fma", bf16_products, 0);
+multiply_copied!(avx2_int8, avx2, "avx2,fma", int8_products, 0);
 
 macro_rules! multiply_amx {
     ($name:ident, $module:ident) => {
@@ -165,7 +166,15 @@ macro_rules! multiply_amx {
                         amx::$module::strip::<LANES>(rows, panel, depth, place, WIDTH);
                     }
                 }
-                let sums = Sums { words: sums.as_flattened(), stride: WIDTH, rows: count, first, column, width: WIDTH };
+                let sums = Sums {
+                    words: sums.as_flattened(),
+                    stride: WIDTH,
+                    rows: count,
+                    first,
+                    column,
+                    width: WIDTH,
+                    lowered: 0,
+                };
                 // SAFETY: results are this task's own, and lie within the output's rows.
                 unsafe { epilogue::avx512::finish(sums, right.columns, &epilogue, output) };
                 first += count;
