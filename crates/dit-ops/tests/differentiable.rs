@@ -36,8 +36,8 @@ fn check(
     for (place, ((ours, libtorch), expected)) in ours.iter().zip(&libtorch).zip(&expected).enumerate() {
         assert_eq!(ours.kind(), kind);
         let (off, theirs) = (error(ours, expected), error(libtorch, expected));
-        // (On Arm libtorch itself is a little more than that off in bf16.)
-        assert!(off < (10.0 * tolerance(kind)).max(1.2 * theirs), "{name} {kind:?}: {place}: {off}");
+        // (On Arm libtorch itself is as far off as that in bf16.)
+        assert!(off < (10.0 * tolerance(kind)).max(2.0 * theirs), "{name} {kind:?}: {place}: {off}");
         // No further off than libtorch's operators, give or take a rounding.
         let (off, theirs) = (distance(ours, expected), distance(libtorch, expected));
         let rounding = if kind == Kind::Float { 1e-6 } else { 2e-3 };
