@@ -147,7 +147,8 @@ mod tests {
                 let left = Left { words: memory.words(rows * depth), rows, stride: depth };
                 let lines = vec![Line([0x0101_0101; 16]); Panels::lines_of(50, depth)];
                 let right = Panels { kind, lines: &lines, columns: 50, depth };
-                let (scales, steps, totals) = (vec![RowScale { step: 1.0, zero: 0 }; rows], vec![1.0; 96], vec![0; 96]);
+                let (scales, steps) = (vec![RowScale { step: 1.0, zero: 0 }; rows], vec![1.0; 96]);
+                let totals = vec![4 * depth as i32; 96]; // of bytes that are 1
                 let dequantize = Dequantize { rows: &scales, columns: &steps, sums: &totals };
                 let dequantize = (kind == Words::Int8).then_some(dequantize);
                 let epilogue = Epilogue { dequantize, ..Epilogue::plain() };
@@ -265,7 +266,8 @@ mod tests {
             let scales: Vec<RowScale> = (0..rows).map(|row| RowScale { step: 0.5, zero: row as i32 % 3 }).collect();
             let step = |column: usize| [1.0, 4.0, 0.25][column / 16 % 3];
             let steps: Vec<f32> = (0..whole).map(step).collect();
-            let totals: Vec<i32> = (0..whole as i32).collect();
+            let total = |column: usize| (0..4 * depth).map(|place| i32::from(weight(column, place))).sum::<i32>();
+            let totals: Vec<i32> = (0..whole).map(|column| if column < columns { total(column) } else { 0 }).collect();
             let dequantize = Some(Dequantize { rows: &scales, columns: &steps, sums: &totals });
             let epilogue = Epilogue { dequantize, ..Epilogue::plain() };
             let mut results = vec![MaybeUninit::new(f32::NAN); rows * columns];
@@ -276,7 +278,7 @@ mod tests {
                 let (row, column) = (at / columns, at % columns);
                 let expected: i32 =
                     (0..4 * depth).map(|place| i32::from(code(row, place)) * i32::from(weight(column, place))).sum();
-                let expected = expected - row as i32 % 3 * column as i32;
+                let expected = expected - row as i32 % 3 * totals[column];
                 let expected = expected as f32 * 0.5 * step(column);
                 // SAFETY: all were set.
                 assert_eq!(unsafe { found.assume_init() }, expected, "{rows} {depth}: {row}, {column}");
