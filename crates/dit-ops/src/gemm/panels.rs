@@ -31,8 +31,17 @@ pub(super) unsafe fn multiply(
     #[cfg(target_arch = "x86_64")]
     use x86 as kernels;
     // SAFETY: the caller's promises, handed on.
-    unsafe { kernels::multiply(kernel, left, right, epilogue, output, place) };
+    unsafe { kernels::of(kernel)(left, right, epilogue, output, place) };
+    #[cfg(target_arch = "x86_64")]
+    if epilogue.past_caches {
+        // Others may read the results once this thread says that it is done.
+        // SAFETY: every CPU of this architecture has the instruction.
+        unsafe { std::arch::x86_64::_mm_sfence() };
+    }
 }
+
+/// The same with one kind of instructions.
+type Multiply = unsafe fn(Left<'_>, Panels<'_>, Epilogue<'_>, Output, Place);
 
 thread_local! {
     /// What a thread keeps sums in.
@@ -43,7 +52,7 @@ thread_local! {
 macro_rules! multiply_copied {
     ($name:ident, $set:ident, $features:literal, $($products:ident)::+, $lowered:literal) => {
         /// # Safety
-        /// As [`multiply`].
+        /// As [`multiply`](super::multiply).
         #[target_feature(enable = $features)]
         unsafe fn $name(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output, place: Place) {
             let (depth, stride) = (right.depth, left.stride);

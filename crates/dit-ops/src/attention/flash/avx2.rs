@@ -1,38 +1,11 @@
 use std::{arch::x86_64::*, marker::PhantomData, mem::MaybeUninit};
 
-use super::{Layout, OfRows, OfTile, Registers, Weighting, by_functions};
+use super::{Layout, OfRows, OfTile, Registers, Weighting, by_functions, singles::singles};
 use crate::{cpu::Cpu, element::Element};
 
-/// AVX2's registers: in fp32, whatever the tensors' kind.
-#[derive(Clone, Copy)]
-pub(crate) struct Avx2<E>(PhantomData<E>);
-
-impl<E: Element> Avx2<E> {
-    /// Where the CPU has them.
-    pub(crate) fn detect() -> Option<Self> {
-        Cpu::detect().avx2.then_some(Self(PhantomData))
-    }
-}
-
-impl<E: Element> Registers for Avx2<E> {
-    type Element = E;
-    const PER_WORD: usize = 1;
-    const ROWS: usize = functions::ROWS;
-    const COLUMNS: usize = functions::COLUMNS;
-    // They, their gradients and sums are half of a second-level cache.
-    const QUERIES: usize = 144;
-
-    by_functions! {
-        functions::lay_side_by_side(layout: Layout<Self>, rows: &[u32], place: &mut [u32]);
-        functions::turn(layout: Layout<Self>, rows: &[u32], lines: &mut [u32]);
-        functions::split_by_tiles(layout: Layout<Self>, rows: &[u32], place: &mut [u32], apart: usize);
-        functions::split_by_lanes(layout: Layout<Self>, rows: &[u32], place: &mut [u32]);
-        functions::multiply(tile: &[u32], lane: &[u32], depth: usize, sums: &mut [u32], goes_on: bool);
-        functions::multiply_rows(rows: &[u32], lane: &[u32], depth: usize, sums: (&mut [u32], usize), goes_on: bool);
-        functions::weigh(scores: &mut [u32], keys: usize, factor: f32, weightings: &mut [Weighting]);
-        functions::pull_back_tile(scores: &[u32], of_weights: &[u32], of_rows: OfRows<'_>, place: OfTile<'_>);
-        functions::turn_back(layout: Layout<Self>, lines: &[u32], rows: &mut [f32]);
-    }
+singles! {
+    /// AVX2's registers.
+    Avx2, avx2
 }
 
 /// The methods of [`Registers`].

@@ -16,6 +16,7 @@ mod layout;
 mod lines;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod singles;
 
 use std::mem::MaybeUninit;
 

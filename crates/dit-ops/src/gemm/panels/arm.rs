@@ -1,31 +1,18 @@
 use super::{
     super::{COPIED_ROWS_AT_ONCE, Epilogue, Kernel, Left, Output, Panels, Place, WIDTH, Words, epilogue::Sums},
-    LANES,
+    LANES, Multiply,
 };
 use crate::{cpu::Cpu, neon::block};
 
-/// The panels of `place` for its rows.
-///
-/// # Safety
-/// As [`super::multiply`].
-pub(super) unsafe fn multiply(
-    kernel: Kernel,
-    left: Left<'_>,
-    right: Panels<'_>,
-    epilogue: Epilogue<'_>,
-    output: Output,
-    place: Place,
-) {
-    // SAFETY: the caller's promises, handed on.
-    unsafe {
-        match kernel {
-            Kernel::Neon(Words::F32) => neon_f32(left, right, epilogue, output, place),
-            Kernel::Neon(Words::Bf16) => neon_bf16(left, right, epilogue, output, place),
-            Kernel::Neon(Words::Int8) if Cpu::detect().neon_i8mm => int8_matrices(left, right, epilogue, output, place),
-            Kernel::Neon(Words::Int8) => int8_by_lanes(left, right, epilogue, output, place),
-            Kernel::Avx2(_) | Kernel::Avx512(_) | Kernel::AmxBf16 | Kernel::AmxInt8 => {
-                unreachable!("a kernel of another architecture")
-            }
+/// What multiplies by the instructions of a kernel of this architecture.
+pub(super) fn of(kernel: Kernel) -> Multiply {
+    match kernel {
+        Kernel::Neon(Words::F32) => neon_f32,
+        Kernel::Neon(Words::Bf16) => neon_bf16,
+        Kernel::Neon(Words::Int8) if Cpu::detect().neon_i8mm => int8_matrices,
+        Kernel::Neon(Words::Int8) => int8_by_lanes,
+        Kernel::Avx2(_) | Kernel::Avx512(_) | Kernel::AmxBf16 | Kernel::AmxInt8 => {
+            unreachable!("a kernel of another architecture")
         }
     }
 }

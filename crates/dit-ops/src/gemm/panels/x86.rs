@@ -4,7 +4,7 @@ use super::{
         Line, Output, Panels, Place, WIDTH, Words,
         epilogue::{self, Sums},
     },
-    LANES,
+    LANES, Multiply,
 };
 use crate::{
     amx::{self, Tiles},
@@ -13,43 +13,25 @@ use crate::{
 
 const _: () = assert!(AMX_ROWS == amx::BLOCK_ROWS && LANES == amx::BLOCK_LANES);
 
-/// The panels of `place` for its rows.
-///
-/// # Safety
-/// As [`super::multiply`].
-pub(super) unsafe fn multiply(
-    kernel: Kernel,
-    left: Left<'_>,
-    right: Panels<'_>,
-    epilogue: Epilogue<'_>,
-    output: Output,
-    place: Place,
-) {
-    // SAFETY: the caller's promises, handed on.
-    unsafe {
-        match kernel {
-            Kernel::Avx512(Words::F32) => avx512_f32(left, right, epilogue, output, place),
-            Kernel::Avx512(Words::Bf16) => avx512_bf16(left, right, epilogue, output, place),
-            Kernel::Avx512(Words::Int8) => avx512_int8(left, right, epilogue, output, place),
-            Kernel::Avx2(Words::F32) => avx2_f32(left, right, epilogue, output, place),
-            Kernel::Avx2(Words::Bf16) => avx2_bf16(left, right, epilogue, output, place),
-            Kernel::Avx2(Words::Int8) => avx2_int8(left, right, epilogue, output, place),
-            Kernel::AmxBf16 => amx_bf16(left, right, epilogue, output, place),
-            Kernel::AmxInt8 => amx_int8(left, right, epilogue, output, place),
-            Kernel::Neon(_) => unreachable!("a kernel of another architecture"),
-        }
-    }
-    if epilogue.past_caches {
-        // Others may read the results once this thread says that it is done.
-        // SAFETY: every CPU of this architecture has the instruction.
-        unsafe { std::arch::x86_64::_mm_sfence() };
+/// What multiplies by the instructions of a kernel of this architecture.
+pub(super) fn of(kernel: Kernel) -> Multiply {
+    match kernel {
+        Kernel::Avx512(Words::F32) => avx512_f32,
+        Kernel::Avx512(Words::Bf16) => avx512_bf16,
+        Kernel::Avx512(Words::Int8) => avx512_int8,
+        Kernel::Avx2(Words::F32) => avx2_f32,
+        Kernel::Avx2(Words::Bf16) => avx2_bf16,
+        Kernel::Avx2(Words::Int8) => avx2_int8,
+        Kernel::AmxBf16 => amx_bf16,
+        Kernel::AmxInt8 => amx_int8,
+        Kernel::Neon(_) => unreachable!("a kernel of another architecture"),
     }
 }
 
 macro_rules! multiply_avx512 {
     ($name:ident, $features:literal, $words:ident) => {
         /// # Safety
-        /// As [`multiply`].
+        /// As [`multiply`](super::multiply).
         #[target_feature(enable = $features)]
         unsafe fn $name(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output, place: Place) {
             use avx512::tile::$words::tile;
@@ -140,7 +122,7 @@ multiply_copied!(avx2_int8, avx2, "avx2,fma", int8_products, 0);
 macro_rules! multiply_amx {
     ($name:ident, $module:ident) => {
         /// # Safety
-        /// As [`multiply`].
+        /// As [`multiply`](super::multiply).
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
         unsafe fn $name(left: Left<'_>, right: Panels<'_>, epilogue: Epilogue<'_>, output: Output, place: Place) {
             let depth = right.depth;
