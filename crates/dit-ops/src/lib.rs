@@ -49,10 +49,14 @@ mod dispatcher;
 mod element;
 mod error;
 mod factors;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod functions;
 mod gelu_epilogue;
 mod gemm;
 mod kernels;
 mod linear;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod mask;
 mod memory;
 mod modulate;
 #[cfg(target_arch = "aarch64")]

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     blocks::{ROWS, blocks},
+    functions::functions,
     gemm::Line,
     transpose::transpose_four,
 };
@@ -178,6 +179,8 @@ block!(bf16, 2, widened, widened, of_floats);
 block!(int8, 1, same, same, of_bytes);
 
 functions! {
+    "avx2,fma";
+
     fn same(words: __m256i) -> [__m256i; 1] { [words] }
     fn widened(words: __m256i) -> [__m256i; 2] { pairs(words).map(|plane| _mm256_castps_si256(plane)) }
     fn of_floats(sums: __m256i, activations: __m256i, weights: __m256i) -> __m256i {

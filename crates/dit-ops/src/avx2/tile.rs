@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::gemm::Line;
+use crate::{functions::functions, gemm::Line};
 
 /// Words of the inner dimension at a time: their part of a lane is half of a first-level cache.
 const STRETCH: usize = 256;
@@ -120,6 +120,8 @@ tile!(bf16, 4, __m256, _mm256_setzero_ps(), pairs, pairs, dot_bf16, floats, _mm2
 tile!(int8, 4, __m256i, _mm256_setzero_si256(), signed, unsigned, dot_int8, same, same);
 
 functions! {
+    "avx2,fma";
+
     fn same(words: __m256i) -> __m256i { words }
     fn floats(words: __m256i) -> __m256 { _mm256_castsi256_ps(words) }
     fn dot_f32(sum: __m256, activation: __m256, weight: __m256) -> __m256 { _mm256_fmadd_ps(activation, weight, sum) }

@@ -2,23 +2,13 @@
 
 use std::arch::x86_64::*;
 
+use crate::functions::{accesses, functions};
+pub(crate) use crate::mask::{ALL, Mask, first};
+
 /// Sixteen fp32 numbers.
 pub(crate) type Floats = [__m256; 2];
 /// Sixteen int32 numbers.
 pub(crate) type Integers = [__m256i; 2];
-
-/// Some first lanes: how many.
-#[derive(Clone, Copy)]
-pub(crate) struct Mask(usize);
-
-/// All lanes.
-pub(crate) const ALL: Mask = Mask(16);
-
-/// The first `count` lanes, sixteen at most.
-#[inline(always)]
-pub(crate) fn first(count: usize) -> Mask {
-    Mask(count.min(16))
-}
 
 impl Mask {
     /// All ones in its lanes.
@@ -36,13 +26,15 @@ impl Mask {
         };
         // SAFETY: sixteen numbers from 16 − count on, of which the mask has no more than 16, are there.
         unsafe {
-            let start = EDGE.as_ptr().add(16 - self.0);
+            let start = EDGE.as_ptr().add(16 - self.count());
             [_mm256_loadu_si256(start.cast()), _mm256_loadu_si256(start.add(8).cast())]
         }
     }
 }
 
 functions! {
+    "avx2,fma";
+
     fn zero() -> Floats { [_mm256_setzero_ps(); 2] }
     fn splat(value: f32) -> Floats { [_mm256_set1_ps(value); 2] }
     fn add(a: Floats, b: Floats) -> Floats { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
@@ -110,25 +102,9 @@ functions! {
     }
 }
 
-/// Declares functions that read or write where a pointer says.
-macro_rules! accesses {
-    ($($(#[$doc:meta])* unsafe fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? $body:block)+) => {
-        $(
-            $(#[$doc])*
-            ///
-            /// # Safety
-            /// What it reads or writes can be.
-            #[target_feature(enable = "avx2,fma")]
-            #[inline]
-            pub(crate) unsafe fn $name($($argument: $type),*) $(-> $result)? {
-                // SAFETY: the caller's promise.
-                unsafe { $body }
-            }
-        )+
-    };
-}
-
 accesses! {
+    "avx2,fma";
+
     /// Sixteen numbers.
     unsafe fn load(start: *const f32) -> Floats { [_mm256_loadu_ps(start), _mm256_loadu_ps(start.add(8))] }
     /// Sixteen numbers.
@@ -147,7 +123,7 @@ accesses! {
     }
     /// The lanes of the mask, zeros in the others.
     unsafe fn load_within(mask: Mask, start: *const f32) -> Floats {
-        if mask.0 == 16 {
+        if mask.count() == 16 {
             return load(start);
         }
         let [low, high] = mask.bits();
@@ -155,7 +131,7 @@ accesses! {
     }
     /// The lanes of the mask.
     unsafe fn store_within(mask: Mask, start: *mut f32, a: Floats) {
-        if mask.0 == 16 {
+        if mask.count() == 16 {
             return store(start, a);
         }
         let [low, high] = mask.bits();
@@ -165,10 +141,10 @@ accesses! {
     /// bf16 numbers in the lanes of the mask, zeros in the others.
     unsafe fn load_bf16_within(mask: Mask, start: *const u16) -> Floats {
         let mut some = [0_u16; 16];
-        let start = if mask.0 == 16 {
+        let start = if mask.count() == 16 {
             start
         } else {
-            std::ptr::copy_nonoverlapping(start, some.as_mut_ptr(), mask.0);
+            std::ptr::copy_nonoverlapping(start, some.as_mut_ptr(), mask.count());
             some.as_ptr()
         };
         let [low, high] = [_mm_loadu_si128(start.cast()), _mm_loadu_si128(start.add(8).cast())];
@@ -188,11 +164,11 @@ accesses! {
     }
     /// The lanes of the mask.
     unsafe fn store_bf16_within(mask: Mask, start: *mut u16, a: __m256i) {
-        if mask.0 == 16 {
+        if mask.count() == 16 {
             return store_bf16(start, a);
         }
         let mut all = [0_u16; 16];
         store_bf16(all.as_mut_ptr(), a);
-        std::ptr::copy_nonoverlapping(all.as_ptr(), start, mask.0);
+        std::ptr::copy_nonoverlapping(all.as_ptr(), start, mask.count());
     }
 }

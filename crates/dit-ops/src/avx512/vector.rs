@@ -1,6 +1,8 @@
 //! Sixteen numbers in a register. Kernels are written once, with these functions or with those of the same names for AVX2 and NEON.
 use std::arch::x86_64::*;
 
+use crate::functions::{accesses, functions};
+
 /// Sixteen fp32 numbers.
 pub(crate) type Floats = __m512;
 /// Sixteen int32 numbers.
@@ -17,19 +19,9 @@ pub(crate) fn first(count: usize) -> Mask {
     if count >= 16 { ALL } else { (1 << count) - 1 }
 }
 
-/// Declares functions of registers alone, an intrinsic each.
-macro_rules! functions {
-    ($($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty $body:block)+) => {
-        $(
-            $(#[$doc])*
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-            #[inline]
-            pub(crate) fn $name($($argument: $type),*) -> $result $body
-        )+
-    };
-}
-
 functions! {
+    "avx512f,avx512bw,avx512dq,avx512vl";
+
     fn zero() -> Floats { _mm512_setzero_ps() }
     fn splat(value: f32) -> Floats { _mm512_set1_ps(value) }
     fn add(a: Floats, b: Floats) -> Floats { _mm512_add_ps(a, b) }
@@ -105,25 +97,9 @@ pub(crate) fn convert_two_to_bf16(a: [Floats; 2]) -> __m512i {
     unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(a[1], a[0])) }
 }
 
-/// Declares functions that read or write where a pointer says.
-macro_rules! accesses {
-    ($($(#[$doc:meta])* unsafe fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? $body:block)+) => {
-        $(
-            $(#[$doc])*
-            ///
-            /// # Safety
-            /// What it reads or writes can be.
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-            #[inline]
-            pub(crate) unsafe fn $name($($argument: $type),*) $(-> $result)? {
-                // SAFETY: the caller's promise.
-                unsafe { $body }
-            }
-        )+
-    };
-}
-
 accesses! {
+    "avx512f,avx512bw,avx512dq,avx512vl";
+
     /// Sixteen numbers.
     unsafe fn load(start: *const f32) -> Floats { _mm512_loadu_ps(start) }
     /// Sixteen numbers.

@@ -2,6 +2,9 @@
 
 use std::{arch::aarch64::*, array::from_fn};
 
+use crate::functions::{accesses, functions};
+pub(crate) use crate::mask::{ALL, Mask, first};
+
 /// Sixteen fp32 numbers.
 pub(crate) type Floats = [float32x4_t; 4];
 /// Sixteen int32 numbers.
@@ -9,20 +12,9 @@ pub(crate) type Integers = [int32x4_t; 4];
 /// Sixteen bf16 numbers.
 pub(crate) type Halves = [uint16x8_t; 2];
 
-/// Some first lanes: how many.
-#[derive(Clone, Copy)]
-pub(crate) struct Mask(usize);
-
-/// All lanes.
-pub(crate) const ALL: Mask = Mask(16);
-
-/// The first `count` lanes, sixteen at most.
-#[inline(always)]
-pub(crate) fn first(count: usize) -> Mask {
-    Mask(count.min(16))
-}
-
 functions! {
+    "neon";
+
     fn zero() -> Floats { splat(0.0) }
     fn splat(value: f32) -> Floats { [vdupq_n_f32(value); 4] }
     fn add(a: Floats, b: Floats) -> Floats { from_fn(|i| vaddq_f32(a[i], b[i])) }
@@ -80,25 +72,9 @@ functions! {
     fn from_bf16(halves: uint16x4_t) -> float32x4_t { vreinterpretq_f32_u32(vshll_n_u16::<16>(halves)) }
 }
 
-/// Declares functions that read or write where a pointer says.
-macro_rules! accesses {
-    ($($(#[$doc:meta])* unsafe fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? $body:block)+) => {
-        $(
-            $(#[$doc])*
-            ///
-            /// # Safety
-            /// What it reads or writes can be.
-            #[target_feature(enable = "neon")]
-            #[inline]
-            pub(crate) unsafe fn $name($($argument: $type),*) $(-> $result)? {
-                // SAFETY: the caller's promise.
-                unsafe { $body }
-            }
-        )+
-    };
-}
-
 accesses! {
+    "neon";
+
     /// Sixteen numbers.
     unsafe fn load(start: *const f32) -> Floats { from_fn(|i| vld1q_f32(start.add(4 * i))) }
     /// Sixteen numbers.
@@ -113,29 +89,29 @@ accesses! {
     unsafe fn load_integers(start: *const i32) -> Integers { from_fn(|i| vld1q_s32(start.add(4 * i))) }
     /// The lanes of the mask, zeros in the others.
     unsafe fn load_within(mask: Mask, start: *const f32) -> Floats {
-        if mask.0 == 16 {
+        if mask.count() == 16 {
             return load(start);
         }
         let mut some = [0.0_f32; 16];
-        std::ptr::copy_nonoverlapping(start, some.as_mut_ptr(), mask.0);
+        std::ptr::copy_nonoverlapping(start, some.as_mut_ptr(), mask.count());
         load(some.as_ptr())
     }
     /// The lanes of the mask.
     unsafe fn store_within(mask: Mask, start: *mut f32, a: Floats) {
-        if mask.0 == 16 {
+        if mask.count() == 16 {
             return store(start, a);
         }
         let mut all = [0.0_f32; 16];
         store(all.as_mut_ptr(), a);
-        std::ptr::copy_nonoverlapping(all.as_ptr(), start, mask.0);
+        std::ptr::copy_nonoverlapping(all.as_ptr(), start, mask.count());
     }
     /// bf16 numbers in the lanes of the mask, zeros in the others.
     unsafe fn load_bf16_within(mask: Mask, start: *const u16) -> Floats {
         let mut some = [0_u16; 16];
-        let start = if mask.0 == 16 {
+        let start = if mask.count() == 16 {
             start
         } else {
-            std::ptr::copy_nonoverlapping(start, some.as_mut_ptr(), mask.0);
+            std::ptr::copy_nonoverlapping(start, some.as_mut_ptr(), mask.count());
             some.as_ptr()
         };
         from_fn(|i| from_bf16(vld1_u16(start.add(4 * i))))
@@ -154,11 +130,11 @@ accesses! {
     unsafe fn stream_two_bf16(start: *mut u16, a: [Halves; 2]) { store_two_bf16(start, a); }
     /// The lanes of the mask.
     unsafe fn store_bf16_within(mask: Mask, start: *mut u16, a: Halves) {
-        if mask.0 == 16 {
+        if mask.count() == 16 {
             return store_bf16(start, a);
         }
         let mut all = [0_u16; 16];
         store_bf16(all.as_mut_ptr(), a);
-        std::ptr::copy_nonoverlapping(all.as_ptr(), start, mask.0);
+        std::ptr::copy_nonoverlapping(all.as_ptr(), start, mask.count());
     }
 }
