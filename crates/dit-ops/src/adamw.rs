@@ -1,9 +1,7 @@
+use dit_torch::lists::{self, AdamWStep};
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::{
-    OpsError,
-    dispatcher::{Argument, Dispatcher},
-};
+use crate::OpsError;
 
 /// AdamW's constants; the learning rate comes with each step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,20 +20,20 @@ pub struct AdamWOptions {
 /// moment's bias corrected before eps is added.
 ///
 /// Its whole state can be read and put back, unlike that of tch's optimizers, so training continues exactly where it was.
-/// One fused kernel where libtorch offers it, else one operator after another; the two differ by rounding.
+/// One fused kernel, or one operator after another; the two differ by rounding.
 #[derive(Debug)]
 pub struct AdamW {
     options: AdamWOptions,
     step: u64,
     exp_avg: Vec<Tensor>,
     exp_avg_sq: Vec<Tensor>,
-    fused: Option<Dispatcher>,
+    kernel: AdamWKernel,
 }
 
 /// Which implementation of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdamWKernel {
-    /// One kernel over all parameters where there is one.
+    /// One kernel over all parameters, where they are contiguous.
     Fused,
     /// One operator after another.
     Plain,
@@ -50,11 +48,7 @@ impl AdamW {
         let zeros = || -> Result<Vec<Tensor>, TchError> {
             parameters.iter().map(|parameter| parameter.detach().f_zeros_like()).collect()
         };
-        let fused = match kernel {
-            AdamWKernel::Fused => Dispatcher::get(),
-            AdamWKernel::Plain => None,
-        };
-        Ok(Self { options, step: 0, exp_avg: zeros()?, exp_avg_sq: zeros()?, fused })
+        Ok(Self { options, step: 0, exp_avg: zeros()?, exp_avg_sq: zeros()?, kernel })
     }
 
     /// Moves `parameters` against `gradients`, in place. Both are those of [`new`](Self::new), in its order and shapes; gradients
@@ -72,50 +66,22 @@ impl AdamW {
         }
         let _no_grad = tch::no_grad_guard();
         self.step += 1;
-        // The fused kernel walks through memory, whatever the strides.
-        match self.fused.filter(|_| parameters.iter().all(Tensor::is_contiguous)) {
-            Some(dispatcher) => {
+        match self.kernel {
+            AdamWKernel::Fused if parameters.iter().all(Tensor::is_contiguous) => {
                 let gradients: Vec<Tensor> = gradients.iter().map(Tensor::f_contiguous).collect::<Result<_, _>>()?;
-                self.fused_step(&dispatcher, parameters, &gradients, lr)
+                self.fused_step(parameters, &gradients, lr)
             }
-            None => self.plain_step(parameters, gradients, lr),
+            AdamWKernel::Fused | AdamWKernel::Plain => self.plain_step(parameters, gradients, lr),
         }
     }
 
-    fn fused_step(
-        &self,
-        dispatcher: &Dispatcher,
-        parameters: &[Tensor],
-        gradients: &[Tensor],
-        lr: f64,
-    ) -> Result<(), OpsError> {
+    fn fused_step(&mut self, parameters: &mut [Tensor], gradients: &[Tensor], lr: f64) -> Result<(), OpsError> {
         let AdamWOptions { beta1, beta2, eps, weight_decay } = self.options;
         let device = parameters.first().map_or(Device::Cpu, Tensor::device);
-        // The kernel reads the count of steps from one scalar per parameter: they share it. f32 counts exactly to 2²⁴.
-        let step = Tensor::f_full([], self.step as f64, (Kind::Float, device))?;
-        let steps: Vec<Tensor> = parameters.iter().map(|_| step.shallow_clone()).collect();
-        let (amsgrad, maximize) = (false, false);
-        let arguments = [
-            Argument::Tensors(parameters),
-            Argument::Tensors(gradients),
-            Argument::Tensors(&self.exp_avg),
-            Argument::Tensors(&self.exp_avg_sq),
-            Argument::Tensors(&[]), // the largest second moments, AMSGrad's
-            Argument::Tensors(&steps),
-            Argument::Float(lr),
-            Argument::Float(beta1),
-            Argument::Float(beta2),
-            Argument::Float(weight_decay),
-            Argument::Float(eps),
-            Argument::Bool(amsgrad),
-            Argument::Bool(maximize),
-            Argument::Absent, // the scale of gradients
-            Argument::Absent, // the flag of infinite ones
-        ];
-        // SAFETY: the schema is (Tensor(a!)[] self, Tensor(b!)[] grads, Tensor(c!)[] exp_avgs, Tensor(d!)[] exp_avg_sqs,
-        // Tensor(e!)[] max_exp_avg_sqs, Tensor[] state_steps, *, float lr, float beta1, float beta2, float weight_decay,
-        // float eps, bool amsgrad, bool maximize, Tensor? grad_scale, Tensor? found_inf) -> ().
-        unsafe { dispatcher.call_in_place(c"aten::_fused_adamw_", c"", &arguments) }
+        // f32 counts exactly to 2²⁴.
+        let number = Tensor::f_full([], self.step as f64, (Kind::Float, device))?;
+        let moments = [&mut self.exp_avg[..], &mut self.exp_avg_sq];
+        Ok(lists::adamw(parameters, gradients, moments, &number, AdamWStep { lr, beta1, beta2, weight_decay, eps })?)
     }
 
     fn plain_step(&mut self, parameters: &mut [Tensor], gradients: &[Tensor], lr: f64) -> Result<(), OpsError> {

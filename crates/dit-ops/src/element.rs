@@ -1,6 +1,6 @@
 use std::mem::MaybeUninit;
 
-use dit_autograd::grad_is_enabled;
+use dit_torch::grad_is_enabled;
 use tch::{Device, Kind, Tensor};
 
 /// A tensor's element as the kernels see it: stored as such, computed with in fp32.

@@ -1,6 +1,6 @@
 //! libtorch operators that tch does not bind, and fused kernels.
 //!
-//! - [`AdamW`]: an optimizer whose state can be saved, through libtorch's fused operator where it can be called by name.
+//! - [`AdamW`]: an optimizer whose state can be saved, through libtorch's fused operator.
 //! - [`Linear`]: a Linear that packs its weights for AVX2, AVX-512, AMX and NEON kernels of this crate (fp32, bf16, int8), or hands them to oneDNN.
 //! - [`layer_norm_modulate`], [`add_gated`], [`self_attention`]: what lies between a transformer's Linears, in one pass each.
 //! - [`Kernels`]: which of them a network computes with; [`Kernels::Differentiable`] is for training, with backward passes of our own.
@@ -45,7 +45,6 @@ pub mod conv;
 mod cpu;
 mod cuda;
 mod differentiable;
-mod dispatcher;
 mod element;
 mod error;
 mod factors;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use dit_autograd::grad_is_enabled;
+use dit_torch::grad_is_enabled;
 use tch::{Kind, Tensor};
 
 use crate::{

@@ -71,7 +71,7 @@ fn recomputing(
 
     for block in dit.blocks().iter().rev() {
         let Some(x) = entering.pop().map(leaf) else { break };
-        dit_autograd::backward(&[(&block.forward(&x, &c_leaf), &gradient)])?;
+        dit_torch::backward(&[(&block.forward(&x, &c_leaf), &gradient)])?;
         gradient = x.grad();
     }
 
@@ -81,5 +81,5 @@ fn recomputing(
     if of_condition.defined() {
         outputs.push((&c, &of_condition));
     }
-    Ok(dit_autograd::backward(&outputs)?)
+    Ok(dit_torch::backward(&outputs)?)
 }

@@ -1,5 +1,6 @@
 use std::fmt;
 
+use dit_torch::lists;
 use tch::Tensor;
 
 use crate::TrainError;
@@ -33,11 +34,7 @@ impl Ema {
     }
 
     pub(crate) fn update(&mut self, weights: &[Tensor]) -> Result<(), TrainError> {
-        let _no_grad = tch::no_grad_guard();
-        for (average, weight) in self.weights.iter_mut().zip(weights) {
-            let _ = average.f_lerp_(weight, 1.0 - self.decay)?;
-        }
-        Ok(())
+        Ok(lists::lerp(&mut self.weights, weights, 1.0 - self.decay)?)
     }
 }
 

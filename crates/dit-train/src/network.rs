@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use dit_model::{Dit, DitConfig, Initialization, Kernels};
 use dit_recipe::Precision;
+use dit_torch::lists;
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
 use crate::TrainError;
@@ -87,10 +88,7 @@ impl Network {
     /// Gives changed masters to the network.
     pub(crate) fn publish(&mut self) -> Result<(), TrainError> {
         if self.precision == Precision::Bf16 {
-            let _no_grad = tch::no_grad_guard();
-            for (copy, master) in self.computing.iter_mut().zip(&self.masters) {
-                copy.f_copy_(master)?;
-            }
+            lists::copy(&mut self.computing, &self.masters)?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-use dit_autograd::differentiable;
+use dit_torch::differentiable;
 use tch::{Device, Kind, Tensor};
 
 use super::gelu::pull_back_gelu;

@@ -1,6 +1,6 @@
 use std::mem::MaybeUninit;
 
-use dit_autograd::differentiable;
+use dit_torch::differentiable;
 use tch::{Kind, Tensor};
 
 use super::tokens::{Tokens, with_kinds};

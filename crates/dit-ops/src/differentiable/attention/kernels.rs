@@ -1,6 +1,6 @@
 //! Which instructions attention and its backward pass take.
 
-use dit_autograd::differentiable;
+use dit_torch::differentiable;
 use tch::Tensor;
 
 use crate::{

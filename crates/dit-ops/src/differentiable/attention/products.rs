@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use dit_autograd::differentiable;
+use dit_torch::differentiable;
 use tch::Tensor;
 
 use crate::{

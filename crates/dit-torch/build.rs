@@ -1,9 +1,12 @@
-//! Compiles `node.cpp` against the headers of the libtorch that torch-sys links.
+//! Compiles the C++ beside the Rust against the headers of the libtorch that torch-sys links.
 
 use std::{env, path::PathBuf, process::exit};
 
 fn main() {
-    println!("cargo:rerun-if-changed=src/node.cpp");
+    let sources = ["src/graph.cpp", "src/lists.cpp"];
+    for source in sources.iter().chain(&["src/crossing.h"]) {
+        println!("cargo:rerun-if-changed={source}");
+    }
     let path = |variable: &str| {
         println!("cargo:rerun-if-env-changed={variable}");
         env::var_os(variable).map(PathBuf::from)
@@ -37,6 +40,6 @@ fn main() {
         .define("_GLIBCXX_USE_CXX11_ABI", abi.to_str())
         .include(include)
         .include(include.join("torch/csrc/api/include"))
-        .file("src/node.cpp")
-        .compile("dit_autograd_node");
+        .files(sources)
+        .compile("dit_torch");
 }

@@ -5,7 +5,7 @@
 //! in its turn by [`backward`](tch::Tensor::backward).
 //!
 //! ```
-//! use dit_autograd::differentiable;
+//! use dit_torch::differentiable;
 //! use tch::{Kind, Tensor};
 //!
 //! fn cube(x: &Tensor) -> Tensor {
@@ -20,23 +20,24 @@
 //! cube(&x).sum(Kind::Float).backward();
 //! assert_eq!(Vec::<f32>::try_from(x.grad()).unwrap(), [12.0, 3.0]);
 //! ```
-#![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 use std::{
     any::Any,
-    ffi::{CStr, CString, c_char, c_void},
+    ffi::{CString, c_char, c_void},
     panic::{AssertUnwindSafe, catch_unwind},
     slice,
 };
 
 use tch::{TchError, Tensor};
 
+use crate::crossing::{give, handles, outcome, take};
+
 /// Takes over a context, gives a gradient for each wanted place.
 type RawBackward = extern "C" fn(*mut c_void, *mut c_void, *const bool, *mut *mut c_void, usize) -> *mut c_char;
 type RawDrop = extern "C" fn(*mut c_void);
 
 unsafe extern "C" {
-    fn dit_autograd_attach(
+    fn dit_torch_attach(
         name: *const c_char,
         output: *mut c_void,
         inputs: *const *mut c_void,
@@ -45,11 +46,9 @@ unsafe extern "C" {
         backward: RawBackward,
         drop: RawDrop,
     ) -> *mut c_char;
-    fn dit_autograd_backward(outputs: *const *mut c_void, gradients: *const *mut c_void, count: usize) -> *mut c_char;
-    fn dit_autograd_forget_gradient(tensor: *mut c_void) -> *mut c_char;
-    fn dit_autograd_grad_is_enabled() -> bool;
-    fn strdup(text: *const c_char) -> *mut c_char;
-    fn free(memory: *mut c_void);
+    fn dit_torch_backward(outputs: *const *mut c_void, gradients: *const *mut c_void, count: usize) -> *mut c_char;
+    fn dit_torch_forget_gradient(tensor: *mut c_void) -> *mut c_char;
+    fn dit_torch_grad_is_enabled() -> bool;
 }
 
 /// From the output's gradient, and which inputs' are wanted, to those of the inputs, in their order. For one that is not wanted, and for
@@ -85,7 +84,7 @@ pub fn differentiable(
     let inputs = handles(inputs.iter().copied());
     // SAFETY: all pointers are those of live tensors; the node takes over the context, and gives it to one of the two functions, once.
     let message = unsafe {
-        dit_autograd_attach(
+        dit_torch_attach(
             name.as_ptr(),
             output.as_mut_ptr().cast(),
             inputs.as_ptr(),
@@ -110,8 +109,8 @@ pub fn backward(outputs: &[(&Tensor, &Tensor)]) -> Result<(), TchError> {
     let (roots, gradients) =
         (handles(outputs.iter().map(|(root, _)| *root)), handles(outputs.iter().map(|(_, gradient)| *gradient)));
     // SAFETY: all pointers are those of live tensors.
-    let message = unsafe { dit_autograd_backward(roots.as_ptr(), gradients.as_ptr(), roots.len()) };
-    take(message).map_or(Ok(()), |text| Err(TchError::Torch(text)))
+    let message = unsafe { dit_torch_backward(roots.as_ptr(), gradients.as_ptr(), roots.len()) };
+    outcome(message)
 }
 
 /// Leaves a tensor without a gradient, as it was before the first backward pass; the next one's is not added to anything.
@@ -120,30 +119,14 @@ pub fn backward(outputs: &[(&Tensor, &Tensor)]) -> Result<(), TchError> {
 /// libtorch's reason, as where the tensor is no leaf.
 pub fn forget_gradient(tensor: &Tensor) -> Result<(), TchError> {
     // SAFETY: the tensor is live.
-    let message = unsafe { dit_autograd_forget_gradient(tensor.as_ptr().cast_mut().cast()) };
-    take(message).map_or(Ok(()), |text| Err(TchError::Torch(text)))
-}
-
-fn handles<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Vec<*mut c_void> {
-    tensors.map(|tensor| tensor.as_ptr().cast_mut().cast()).collect()
-}
-
-/// The text of a message, if there is one.
-fn take(message: *mut c_char) -> Option<String> {
-    (!message.is_null()).then(|| {
-        // SAFETY: a message is terminated, and ours to free.
-        unsafe {
-            let text = CStr::from_ptr(message).to_string_lossy().into_owned();
-            free(message.cast());
-            text
-        }
-    })
+    let message = unsafe { dit_torch_forget_gradient(tensor.as_ptr().cast_mut().cast()) };
+    outcome(message)
 }
 
 /// Whether libtorch records what this thread computes.
 pub fn grad_is_enabled() -> bool {
     // SAFETY: it reads a flag of this thread.
-    unsafe { dit_autograd_grad_is_enabled() }
+    unsafe { dit_torch_grad_is_enabled() }
 }
 
 extern "C" fn raw_backward(
@@ -180,9 +163,7 @@ extern "C" fn raw_backward(
         Ok(gradients) => format!("{} gradients for {count} inputs", gradients.len()),
         Err(panic) => text_of(&*panic).to_owned(),
     };
-    let message = CString::new(message.replace('\0', " ")).unwrap_or_default();
-    // SAFETY: the text is terminated.
-    unsafe { strdup(message.as_ptr()) }
+    give(&message)
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> &str {

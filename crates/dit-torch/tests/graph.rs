@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use dit_autograd::{backward, differentiable, forget_gradient, grad_is_enabled};
+use dit_torch::{backward, differentiable, forget_gradient, grad_is_enabled};
 use tch::{Device, Kind, Tensor};
 
 fn leaf(values: &[f32]) -> Tensor {

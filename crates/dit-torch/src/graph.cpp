@@ -1,11 +1,8 @@
 // A node of libtorch's graph of derivatives whose backward pass is a function of Rust's; and what else of the graph tch does not bind.
-//
-// Nothing but this needs C++: libtorch's C interfaces make no nodes. Tensors cross as the `at::Tensor*` that tch holds.
-// Messages are in memory of `malloc`, null where all went well.
+
+#include "crossing.h"
 
 #include <cstdlib>
-#include <cstring>
-#include <exception>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -20,6 +17,7 @@
 
 namespace {
 
+using dit_torch::guarded;
 using torch::autograd::Node;
 using torch::autograd::variable_list;
 
@@ -88,27 +86,14 @@ struct RustNode final : Node {
   Drop drop;
 };
 
-// Nothing thrown leaves C++.
-template <typename Work>
-char* guarded(Work work) {
-  try {
-    work();
-    return nullptr;
-  } catch (const std::exception& error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("an exception of an unknown kind");
-  }
-}
-
 } // namespace
 
-extern "C" bool dit_autograd_grad_is_enabled() {
+extern "C" bool dit_torch_grad_is_enabled() {
   return at::GradMode::is_enabled();
 }
 
 // Makes `output`, which nothing else depends on yet, depend on `inputs`. Takes over `context` in every case.
-extern "C" char* dit_autograd_attach(
+extern "C" char* dit_torch_attach(
     const char* name,
     at::Tensor* output,
     at::Tensor* const* inputs,
@@ -130,7 +115,7 @@ extern "C" char* dit_autograd_attach(
 }
 
 // Adds to the leaves' gradients those of `outputs`, whose own are `gradients`.
-extern "C" char* dit_autograd_backward(at::Tensor* const* outputs, at::Tensor* const* gradients, size_t count) {
+extern "C" char* dit_torch_backward(at::Tensor* const* outputs, at::Tensor* const* gradients, size_t count) {
   return guarded([&] {
     variable_list roots, given;
     for (size_t i = 0; i < count; ++i) {
@@ -141,7 +126,7 @@ extern "C" char* dit_autograd_backward(at::Tensor* const* outputs, at::Tensor* c
   });
 }
 
-extern "C" char* dit_autograd_forget_gradient(at::Tensor* tensor) {
+extern "C" char* dit_torch_forget_gradient(at::Tensor* tensor) {
   return guarded([&] {
     if (tensor->defined()) {
       tensor->mutable_grad().reset();

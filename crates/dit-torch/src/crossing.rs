@@ -1,0 +1,38 @@
+//! How Rust and C++ speak; see `crossing.h`.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+
+use tch::{TchError, Tensor};
+
+unsafe extern "C" {
+    fn strdup(text: *const c_char) -> *mut c_char;
+    fn free(memory: *mut c_void);
+}
+
+pub(crate) fn handles<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<*mut c_void> {
+    tensors.into_iter().map(|tensor| tensor.as_ptr().cast_mut().cast()).collect()
+}
+
+/// The text of a message of C++'s, if there is one.
+pub(crate) fn take(message: *mut c_char) -> Option<String> {
+    (!message.is_null()).then(|| {
+        // SAFETY: a message is terminated, and ours to free.
+        unsafe {
+            let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+            free(message.cast());
+            text
+        }
+    })
+}
+
+/// A message of C++'s as an error.
+pub(crate) fn outcome(message: *mut c_char) -> Result<(), TchError> {
+    take(message).map_or(Ok(()), |text| Err(TchError::Torch(text)))
+}
+
+/// A message for C++, which frees it.
+pub(crate) fn give(text: &str) -> *mut c_char {
+    let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
+    // SAFETY: the text is terminated.
+    unsafe { strdup(text.as_ptr()) }
+}
