@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use dit_diffusion::{NoisedBatch, StepIndex};
+use dit_diffusion::{LossTerms, NoisedBatch, StepIndex};
 use dit_model::{Dit, DitConfig, Initialization};
 use dit_ops::{AdamW, AdamWKernel, AdamWOptions, Tf32Scope, allow_tf32, keep_freed_memory};
 use dit_recipe::{ClipNorm, Precision, Recipe};
+use dit_torch::lists;
 use dit_vae::{LatentScale, RawLatents};
 use tch::{Device, Kind, Tensor};
 
@@ -98,23 +99,30 @@ impl Trainer {
         let _tf32 = self.tf32()?;
         let drawn = self.sampler.draw(&data.lots);
         self.forget_gradients()?;
-        let mut samples = Vec::with_capacity(drawn.len());
         let parts = self.recipe.train.accumulate;
+        let size = drawn.len() / parts;
+        let mut computed = Vec::with_capacity(parts);
         let mut gathered = None;
         for index in 0..parts {
-            let size = drawn.len() / parts;
             let part = self.part(&data.batch, &drawn, index * size..(index + 1) * size)?;
             let losses = self.backward_of(&part, parts)?;
-            if losses.iter().any(|sample| !sample.total.is_finite()) {
-                return Ok(Stepped::NonFinite(self.report(taken, self.locate(&part)?)));
-            }
-            samples.extend(losses);
+            computed.push((part, losses));
             if self.gathers(parts) {
                 self.gather(&mut gathered)?;
             }
         }
         let mut gradients = gathered.map_or_else(|| self.gradients(), Ok)?;
-        let grad_norm = norm(&gradients)?;
+        let grad_norm = lists::norm(&gradients)?;
+        // A GPU has been given all of this to do; only now it is waited for.
+        let mut samples = Vec::with_capacity(drawn.len());
+        for (part, losses) in &computed {
+            let losses = losses.read(&part.drawn)?;
+            if losses.iter().any(|sample| !sample.total.is_finite()) {
+                return Ok(Stepped::NonFinite(self.report(taken, self.locate(part)?)));
+            }
+            samples.extend(losses);
+        }
+        let grad_norm = f64::try_from(grad_norm)?;
         if !grad_norm.is_finite() {
             let found = guardian::in_gradients(self.network.names(), &gradients)?;
             let overflow = || (Stage::Gradient, "all gradients".to_owned(), "their norm".to_owned());
@@ -180,7 +188,7 @@ impl Trainer {
             let part = self.part(batch, drawn, from..drawn.len().min(from + at_once))?;
             let Input { x, t, labels } = part.input();
             let terms = self.objective.terms(&part.noised, &part.timesteps(), &dit.forward(x, t, labels))?;
-            losses.extend(sample_losses(&terms, &part.drawn)?);
+            losses.extend(DeviceLosses::of(&terms)?.read(&part.drawn)?);
         }
         Ok(losses)
     }
@@ -202,8 +210,8 @@ impl Trainer {
         Ok(Part { noised, x0, labels, drawn, records: data.records[from..to].to_vec() })
     }
 
-    /// Adds the part's share of the gradient, and gives the loss of each sample.
-    fn backward_of(&self, part: &Part, parts: usize) -> Result<Vec<SampleLoss>, TrainError> {
+    /// Adds the part's share of the gradient, and gives the loss of each sample. A GPU is not waited for.
+    fn backward_of(&self, part: &Part, parts: usize) -> Result<DeviceLosses, TrainError> {
         let activations = match self.recipe.train.checkpoint_activations {
             true => Activations::Recomputed,
             false => Activations::Kept,
@@ -219,17 +227,16 @@ impl Trainer {
                 }
                 TimestepSampler::Uniform { .. } | TimestepSampler::LogitNormal { .. } => terms.total.shallow_clone(),
             };
-            kept = Some(terms);
+            kept = Some(DeviceLosses::of(&terms)?);
             let mean = total.f_mean(Kind::Float)?;
             Ok(if parts == 1 { mean } else { mean / parts as f64 })
         };
         backward(self.network.dit(), part.input(), activations, &mut loss)?;
-        // Read now that a GPU has been given all of its work, as reading waits for it.
-        kept.map_or_else(|| Ok(Vec::new()), |terms| sample_losses(&terms, &part.drawn))
+        Ok(kept.expect("a backward pass begins with the loss"))
     }
 
     fn forget_gradients(&self) -> Result<(), TrainError> {
-        Ok(self.network.computing().iter().try_for_each(dit_autograd::forget_gradient)?)
+        Ok(self.network.computing().iter().try_for_each(dit_torch::forget_gradient)?)
     }
 
     /// Whether gradients of parts must be added in fp32, which libtorch does by itself where the network computes in it.
@@ -241,11 +248,7 @@ impl Trainer {
         let gradients = self.gradients()?;
         match gathered {
             None => *gathered = Some(gradients),
-            Some(sums) => {
-                for (sum, gradient) in sums.iter_mut().zip(gradients) {
-                    let _ = sum.f_add_(&gradient)?;
-                }
-            }
+            Some(sums) => lists::add(sums, &gradients)?,
         }
         self.forget_gradients()?;
         Ok(())
@@ -255,11 +258,16 @@ impl Trainer {
     fn gradients(&self) -> Result<Vec<Tensor>, TrainError> {
         let gradient = |parameter: &Tensor| {
             let gradient = parameter.grad();
-            let gradient = if gradient.defined() { gradient } else { parameter.detach().f_zeros_like()? };
-            gradient.f_to_kind(Kind::Float)
+            if gradient.defined() { Ok(gradient) } else { parameter.detach().f_zeros_like() }
         };
-        let gradients: Result<Vec<Tensor>, _> = self.network.computing().iter().map(gradient).collect();
-        Ok(gradients?)
+        let gradients = self.network.computing().iter().map(gradient).collect::<Result<Vec<Tensor>, _>>()?;
+        if gradients.iter().all(|gradient| gradient.kind() == Kind::Float) {
+            return Ok(gradients);
+        }
+        let empty = |like: &Tensor| Tensor::f_empty(like.size(), (Kind::Float, like.device()));
+        let mut widened = gradients.iter().map(empty).collect::<Result<Vec<Tensor>, _>>()?;
+        lists::copy(&mut widened, &gradients)?;
+        Ok(widened)
     }
 
     /// Where a part's loss ceased to be finite.
@@ -279,41 +287,47 @@ impl Trainer {
     }
 }
 
-/// The terms as numbers.
-pub(crate) fn sample_losses(terms: &dit_diffusion::LossTerms, drawn: &[Drawn]) -> Result<Vec<SampleLoss>, TrainError> {
-    let there: Vec<&Tensor> =
-        [Some(&terms.total), terms.mse.as_ref(), terms.vlb.as_ref()].into_iter().flatten().collect();
-    let all = Tensor::f_stack(&there, 0)?.detach().f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?; // (1 to 3, N)
-    let mut rows = Vec::<Vec<f64>>::try_from(all)?.into_iter();
-    let total = rows.next().unwrap_or_default();
-    let mse = terms.mse.as_ref().and_then(|_| rows.next());
-    let vb = terms.vlb.as_ref().and_then(|_| rows.next());
-    let at = |values: &Option<Vec<f64>>, index: usize| values.as_ref().and_then(|values| values.get(index).copied());
-    let sample = |(index, (drawn, total)): (usize, (&Drawn, f64))| SampleLoss {
-        timestep: drawn.timestep as u32,
-        weight: drawn.weight,
-        total,
-        mse: at(&mse, index),
-        vb: at(&vb, index),
-    };
-    Ok(drawn.iter().zip(total).enumerate().map(sample).collect())
+/// The losses of samples, where they were computed.
+struct DeviceLosses {
+    /// (1 to 3, N): the total, and what there is of its terms.
+    rows: Tensor,
+    has_mse: bool,
+    has_vb: bool,
 }
 
-/// The 2-norm of all gradients together.
-fn norm(gradients: &[Tensor]) -> Result<f64, TrainError> {
-    let norms: Result<Vec<Tensor>, _> = gradients.iter().map(Tensor::f_norm).collect();
-    let norms = Tensor::f_stack(&norms?, 0)?.f_to_kind(Kind::Double)?;
-    Ok(f64::try_from(norms.f_norm()?)?)
+impl DeviceLosses {
+    fn of(terms: &LossTerms) -> Result<Self, TrainError> {
+        let (mse, vb) = (terms.mse.as_ref(), terms.vlb.as_ref());
+        let there: Vec<&Tensor> = [Some(&terms.total), mse, vb].into_iter().flatten().collect();
+        let rows = Tensor::f_stack(&there, 0)?.detach();
+        Ok(Self { rows, has_mse: mse.is_some(), has_vb: vb.is_some() })
+    }
+
+    /// As numbers. Waits for a GPU.
+    fn read(&self, drawn: &[Drawn]) -> Result<Vec<SampleLoss>, TrainError> {
+        let rows = self.rows.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?;
+        let mut rows = Vec::<Vec<f64>>::try_from(rows)?.into_iter();
+        let total = rows.next().unwrap_or_default();
+        let mse = self.has_mse.then(|| rows.next()).flatten();
+        let vb = self.has_vb.then(|| rows.next()).flatten();
+        let at =
+            |values: &Option<Vec<f64>>, index: usize| values.as_ref().and_then(|values| values.get(index).copied());
+        let sample = |(index, (drawn, total)): (usize, (&Drawn, f64))| SampleLoss {
+            timestep: drawn.timestep as u32,
+            weight: drawn.weight,
+            total,
+            mse: at(&mse, index),
+            vb: at(&vb, index),
+        };
+        Ok(drawn.iter().zip(total).enumerate().map(sample).collect())
+    }
 }
 
 /// Scales gradients of norm `norm` down to `most`; as PyTorch, with 1e-6 in the divisor.
 fn clip(gradients: &mut [Tensor], norm: f64, most: f64) -> Result<(), TrainError> {
     let factor = most / (norm + 1e-6);
     if factor < 1.0 {
-        let _no_grad = tch::no_grad_guard();
-        for gradient in gradients {
-            let _ = gradient.f_mul_scalar_(factor)?;
-        }
+        lists::scale(gradients, factor)?;
     }
     Ok(())
 }
