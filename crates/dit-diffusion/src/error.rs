@@ -238,6 +238,16 @@ pub enum Error {
         source: tch::TchError,
     },
 
+    /// A device did not come to the end of what it was given to compute: a GPU says only then what went wrong; libtorch's words are
+    /// the error's source.
+    #[error("{device:?} failed while it computed")]
+    Unfinished {
+        /// The device.
+        device: tch::Device,
+        /// What libtorch says, call stack and all.
+        source: tch::TchError,
+    },
+
     /// The network's output does not fit the parameterization.
     #[error(
         "the network gave shape {found:?} for latents {latents:?}, but {variance} variance reads {expected} output channels; \

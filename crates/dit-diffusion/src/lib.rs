@@ -56,6 +56,7 @@
 mod coefficients;
 mod denoiser;
 mod error;
+mod finite;
 mod guidance;
 mod index;
 mod likelihood;

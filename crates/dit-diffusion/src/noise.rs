@@ -1,13 +1,15 @@
 use dit_config::DitConfig;
 use tch::{Device, Kind, Tensor};
 
-use crate::{Error, Result, solver::check_finite};
+use crate::{Error, Result, finite::check_finite};
 
 mod replayed;
 mod seeded;
+mod walk;
 
 pub use replayed::ReplayedNoise;
 pub use seeded::SeededNoise;
+pub(crate) use walk::WalkNoise;
 
 /// The shape of one image's latent: (C, H, W).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -105,10 +107,6 @@ impl<'a> BatchNoise<'a> {
 
     pub(crate) fn check(&self, steps: usize, shape: LatentShape) -> Result<()> {
         self.source.check(self.images, steps, shape)
-    }
-
-    pub(crate) fn step(&self, number: u32, shape: LatentShape, (kind, device): (Kind, Device)) -> Result<Tensor> {
-        Ok(moved(&self.draw(Draw::Step(number), shape)?, device)?.to_kind(kind))
     }
 
     /// What the source gives, if it is what [`Noise::draw`] promises: arithmetic would broadcast another shape.

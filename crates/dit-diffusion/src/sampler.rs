@@ -5,8 +5,9 @@ use tch::{Kind, Tensor};
 use crate::{
     BatchNoise, ClipX0, Denoiser, Direction, Error, LatentShape, Parameterization, Result, SampleSchedule, Solver,
     Step, StepContext, StepIndex, StepNoise,
+    finite::{Suspect, Watch, check_finite},
+    noise::WalkNoise,
     parameterization::{check_floating, check_latents},
-    solver::check_finite,
 };
 
 /// The one sampling loop. It owns progress, noise, cancellation and the watch for NaN; what a step does is the
@@ -48,7 +49,8 @@ impl Sampler<'_> {
     /// # Errors
     /// [`Error::Cancelled`] when `observe` breaks; else when shapes disagree, when a tensor is not floating point, when the noise source cannot serve the walk, when
     /// the network or the solver fails, when the solver gives other latents than it was given or takes noise that it said it would
-    /// not, and when NaN or infinity appears anywhere.
+    /// not, and when NaN or infinity appears anywhere. (A GPU is asked about that every few steps, so that it need not wait for more
+    /// work at each; the error is the same, and `observe` may have seen what follows from it.)
     pub fn run(
         &self,
         denoiser: &dyn Denoiser,
@@ -78,12 +80,16 @@ impl Sampler<'_> {
         solver.begin();
         let mut x = working_kind(start);
         look(0, None, &x, None)?;
+        let watch = Watch::new(noise.images(), x.device());
+        // A schedule is no longer than its training steps, which are counted in u32.
+        let walk = WalkNoise::new(noise, shape, total as u32, x.device());
         for (number, step) in (0_u32..).zip(steps) {
-            let (next, x0) =
-                self.advance(denoiser, solver, StepNoise { batch: noise, number, shape, stochastic }, step, &x)?;
+            let noise = StepNoise { walk: &walk, number, stochastic };
+            let (next, x0) = self.advance(denoiser, solver, noise, &watch, step, &x)?;
             x = next;
             look(number as usize + 1, Some(step), &x, x0.as_ref())?;
         }
+        watch.ask()?;
         Ok(x)
     }
 
@@ -110,9 +116,14 @@ impl Sampler<'_> {
             Direction::Denoising => self.schedule.num_steps() - 1 - index.0,
             Direction::Noising => index.0,
         };
-        // A schedule is no longer than its training steps, which are counted in u32.
-        let noise = StepNoise { batch: noise, number: place as u32, shape, stochastic: solver.is_stochastic() };
-        Ok(self.advance(denoiser, solver, noise, step, &working_kind(x))?.0)
+        let x = working_kind(x);
+        let watch = Watch::new(noise.images(), x.device());
+        let number = place as u32;
+        let walk = WalkNoise::new(noise, shape, number + 1, x.device());
+        let noise = StepNoise { walk: &walk, number, stochastic: solver.is_stochastic() };
+        let (next, _) = self.advance(denoiser, solver, noise, &watch, step, &x)?;
+        watch.ask()?;
+        Ok(next)
     }
 
     /// The next state, and the estimate of x₀ that led there.
@@ -121,15 +132,14 @@ impl Sampler<'_> {
         denoiser: &dyn Denoiser,
         solver: &mut dyn Solver,
         noise: StepNoise<'_>,
+        watch: &Watch<'_>,
         step: &Step,
         x: &Tensor,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        let images = noise.batch.images();
-        let context = StepContext { sampler: self, denoiser, images, step, x0: RefCell::new(None) };
+        let context = StepContext { sampler: self, denoiser, watch, step, x0: RefCell::new(None) };
         let next = solver.step(&context, x, noise)?;
         check_result(&next, x)?;
-        let (step, timestep) = (step.index(), step.timestep());
-        check_finite(&next, images, |images| Error::NonFiniteResult { step, timestep, images })?;
+        watch.see(Suspect::result(step), &next)?;
         Ok((next, context.x0.into_inner()))
     }
 }

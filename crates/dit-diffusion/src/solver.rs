@@ -4,7 +4,8 @@ use tch::Tensor;
 
 use crate::{
     Denoiser, Error, Prediction, Result, SampleSchedule, Sampler, Step,
-    noise::{BatchNoise, LatentShape},
+    finite::{Suspect, Watch},
+    noise::WalkNoise,
     parameterization::check_floating,
 };
 
@@ -65,7 +66,7 @@ pub trait Solver {
 pub struct StepContext<'a> {
     pub(crate) sampler: &'a Sampler<'a>,
     pub(crate) denoiser: &'a dyn Denoiser,
-    pub(crate) images: &'a [u64],
+    pub(crate) watch: &'a Watch<'a>,
     pub(crate) step: &'a Step,
     /// What was last predicted, for those who watch.
     pub(crate) x0: RefCell<Option<Tensor>>,
@@ -73,8 +74,8 @@ pub struct StepContext<'a> {
 
 impl std::fmt::Debug for StepContext<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { sampler: _, denoiser: _, images, step, x0: _ } = self;
-        f.debug_struct("StepContext").field("images", images).field("step", step).finish_non_exhaustive()
+        let Self { sampler: _, denoiser: _, watch, step, x0: _ } = self;
+        f.debug_struct("StepContext").field("images", &watch.images).field("step", step).finish_non_exhaustive()
     }
 }
 
@@ -96,27 +97,24 @@ impl StepContext<'_> {
     pub fn predict(&self, x: &Tensor, step: &Step) -> Result<Prediction> {
         let failed = |source| Error::Denoiser { step: step.index(), timestep: step.timestep(), source };
         let output = self.denoiser.predict(x, step.timestep()).map_err(failed)?;
-        check_floating("the network's output", &output)?;
+        let what = "the network's output";
+        check_floating(what, &output)?;
         let output = output.to_device(x.device()).to_kind(x.kind());
         let coefficients = step.into();
         let prediction = self.sampler.parameterization.interpret(&output, x, &coefficients, self.sampler.clip)?;
-        self.check_finite("the network's output", &output, step)?;
+        self.watch.see(Suspect::said(what, step), &output)?;
         let Some(gradient) = self.denoiser.log_prob_gradient(x, step.timestep()).map_err(failed)? else {
             return Ok(self.remember(prediction));
         };
-        check_floating("the classifier's gradient", &gradient)?;
+        let what = "the classifier's gradient";
+        check_floating(what, &gradient)?;
         let gradient = gradient.to_device(x.device()).to_kind(x.kind());
         if gradient.size() != x.size() {
             let expected = format!("{:?}, as the latents", x.size());
-            return Err(Error::Shape { what: "the classifier's gradient", expected, found: gradient.size() });
+            return Err(Error::Shape { what, expected, found: gradient.size() });
         }
-        self.check_finite("the classifier's gradient", &gradient, step)?;
+        self.watch.see(Suspect::said(what, step), &gradient)?;
         Ok(self.remember(prediction.guided(&gradient, &coefficients)))
-    }
-
-    fn check_finite(&self, what: &'static str, x: &Tensor, step: &Step) -> Result<()> {
-        let failed = |images| Error::NonFinite { what, step: step.index(), timestep: step.timestep(), images };
-        check_finite(x, self.images, failed)
     }
 
     fn remember(&self, prediction: Prediction) -> Prediction {
@@ -128,9 +126,8 @@ impl StepContext<'_> {
 /// The noise of one step: taking it uses it up, so that no step takes the same noise twice.
 #[derive(Debug)]
 pub struct StepNoise<'a> {
-    pub(crate) batch: BatchNoise<'a>,
+    pub(crate) walk: &'a WalkNoise<'a>,
     pub(crate) number: u32,
-    pub(crate) shape: LatentShape,
     /// Whether the solver said that it takes noise.
     pub(crate) stochastic: bool,
 }
@@ -144,15 +141,6 @@ impl StepNoise<'_> {
         if !self.stochastic {
             return Err(Error::UnannouncedNoise);
         }
-        self.batch.step(self.number, self.shape, (x.kind(), x.device()))
+        self.walk.step(self.number, (x.kind(), x.device()))
     }
-}
-
-/// Finds NaN and infinity, and hands the images that hold them to `failed`.
-pub(crate) fn check_finite(x: &Tensor, images: &[u64], failed: impl FnOnce(Vec<u64>) -> Error) -> Result<()> {
-    if bool::try_from(x.isfinite().all()).unwrap_or(false) {
-        return Ok(());
-    }
-    let finite = Vec::<bool>::try_from(x.flatten(1, -1).isfinite().all_dim(1, false)).unwrap_or_default();
-    Err(failed(images.iter().zip(finite).filter(|(_, finite)| !finite).map(|(&image, _)| image).collect()))
 }
