@@ -45,6 +45,7 @@ mod recipe;
 mod run;
 mod settings;
 mod shared;
+mod writer;
 
 pub use cache::CacheReport;
 pub use dit_classifier::Classifier;

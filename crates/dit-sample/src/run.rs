@@ -1,15 +1,15 @@
-use std::{ops::ControlFlow, time::Instant};
+use std::{ops::ControlFlow, sync::Arc, thread, time::Instant};
 
 use dit_diffusion::{Noise, Progress};
 use dit_vae::Latents;
 use tch::Tensor;
 
-use crate::{Error, LateProvenance, Pipeline, Plan, SharedOutputs, outputs::TRAJECTORY_COLUMNS};
+use crate::{Batch, Error, LateProvenance, Pipeline, Plan, SharedOutputs, outputs::TRAJECTORY_COLUMNS, writer::Writer};
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunProgress {
-    /// Images finished, decoded and handed to the outputs.
+    /// Images finished and decoded; the last of them may still be being written.
     pub images_done: usize,
     /// Those of them that an earlier run had finished.
     pub images_found: usize,
@@ -24,14 +24,14 @@ pub struct RunProgress {
 /// How long the parts of a run took, in seconds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Timings {
-    /// Each step of each batch.
+    /// A step of each batch, on the average. (One step by itself cannot be timed on a GPU, which is given several at once.)
     pub steps: Vec<f64>,
-    /// Decoding and writing, in all.
+    /// Decoding and writing, in all, as far as it was waited for.
     pub decode: f64,
 }
 
 impl Timings {
-    /// The median step.
+    /// A step of the median batch.
     pub fn median_step(&self) -> Option<f64> {
         let mut sorted = self.steps.clone();
         sorted.sort_by(f64::total_cmp);
@@ -88,8 +88,8 @@ impl Trajectory {
 /// Computes every batch of `plan` and hands latents and pictures to `outputs`, which the caller completes: with
 /// [`SharedOutputs::finish`], or, from another thread that was told to stop, with [`SharedOutputs::finish_at_exit`].
 ///
-/// Nothing is waited for while the outputs are locked. Where hashes turn out not to be known the run ends before its next batch;
-/// what is computed by then is handed over.
+/// Pictures are written by a thread of their own, a few behind what is computed. Nothing is waited for while the outputs are locked.
+/// Where hashes turn out not to be known the run ends before its next batch; what is computed by then is handed over.
 ///
 /// # Errors
 /// The first failure of any part; [`Error::Cancelled`] if `observe` breaks, [`Error::NotOpened`] if `outputs` were never opened.
@@ -100,77 +100,123 @@ pub fn run(
     outputs: &SharedOutputs,
     observe: &mut dyn FnMut(RunProgress) -> ControlFlow<()>,
 ) -> Result<Timings, Error> {
-    let mut timings = Timings::default();
-    let steps_per_batch = plan.schedule().num_steps();
-    let batches = plan.batches();
-    let mut progress = RunProgress {
-        images_done: 0,
-        images_found: 0,
-        images: plan.classes().len(),
-        steps_done: 0,
-        steps: steps_per_batch * batches.len(),
-    };
     let sources = outputs.with(|outputs| Ok(Some(outputs.provenance().clone())))?;
-    let hashed = || sources.as_ref().map_or(Ok(()), |sources| sources.get().map(drop));
     let captions_each = outputs.with(|outputs| Ok(outputs.captions_each()))?;
-    for (number, batch) in batches.enumerate() {
-        sources.as_ref().map_or(Ok(()), LateProvenance::check)?;
-        if outputs.with(|outputs| Ok(outputs.may_have(&batch)))? {
-            hashed()?;
-        }
-        if outputs.with(|outputs| outputs.take_finished(&batch))? {
-            progress.images_done += batch.classes.len();
-            progress.images_found += batch.classes.len();
-            progress.steps_done = (number + 1) * steps_per_batch;
-            if observe(progress).is_break() {
-                return Err(Error::Cancelled);
-            }
-            continue;
-        }
-        let mut trajectory = match outputs.with(|outputs| Ok(outputs.needs_trajectory()))? {
-            true => Trajectory::of(steps_per_batch),
-            false => Trajectory::default(),
-        };
-        let mut last = Instant::now();
-        let latents = pipeline.sample(plan, &batch, noise, &mut |walk| {
-            if walk.done > 0 {
-                timings.steps.push(last.elapsed().as_secs_f64());
-            }
-            trajectory.see(&walk);
-            progress.steps_done = number * steps_per_batch + walk.done;
-            let flow = observe(progress);
-            last = Instant::now();
-            flow
-        })?;
-        let images = batch.images();
-        tracing::debug!(?images, "latents are done");
+    let timings = thread::scope(|scope| {
+        let told_each = sources.as_ref().filter(|_| captions_each);
+        let writer = Writer::start(scope, outputs.clone(), told_each.cloned());
+        let sources = sources.as_ref();
+        let mut walk = Walk { pipeline, plan, noise, outputs, sources, told_each, writer: &writer, observe };
+        let computed = walk.all();
         let start = Instant::now();
-        outputs.with(|outputs| outputs.push_latents(&latents))?;
-        trajectory.hand_over(pipeline, outputs)?;
-        if outputs.with(|outputs| Ok(outputs.needs_pictures()))? {
-            let mut images = batch.images();
-            let mut told = Ok(());
-            pipeline.decode(&latents, &mut |picture| {
-                let Some(image) = images.next() else { return Ok(()) };
-                if captions_each && told.is_ok() {
-                    told = hashed();
-                }
-                outputs.with(|outputs| outputs.push_picture(&batch, image, picture))?;
-                progress.images_done += 1;
-                match observe(progress) {
-                    ControlFlow::Continue(()) => Ok(()),
-                    ControlFlow::Break(()) => Err(Error::Cancelled),
-                }
-            })?;
-            told?;
-        } else {
-            progress.images_done += batch.classes.len();
-        }
-        timings.decode += start.elapsed().as_secs_f64();
-        tracing::debug!(images = progress.images_done, seconds = start.elapsed().as_secs_f64(), "pictures are written");
-    }
-    if outputs.with(|outputs| Ok(outputs.captions()))? {
-        hashed()?;
+        // What could not be written comes before what was not computed for it.
+        writer.finish()?;
+        computed.map(|timings| Timings { decode: timings.decode + start.elapsed().as_secs_f64(), ..timings })
+    })?;
+    if let (Some(sources), true) = (&sources, outputs.with(|outputs| Ok(outputs.captions()))?) {
+        let _hashed = sources.get()?;
     }
     Ok(timings)
+}
+
+/// A run on its way.
+struct Walk<'a> {
+    pipeline: &'a Pipeline,
+    plan: &'a Plan,
+    noise: &'a dyn Noise,
+    outputs: &'a SharedOutputs,
+    sources: Option<&'a LateProvenance>,
+    /// The same where every picture's file tells it.
+    told_each: Option<&'a LateProvenance>,
+    writer: &'a Writer<'a>,
+    observe: &'a mut dyn FnMut(RunProgress) -> ControlFlow<()>,
+}
+
+impl Walk<'_> {
+    fn all(&mut self) -> Result<Timings, Error> {
+        let mut timings = Timings::default();
+        let steps_per_batch = self.plan.schedule().num_steps();
+        let batches = self.plan.batches();
+        let mut progress = RunProgress {
+            images_done: 0,
+            images_found: 0,
+            images: self.plan.classes().len(),
+            steps_done: 0,
+            steps: steps_per_batch * batches.len(),
+        };
+        for (number, batch) in batches.enumerate() {
+            self.sources.map_or(Ok(()), LateProvenance::check)?;
+            if self.was_finished(&batch)? {
+                progress.images_done += batch.classes.len();
+                progress.images_found += batch.classes.len();
+                progress.steps_done = (number + 1) * steps_per_batch;
+                self.show(progress)?;
+                continue;
+            }
+            let latents = self.latents(&batch, &mut progress, &mut timings)?;
+            let start = Instant::now();
+            self.pictures(batch, &latents, &mut progress)?;
+            let seconds = start.elapsed().as_secs_f64();
+            timings.decode += seconds;
+            tracing::debug!(images = progress.images_done, seconds, "pictures are decoded");
+        }
+        Ok(timings)
+    }
+
+    /// Whether an earlier run has finished these pictures; they are taken over then.
+    fn was_finished(&self, batch: &Batch) -> Result<bool, Error> {
+        if !self.outputs.with(|outputs| Ok(outputs.may_have(batch)))? {
+            return Ok(false);
+        }
+        if let Some(sources) = self.sources {
+            let _hashed = sources.get()?;
+        }
+        self.writer.catch_up()?;
+        self.outputs.with(|outputs| outputs.take_finished(batch))
+    }
+
+    /// Walks a batch from noise to latents, and hands over what there is to see of that.
+    fn latents(&mut self, batch: &Batch, progress: &mut RunProgress, timings: &mut Timings) -> Result<Latents, Error> {
+        let (before, steps) = (progress.steps_done, self.plan.schedule().num_steps());
+        let mut trajectory = match self.outputs.with(|outputs| Ok(outputs.needs_trajectory()))? {
+            true => Trajectory::of(steps),
+            false => Trajectory::default(),
+        };
+        let start = Instant::now();
+        let latents = self.pipeline.sample(self.plan, batch, self.noise, &mut |walk| {
+            trajectory.see(&walk);
+            progress.steps_done = before + walk.done;
+            (self.observe)(*progress)
+        })?;
+        timings.steps.push(start.elapsed().as_secs_f64() / steps as f64);
+        tracing::debug!(images = ?batch.images(), "latents are done");
+        let start = Instant::now();
+        self.outputs.with(|outputs| outputs.push_latents(&latents))?;
+        trajectory.hand_over(self.pipeline, self.outputs)?;
+        timings.decode += start.elapsed().as_secs_f64();
+        Ok(latents)
+    }
+
+    /// Decodes a batch, if anything shows it.
+    fn pictures(&mut self, batch: Batch, latents: &Latents, progress: &mut RunProgress) -> Result<(), Error> {
+        if !self.outputs.with(|outputs| Ok(outputs.needs_pictures()))? {
+            progress.images_done += batch.classes.len();
+            return Ok(());
+        }
+        let (mut images, batch) = (batch.images(), Arc::new(batch));
+        self.pipeline.decode(latents, &mut |picture| {
+            let Some(image) = images.next() else { return Ok(()) };
+            self.writer.push(&batch, image, picture)?;
+            progress.images_done += 1;
+            self.show(*progress)
+        })?;
+        self.told_each.map_or(Ok(()), |sources| sources.get().map(drop))
+    }
+
+    fn show(&mut self, progress: RunProgress) -> Result<(), Error> {
+        match (self.observe)(progress) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Cancelled),
+        }
+    }
 }

@@ -23,7 +23,7 @@ pub struct Summary {
     labels: LabelPolicy,
     batch_size: usize,
     seconds_load: f64,
-    /// Median over all steps of all batches; a step computes a whole batch.
+    /// Of the median batch; a step computes a whole batch.
     seconds_per_step: Option<f64>,
     /// Decoding and writing, all pictures.
     seconds_decode: f64,

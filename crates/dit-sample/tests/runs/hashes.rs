@@ -1,10 +1,6 @@
-//! What a run keeps where the hashes of its files are late, or cannot be found. On the demo model.
+//! What a run keeps where the hashes of its files are late, or cannot be found.
 
 use std::{
-    collections::BTreeMap,
-    fs,
-    ops::ControlFlow,
-    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -16,65 +12,9 @@ use std::{
 
 use dit_diffusion::SeededNoise;
 use dit_image::read_recipe;
-use dit_model::Dit;
-use dit_sample::{
-    Error, HashError, LabelPolicy, LateProvenance, OpenedAs, OutputPaths, Outputs, Pipeline, Plan, Provenance,
-    RunProgress, SamplerKind, Settings, SharedOutputs, Shows, Source, SourceHashes, run,
-};
-use dit_vae::AutoencoderKl;
-use dit_weights::{Checkpoint, OpenOptions, VaeCheckpoint};
-use tch::{Device, Kind};
+use dit_sample::{Error, HashError, OutputPaths, Provenance, SourceHashes, run};
 
-fn pipeline() -> Pipeline {
-    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../weights/demo");
-    let dit = Checkpoint::open(weights.join("dit-fashion.safetensors"), &OpenOptions::default()).unwrap();
-    let vae = VaeCheckpoint::open(weights.join("vae-fashion")).unwrap();
-    let dit = Dit::load(&dit, Device::Cpu, Kind::Float).unwrap();
-    Pipeline::new(dit, Some(AutoencoderKl::load(&vae, Device::Cpu, Kind::Float).unwrap())).unwrap()
-}
-
-/// Six pictures in three batches of two steps.
-fn plan(pipeline: &Pipeline) -> Plan {
-    let settings = Settings {
-        sampler: SamplerKind::Ddim { eta: 0.0 },
-        steps: "2".to_owned(),
-        cfg_scale: 1.0,
-        ..Settings::default()
-    };
-    Plan::new(pipeline.dit().config(), settings, 0, (0..6).collect(), 2).unwrap()
-}
-
-fn unhashed(plan: &Plan) -> Provenance {
-    let source = |name: &str| Source { name: name.to_owned(), sha256: "00".repeat(32) };
-    Provenance {
-        software: "dit-rs 0".to_owned(),
-        checkpoint: source("dit"),
-        opened_as: OpenedAs::default(),
-        vae: Some(source("vae")),
-        settings: plan.settings().clone(),
-        noise: None,
-        weaker: None,
-        classifier: None,
-        init: None,
-        labels: LabelPolicy::Balanced,
-        device: "cpu".to_owned(),
-        threads: 1,
-        batch_size: 2,
-    }
-}
-
-fn open(paths: &OutputPaths, plan: &Plan, hashes: impl SourceHashes + 'static) -> SharedOutputs {
-    let (outputs, provenance) = (SharedOutputs::default(), LateProvenance::new(unhashed(plan), hashes));
-    fs::create_dir_all(paths.dir.as_deref().unwrap_or(Path::new("."))).unwrap();
-    let create =
-        || Outputs::create(paths.clone(), plan, Some((32, 32)), [4, 8, 8], provenance, BTreeMap::new(), Shows::Grid);
-    outputs.open(create).unwrap();
-    outputs
-}
-
-fn go_on(_: RunProgress) -> ControlFlow<()> {
-    ControlFlow::Continue(())
-}
+use crate::support::{go_on, open, pipeline, plan};
 
 /// Hashes that never come.
 struct Failing {

@@ -1,0 +1,3 @@
+mod hashes;
+mod support;
+mod writing;
