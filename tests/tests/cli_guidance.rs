@@ -251,7 +251,7 @@ fn what_does_not_go_together_is_refused_with_what_does() {
     fail(&["--classifier", &classifier, "--classifier-scale", "nan"], &["scale"]);
     fail(&["--strength", "0.5"], &["--init"]);
     fail(&["--init", "none.png"], &["none.png"]);
-    fail(&["--init", "p.png", "--strength", "0"], &["--strength 0", "above 0"]);
+    fail(&["--init", "p.png", "--strength", "0"], &["a strength of 0", "above 0", "--strength"]);
     fail(&["--init", "p.png", "--invert", "--eta", "1"], &["--sampler ddim"]);
     fail(&["--init", "p.png", "--vae", "none", "--latents", "x"], &["--init needs the VAE"]);
     fail(&["--interpolate", "classes", "1"], &["expected two"]);

@@ -22,7 +22,7 @@ fn pipeline(checkpoint: &Path) -> Pipeline {
 fn settings(sampler: SamplerKind, steps: &str) -> Settings {
     Settings {
         sampler,
-        steps: steps.to_owned(),
+        steps: steps.parse().unwrap(),
         cfg_scale: 3.0,
         cfg_channels: CfgChannels::Three,
         ..Settings::default()

@@ -17,7 +17,7 @@ fn walk(precision: Precision, kernels: Kernels) -> Tensor {
     let pipeline = Pipeline::new(dit, None).unwrap();
     let settings = Settings {
         sampler: SamplerKind::Ddim { eta: 0.0 },
-        steps: "ddim50".to_owned(),
+        steps: "ddim50".parse().unwrap(),
         cfg_scale: 3.0,
         precision,
         ..Settings::default()

@@ -10,7 +10,7 @@ pub enum Error {
 
     /// A safetensors file of something else.
     #[error(
-        "{} is not a classifier of noised latents: {problem}\n  help: `dit-cli train-classifier` makes one; a DiT goes to --ckpt",
+        "{} is not a classifier of noised latents: {problem}\n  help: `dit-cli train-classifier` makes one; a DiT is none",
         .path.display()
     )]
     NotAClassifier {
@@ -38,7 +38,7 @@ pub enum Error {
 
     /// The loss became NaN or infinite.
     #[error(
-        "the loss is {loss} at step {step}; the learning rate is too high\n  help: remove the state file and begin anew with a lower --lr"
+        "the loss is {loss} at step {step}; the learning rate is too high\n  help: remove the state file and begin anew with a lower learning rate"
     )]
     NonFinite {
         /// The step.
@@ -49,7 +49,7 @@ pub enum Error {
 
     /// A gradient became NaN or infinite.
     #[error(
-        "a gradient is NaN or infinite at step {step}; the learning rate is too high\n  help: remove the state file and begin anew with a lower --lr"
+        "a gradient is NaN or infinite at step {step}; the learning rate is too high\n  help: remove the state file and begin anew with a lower learning rate"
     )]
     NonFiniteGradient {
         /// The step.

@@ -1,5 +1,6 @@
 //! The engine behind `dit-cli`: arguments in, files and messages out. What it does is in the libraries.
 
+mod advice;
 mod build_id;
 mod commands;
 mod gpu_memory;
@@ -85,8 +86,8 @@ fn bear_the_name_typed() {
     }
 }
 
-/// The error and its causes on one line, those left out that the one before already says, and what helps where libtorch lacked
-/// memory and nobody said it yet.
+/// The error and its causes on one line, those left out that the one before already says, and what to type instead, or what helps
+/// where libtorch lacked memory, where nobody said it yet.
 fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
@@ -98,9 +99,12 @@ fn chain(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
+    if let Some(help) = advice::of(error) {
+        return format!("{text}\n  help: {help}");
+    }
     let of_libtorch = error.chain().any(|cause| cause.is::<tch::TchError>());
     if of_libtorch && is_want_of_memory(&text) && !text.contains("help: ") {
-        text = format!("{text}\n  help: {}", panic::memory_help());
+        return format!("{text}\n  help: {}", panic::memory_help());
     }
     text
 }

@@ -75,7 +75,7 @@ fn sampling(error: &dit_sample::Error) -> bool {
     match error {
         E::Class { .. }
         | E::NoNullClass
-        | E::Incompatible { .. }
+        | E::Conflict(_)
         | E::Strength(_)
         | E::ImageCount(_)
         | E::BatchSize

@@ -160,7 +160,7 @@ pub enum Error {
     },
 
     /// A picture that is to be padded, and is larger than what it is padded to.
-    #[error("a picture of {width} x {height} pixels cannot be padded to {size}; --crop adm would scale it")]
+    #[error("a picture of {width} x {height} pixels cannot be padded to {size}; the crop adm would scale it")]
     TooLargeToPad {
         /// Columns.
         width: usize,

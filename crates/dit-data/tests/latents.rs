@@ -95,7 +95,7 @@ fn records_are_where_their_keys_are() {
             assert_eq!(got, expected[..2 * LATENT], "{key}"); // all of them are exact in f16
             match latents.moments(place as u64, PictureVersion::Mirrored) {
                 Ok(view) => assert!(view.mean().eq(expected[2 * LATENT..3 * LATENT].iter().copied()), "{key}"),
-                Err(error) => assert!(flips == Flips::None && error.to_string().contains("--flip both")),
+                Err(error) => assert!(flips == Flips::None && error.to_string().contains("make it with mirror images")),
             }
         }
         assert!(latents.moments(101, PictureVersion::AsIs).is_err() && latents.label(101).is_none());
@@ -240,7 +240,7 @@ fn flips_and_draws_are_fair_and_the_records_own() {
     let unflippable = tempfile::tempdir().unwrap();
     make(unflippable.path(), &settings(Flips::None, Store::F16));
     let latents = LatentFolder::open(unflippable.path()).unwrap();
-    assert!(LatentBatches::new(latents, options(5)).unwrap_err().to_string().contains("--flip both"));
+    assert!(LatentBatches::new(latents, options(5)).unwrap_err().to_string().contains("make it with mirror images"));
 }
 
 #[test]
@@ -260,10 +260,10 @@ fn values_that_cannot_be_stored_are_refused_by_name() {
         }
     };
     check(Store::F16, 65504.0, None);
-    check(Store::F16, 70000.0, Some("--store f32"));
+    check(Store::F16, 70000.0, Some("store f32"));
     check(Store::F32, 70000.0, None);
-    check(Store::F32, f32::NAN, Some("--precision fp32"));
-    check(Store::F16, f32::INFINITY, Some("--precision fp32"));
+    check(Store::F32, f32::NAN, Some("compute in fp32"));
+    check(Store::F16, f32::INFINITY, Some("compute in fp32"));
 }
 
 #[test]

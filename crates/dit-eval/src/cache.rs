@@ -223,7 +223,7 @@ mod tests {
         fs::write(&file, "x").unwrap();
         for cache in [file.clone(), file.join("below")] {
             let message = FeatureSet::ensure_cache(&cache).unwrap_err().to_string();
-            assert!(message.contains("cannot keep features in") && message.contains("pass --cache DIR"), "{message}");
+            assert!(message.contains("cannot keep features in"), "{message}");
         }
         FeatureSet::ensure_cache(&folder.path().join("new/folder")).unwrap();
     }

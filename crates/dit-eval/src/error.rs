@@ -27,9 +27,7 @@ pub enum Error {
     },
 
     /// A picture is of a size that a feature network does not take.
-    #[error(
-        "the pictures are {height} x {width}; the network `{network}` takes {takes}\n  help: for folders, archives and IDX files, pass --image-size and --crop; else choose other --features"
-    )]
+    #[error("the pictures are {height} x {width}; the network `{network}` takes {takes}")]
     PictureSize {
         /// The network.
         network: String,
@@ -93,16 +91,14 @@ pub enum Error {
     },
 
     /// A metric that statistics do not suffice for.
-    #[error(
-        "{metric} needs the reference's pictures, not only its statistics\n  help: give a reference with pictures, or leave it out of --metrics"
-    )]
+    #[error("{metric} needs the reference's pictures, not only its statistics")]
     NeedsPictures {
         /// The metric.
         metric: &'static str,
     },
 
     /// A metric of features that there are none of.
-    #[error("{metric} needs {what}\n  help: choose other --features or --metrics")]
+    #[error("{metric} needs {what}")]
     NeedsFeatures {
         /// The metric.
         metric: &'static str,
@@ -122,9 +118,7 @@ pub enum Error {
     },
 
     /// Statistics of another network than the samples' features.
-    #[error(
-        "the reference's statistics are of {statistics}, the samples' features of {network}\n  help: pass the same --features as when they were made, or make them again"
-    )]
+    #[error("the reference's statistics are of {statistics}, the samples' features of {network}")]
     OtherNetwork {
         /// Whose the statistics are.
         statistics: String,
@@ -134,7 +128,7 @@ pub enum Error {
 
     /// Features cannot be kept.
     #[error(
-        "cannot keep features in {}: {}\n  help: pass --cache DIR, a folder that can be written to", folder.display(), source
+        "cannot keep features in {}: {}", folder.display(), source
     )]
     Cache {
         /// Where.
@@ -145,7 +139,7 @@ pub enum Error {
 
     /// The disk has no room for features.
     #[error(
-        "the features of these pictures take {:.1} GB in {}, where {:.1} GB are free\n  help: make room, or pass --cache DIR on another disk; --stats needs none with --no-cache",
+        "the features of these pictures take {:.1} GB in {}, where {:.1} GB are free",
         *needed as f64 / 1e9, folder.display(), *free as f64 / 1e9
     )]
     NoRoom {
@@ -223,7 +217,7 @@ pub enum Error {
 
     /// Pictures of different sizes.
     #[error(
-        "{key} is {} x {}, those before it are {} x {}\n  help: pass --image-size and --crop to bring all to one size",
+        "{key} is {} x {}, those before it are {} x {}",
         found.0, found.1, expected.0, expected.1
     )]
     MixedSizes {
@@ -249,8 +243,7 @@ pub enum Error {
 
     /// An npz of pictures of another size than all are to be brought to: it is taken as it is.
     #[error(
-        "{}: its pictures are {height} x {width}, not {side} x {side}; an npz is taken as it is\n  \
-         help: pass --image-size with the side of its pictures, if they are square and the other side can be brought to that",
+        "{}: its pictures are {height} x {width}, not {side} x {side}; an npz is taken as it is",
         path.display()
     )]
     NotBroughtToSize {

@@ -11,7 +11,7 @@ const SHOWN: usize = 20;
 pub enum Error {
     /// More pictures than allowed could not be decoded.
     #[error(
-        "{} of {total} pictures could not be decoded; {allowed} are allowed\n  {}\n  help: mend or remove them, or pass a larger --max-skipped; {} lists them all",
+        "{} of {total} pictures could not be decoded; {allowed} are allowed\n  {}\n  all are listed in {}",
         skipped.len(),
         listed(skipped),
         list.display()

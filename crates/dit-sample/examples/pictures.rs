@@ -5,7 +5,7 @@ use std::{env, ops::ControlFlow};
 
 use dit_image::{GRID_COLUMNS, grid, write_png};
 use dit_model::Dit;
-use dit_sample::{CfgChannels, Pipeline, Plan, SamplerKind, Settings};
+use dit_sample::{CfgChannels, Pipeline, Plan, SamplerKind, Settings, Spacing};
 use dit_vae::AutoencoderKl;
 use dit_weights::{Checkpoint, OpenOptions, VaeCheckpoint};
 use tch::{Device, Kind};
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let settings = Settings {
         sampler: SamplerKind::UniPc,
-        steps: "lambda20".to_owned(),
+        steps: Spacing::UniformLambda(20),
         cfg_scale: 4.0,
         cfg_channels: CfgChannels::default_for(config.in_channels),
         process: Some(checkpoint.process()),

@@ -1,3 +1,5 @@
+use crate::Conflict;
+
 /// What can go wrong between a request and its pictures.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -12,22 +14,15 @@ pub enum Error {
     },
 
     /// Guidance without a null class to guide away from.
-    #[error(
-        "guidance needs a null class, which this model was trained without (label dropout 0)\n  help: pass --cfg-scale 1"
-    )]
+    #[error("guidance needs a null class, which this model was trained without (label dropout 0)")]
     NoNullClass,
 
-    /// Options that exclude one another, or one that does nothing.
-    #[error("{what}\n  help: {help}")]
-    Incompatible {
-        /// What does not go together.
-        what: String,
-        /// What does.
-        help: String,
-    },
+    /// Settings that do not go together, or one that does nothing.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
 
     /// A share of the steps that is none.
-    #[error("--strength {0}: expected a number above 0 (which keeps the picture) up to 1 (which forgets it)")]
+    #[error("a strength of {0}: expected a number above 0 (which keeps the picture) up to 1 (which forgets it)")]
     Strength(f64),
 
     /// A network beside the main one that is not of its kind.
@@ -55,9 +50,7 @@ pub enum Error {
     NotGiven(&'static str),
 
     /// The codec does not decode the model's latents.
-    #[error(
-        "the VAE has {vae} latent channels, the model {model}\n  help: pass the VAE that the model was trained with as --vae"
-    )]
+    #[error("the VAE has {vae} latent channels, the model {model}: it is not the one that the model was trained with")]
     LatentChannels {
         /// Channels of the codec.
         vae: usize,
@@ -115,9 +108,7 @@ pub enum Error {
     NotPng(std::path::PathBuf),
 
     /// A grid of too many pictures.
-    #[error(
-        "a grid of {count} pictures is too large ({mebibytes} MiB of pixels)\n  help: write them with --out-dir or --npz"
-    )]
+    #[error("a grid of {count} pictures is too large ({mebibytes} MiB of pixels)")]
     GridTooLarge {
         /// Pictures asked for.
         count: usize,
@@ -130,7 +121,7 @@ pub enum Error {
     Cancelled,
 
     /// Outputs that need pictures, without a codec.
-    #[error("without a VAE there are no pictures\n  help: with --vae none, pass --latents FILE and no other output")]
+    #[error("without a VAE there are no pictures, only latents")]
     NoVae,
 
     /// A text that is not a usable recipe.

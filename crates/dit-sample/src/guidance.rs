@@ -1,7 +1,7 @@
 use dit_diffusion::{GuidanceScale, GuidedChannels, NoiseSchedule, ScaleShape};
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{Conflict, Error, GuidedBy};
 
 /// Which latent channels guidance moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,38 +100,31 @@ impl Guidance {
     /// The scale over a walk, of classifier-free guidance by `cfg_scale` or of autoguidance.
     ///
     /// # Errors
-    /// [`Error::Incompatible`] for options that exclude one another or do nothing; [`Error::Diffusion`] for values out of range.
+    /// [`Error::Conflict`] for options that exclude one another or do nothing; [`Error::Diffusion`] for values out of range.
     pub(crate) fn scale(&self, cfg_scale: f64, schedule: &NoiseSchedule) -> Result<GuidanceScale, Error> {
-        let incompatible =
-            |what: &str, help: &str| Error::Incompatible { what: what.to_owned(), help: help.to_owned() };
+        let refused = |conflict| Err(Error::Conflict(conflict));
         if self.autoguidance_scale.is_some() && cfg_scale != 1.0 {
-            let help = "pass --cfg-scale 1 with --autoguidance, or leave --autoguidance out";
-            return Err(incompatible("autoguidance takes the place of classifier-free guidance", help));
+            return refused(Conflict::AutoguidanceBesideCfg);
         }
         if self.autoguidance_scale.is_some() && self.negative_class.is_some() {
-            let help = "leave --negative-class out, or --autoguidance";
-            return Err(incompatible("autoguidance guides away from a checkpoint, not from a class", help));
+            return refused(Conflict::AutoguidanceBesideNegativeClass);
         }
         if self.autoguidance_scale == Some(1.0) {
-            let help = "pass --autoguidance-scale above 1, or leave --autoguidance out";
-            return Err(incompatible("autoguidance has no effect at a scale of 1", help));
+            return refused(Conflict::IdleAutoguidance);
         }
-        // A recipe is JSON, which has no infinity.
         if self.interval.is_some_and(|ends| ends.iter().any(|end| !end.is_finite())) {
-            let help = "noise levels go from 0.01 to 157; pass --cfg-interval LO,1000 for all from LO on";
-            return Err(incompatible("an interval of guidance has two finite ends", help));
+            return refused(Conflict::EndlessInterval);
         }
         let scale = self.autoguidance_scale.unwrap_or(cfg_scale);
         if scale == 1.0 {
             let idle = [
-                (self.interval.is_some(), "--cfg-interval"),
-                (self.schedule != CfgSchedule::Constant, "--cfg-schedule"),
-                (self.rescale != 0.0, "--cfg-rescale"),
-                (self.negative_class.is_some(), "--negative-class"),
+                (self.interval.is_some(), GuidedBy::Interval),
+                (self.schedule != CfgSchedule::Constant, GuidedBy::Schedule),
+                (self.rescale != 0.0, GuidedBy::Rescale),
+                (self.negative_class.is_some(), GuidedBy::NegativeClass),
             ];
-            if let Some((_, flag)) = idle.iter().find(|(given, _)| *given) {
-                let what = format!("{flag} has no effect at a guidance scale of 1");
-                return Err(incompatible(&what, &format!("pass --cfg-scale above 1 with it, or leave {flag} out")));
+            if let Some((_, by)) = idle.into_iter().find(|(given, _)| *given) {
+                return refused(Conflict::Unguided(by));
             }
         }
         let mut over_walk = GuidanceScale::constant(scale)?.shaped(self.schedule.shape(), schedule);

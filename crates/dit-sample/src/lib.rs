@@ -4,7 +4,7 @@
 //! over all of it, and a [`Recipe`] in every PNG says how to make that PNG again. Nothing here parses arguments or prints.
 //!
 //! ```
-//! use dit_sample::{Pipeline, Plan, SamplerKind, Settings};
+//! use dit_sample::{Pipeline, Plan, SamplerKind, Settings, Spacing};
 //! use dit_model::{Dit, DitConfig, Initialization};
 //! # use std::ops::ControlFlow;
 //!
@@ -13,7 +13,7 @@
 //! let pipeline = Pipeline::new(Dit::new(&store.root(), &config, Initialization::Reference { seed: 0 }), None)?;
 //! let settings = Settings {
 //!     sampler: SamplerKind::Ddim { eta: 0.0 },
-//!     steps: "5".to_owned(),
+//!     steps: Spacing::even(5),
 //!     process: None, // the original's; of a checkpoint, `Some(checkpoint.process())`
 //!     ..Settings::default()
 //! };
@@ -28,6 +28,7 @@
 
 mod blend;
 mod cache;
+mod conflict;
 mod editing;
 mod error;
 mod folder;
@@ -48,9 +49,10 @@ mod shared;
 mod writer;
 
 pub use cache::CacheReport;
+pub use conflict::{Conflict, GuidedBy};
 pub use dit_classifier::Classifier;
 pub use dit_config::Process;
-pub use dit_diffusion::Progress;
+pub use dit_diffusion::{Progress, Spacing};
 pub use editing::{Interpolation, Start};
 pub use error::Error;
 pub use folder::Others;

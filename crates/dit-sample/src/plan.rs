@@ -1,12 +1,12 @@
 use std::ops::Range;
 
-use dit_config::{DitConfig, Process, Sigma};
+use dit_config::{DitConfig, Process};
 use dit_diffusion::{
     Ddim, Ddpm, DpmPlusPlus, Draw, EulerAncestral, GuidanceScale, Heun, LatentShape, Noise, NoiseSchedule,
-    Parameterization, SampleSchedule, SdeDpmPlusPlus, SeededNoise, Solver, Spacing, UniPc,
+    Parameterization, SampleSchedule, SdeDpmPlusPlus, SeededNoise, Solver, UniPc,
 };
 
-use crate::{CfgChannels, Error, Interpolation, SamplerKind, Settings, Start};
+use crate::{CfgChannels, Conflict, Error, Interpolation, SamplerKind, Settings, Start};
 
 /// More images than anybody samples in one run; every count and index below fits easily.
 pub const MOST_IMAGES: usize = 100_000_000;
@@ -75,13 +75,11 @@ impl Plan {
         }
         let is_guided = settings.cfg_scale != 1.0 || settings.guidance.autoguidance_scale.is_some();
         if is_guided && settings.cfg_channels == CfgChannels::Three && config.in_channels < 3 {
-            let what = format!("--cfg-channels 3: the model has {} latent channels", config.in_channels);
-            return Err(Error::Incompatible { what, help: "pass --cfg-channels all".to_owned() });
+            return Err(Error::Conflict(Conflict::TooFewChannels { latent_channels: config.in_channels }));
         }
-        let spacing: Spacing = settings.steps.parse()?;
         let process = process(config, &settings)?;
         let training = NoiseSchedule::of(&process)?;
-        let whole = training.respaced(&spacing)?;
+        let whole = training.respaced(&settings.steps)?;
         let walked = settings.start.steps(whole.num_steps())?;
         let schedule = whole.least_noisy(walked)?;
         let inversion = match settings.start {
@@ -209,19 +207,12 @@ impl Plan {
 fn process(config: &DitConfig, settings: &Settings) -> Result<Process, Error> {
     let original = Process::original(config.sigma);
     let process = settings.process.unwrap_or(original);
-    let incompatible = |what: String, help: &str| Err(Error::Incompatible { what, help: help.to_owned() });
     if process.output() != config.sigma {
-        let network = match config.sigma {
-            Sigma::Learned => "learns its variance",
-            Sigma::Fixed => "has no outputs for a variance",
-        };
-        let help = "take the process from the checkpoint that is sampled from";
-        return incompatible(format!("the process is {process}, but the network {network}"), help);
+        return Err(Error::Conflict(Conflict::Process { process, sigma: config.sigma }));
     }
     // Classifiers are trained on the original's noise.
     if settings.guidance.classifier_scale.is_some() && !process.noises_as(&original) {
-        let what = format!("classifiers know latents noised as the original noises them, the checkpoint {process}");
-        return incompatible(what, "leave --classifier out");
+        return Err(Error::Conflict(Conflict::NoisedOtherwise(process)));
     }
     Ok(process)
 }
@@ -229,7 +220,7 @@ fn process(config: &DitConfig, settings: &Settings) -> Result<Process, Error> {
 /// What does not depend on the schedule.
 fn check_options(config: &DitConfig, settings: &Settings, images: Range<u64>) -> Result<(), Error> {
     let Settings { sampler, guidance, start, interpolate, cache, .. } = settings;
-    let incompatible = |what: &str, help: String| Err(Error::Incompatible { what: what.to_owned(), help });
+    let refused = |conflict| Err(Error::Conflict(conflict));
     let class = |class: u32| match (class as usize) < config.num_classes {
         true => Ok(()),
         false => Err(Error::Class { class, num_classes: config.num_classes }),
@@ -244,45 +235,36 @@ fn check_options(config: &DitConfig, settings: &Settings, images: Range<u64>) ->
         return Err(dit_diffusion::Error::GuidanceRescale { share: guidance.rescale }.into());
     }
     if !(*cache >= 0.0 && cache.is_finite()) {
-        return incompatible(&format!("--cache {cache}"), "expected `off` or a factor such as 0.1".to_owned());
+        return refused(Conflict::CacheFactor(*cache));
     }
-    let deterministic = || format!("pass --sampler {} with it", SamplerKind::DETERMINISTIC);
     if let Start::Inverted { class: of, .. } = start {
         if sampler.is_stochastic() {
-            return incompatible(&format!("--invert has no use before {sampler}, which adds noise"), deterministic());
+            return refused(Conflict::InversionBeforeNoise(*sampler));
         }
         match of {
             Some(of) => class(*of)?,
-            None if config.null_class().is_none() => {
-                let help = "pass --init-class with the picture's class".to_owned();
-                return incompatible("--invert: this model has no null class to invert with", help);
-            }
+            None if config.null_class().is_none() => return refused(Conflict::InversionWithoutClass),
             None => {}
         }
     }
     let Some(interpolation) = interpolate else { return Ok(()) };
     let frames = interpolation.frames();
     if frames < 2 {
-        let what = format!("an interpolation of {frames} pictures leads nowhere");
-        return incompatible(&what, "pass --frames with 2 or more".to_owned());
+        return refused(Conflict::TooFewFrames(frames));
     }
     // A batch of it may be sampled alone, as a recipe does.
     if images.end > u64::from(frames) {
-        let what = format!("pictures {} to {} of an interpolation of {frames}", images.start, images.end - 1);
-        return incompatible(&what, format!("sample pictures 0 to {}", frames - 1));
+        return refused(Conflict::BeyondInterpolation { first: images.start, last: images.end - 1, frames });
     }
     match *interpolation {
         Interpolation::Classes { from, to, .. } => class(from).and(class(to))?,
         Interpolation::Seeds { .. } if sampler.is_stochastic() => {
-            let what =
-                format!("{sampler} adds noise at every step, so pictures do not change smoothly from seed to seed");
-            return incompatible(&what, deterministic());
+            return refused(Conflict::SeedsUnderNoise(*sampler));
         }
         Interpolation::Seeds { .. } => {}
     }
     if start.needs_picture() {
-        let help = "leave --init out, or --interpolate".to_owned();
-        return incompatible("--interpolate leads between pictures from noise, not from a picture", help);
+        return refused(Conflict::InterpolationFromPicture);
     }
     Ok(())
 }
@@ -310,6 +292,6 @@ mod tests {
         check_strip(9, 8, 1, None);
         check_strip(9, 8, 2, Some("pictures 8 to 9 of an interpolation of 9"));
         check_strip(9, 9, 1, Some("pictures 9 to 9"));
-        check_strip(1, 0, 1, Some("--frames with 2 or more"));
+        check_strip(1, 0, 1, Some("an interpolation of 1 pictures leads nowhere"));
     }
 }

@@ -1,6 +1,7 @@
 use std::fmt;
 
 use dit_config::Process;
+use dit_diffusion::Spacing;
 use dit_model::{Cpu, Kernels};
 use dit_ops::gpu_multiplies_bf16;
 use serde::{Deserialize, Serialize};
@@ -39,25 +40,26 @@ pub enum SamplerKind {
 
 impl SamplerKind {
     /// Steps for pictures of full quality: the original's 250 for its own samplers, twenty of equal log-SNR for the fast ones.
-    pub fn default_steps(self) -> &'static str {
+    pub fn default_steps(self) -> Spacing {
         match self {
-            Self::Ddpm | Self::Ddim { .. } | Self::EulerAncestral => "250",
-            Self::DpmPlusPlus2M | Self::DpmPlusPlus3M | Self::DpmPlusPlus2MSde | Self::UniPc | Self::Heun => "lambda20",
+            Self::Ddpm | Self::Ddim { .. } | Self::EulerAncestral => Spacing::even(250),
+            Self::DpmPlusPlus2M | Self::DpmPlusPlus3M | Self::DpmPlusPlus2MSde | Self::UniPc | Self::Heun => {
+                Spacing::UniformLambda(20)
+            }
         }
     }
 
     /// [`default_steps`](Self::default_steps), or all where a process has fewer.
-    pub fn default_steps_of(self, process: &Process) -> &'static str {
-        let steps = self.default_steps();
-        let count = steps.trim_start_matches("lambda").parse::<usize>().unwrap_or(0);
-        if count > process.steps { "all" } else { steps }
+    pub fn default_steps_of(self, process: &Process) -> Spacing {
+        match self.default_steps() {
+            Spacing::UniformLambda(count) if count > process.steps => Spacing::All,
+            Spacing::Sections(counts) if counts.iter().sum::<usize>() > process.steps => Spacing::All,
+            steps => steps,
+        }
     }
 }
 
 impl SamplerKind {
-    /// The samplers that add no noise, as a message names them.
-    pub(crate) const DETERMINISTIC: &'static str = "ddim, dpmpp-2m, dpmpp-3m, unipc or heun";
-
     /// Whether its steps add noise.
     pub fn is_stochastic(self) -> bool {
         match self {
@@ -162,8 +164,9 @@ impl Precision {
 pub struct Settings {
     /// The solver.
     pub sampler: SamplerKind,
-    /// Which timesteps it visits, as typed: `250`, `10,15,20`, `ddim50`, `all`.
-    pub steps: String,
+    /// Which timesteps it visits; stored as it is typed: `250`, `10,15,20`, `ddim50`, `all`.
+    #[serde(with = "spacing_as_text")]
+    pub steps: Spacing,
     /// Classifier-free guidance scale; 1 is none.
     pub cfg_scale: f64,
     /// Channels that are guided.
@@ -190,6 +193,19 @@ pub struct Settings {
     pub cache: f64,
 }
 
+mod spacing_as_text {
+    use dit_diffusion::Spacing;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(spacing: &Spacing, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(spacing)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Spacing, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
 fn is_zero(value: &f64) -> bool {
     *value == 0.0
 }
@@ -199,7 +215,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             sampler: SamplerKind::Ddpm,
-            steps: SamplerKind::Ddpm.default_steps().to_owned(),
+            steps: SamplerKind::Ddpm.default_steps(),
             cfg_scale: 4.0,
             cfg_channels: CfgChannels::Three,
             seed: 0,

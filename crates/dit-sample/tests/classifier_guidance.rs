@@ -36,7 +36,8 @@ impl Demo {
         let &Walk { sampler, steps, each } = walk;
         let classes: Vec<u32> = (0..10).flat_map(|class| vec![class; each]).collect();
         let guidance = Guidance { classifier_scale: Some(scale), ..Guidance::default() };
-        let settings = Settings { sampler, steps: steps.to_owned(), cfg_scale: 1.0, guidance, ..Settings::default() };
+        let settings =
+            Settings { sampler, steps: steps.parse().unwrap(), cfg_scale: 1.0, guidance, ..Settings::default() };
         let plan = Plan::new(self.pipeline.dit().config(), settings, 0, classes, 50).unwrap();
         let mut right = 0;
         for batch in plan.batches() {

@@ -4,13 +4,13 @@ use dit_config::{DitConfig, NoiseScheduleKind, Predict, Process, Sigma, SigmaKin
 use dit_diffusion::{ReplayedNoise, SeededNoise};
 use dit_sample::{
     CfgChannels, Guidance, LabelPolicy, OpenedAs, OutputPaths, Plan, Provenance, Recipe, SamplerKind, Settings, Shows,
-    Source,
+    Source, Spacing,
 };
 
 fn settings() -> Settings {
     Settings {
         sampler: SamplerKind::Ddim { eta: 0.25 },
-        steps: "10".to_owned(),
+        steps: Spacing::even(10),
         cfg_scale: 2.5,
         cfg_channels: CfgChannels::Three,
         seed: 7,
@@ -89,12 +89,12 @@ fn check_plan_refused(change: impl FnOnce(&mut Settings), classes: Vec<u32>, exp
 fn requests_are_checked_against_the_model() {
     check_plan_refused(|_| {}, vec![3, 10], "class 10 is not one of the model's 10 (0 to 9)");
     check_plan_refused(|_| {}, vec![], "0 images");
-    check_plan_refused(|settings| settings.steps = "0".to_owned(), vec![1], "zero steps");
-    check_plan_refused(|settings| settings.steps = "ddim64".to_owned(), vec![1], "ddim63");
+    check_plan_refused(|settings| settings.steps = Spacing::even(0), vec![1], "zero steps");
+    check_plan_refused(|settings| settings.steps = Spacing::Ddim(64), vec![1], "ddim63");
     check_plan_refused(|settings| settings.sampler = SamplerKind::Ddim { eta: f64::NAN }, vec![1], "eta");
     let unconditional = config().with(|spec| spec.label_dropout = 0.0).unwrap();
     let error = Plan::new(&unconditional, settings(), 0, vec![1], 1).unwrap_err().to_string();
-    assert!(error.contains("--cfg-scale 1"), "{error}");
+    assert!(error.contains("needs a null class"), "{error}");
     assert!(Plan::new(&config(), settings(), u64::MAX, vec![1], 1).is_err());
 }
 
@@ -103,7 +103,7 @@ fn another_process_is_walked_in_its_own_steps() {
     let original = Process::original(Sigma::Learned);
     let cosine = Process { schedule: NoiseScheduleKind::Cosine, steps: 100, predict: Predict::V, ..original };
     let plan = |steps: &str, process| {
-        let settings = Settings { steps: steps.to_owned(), process, ..settings() };
+        let settings = Settings { steps: steps.parse().unwrap(), process, ..settings() };
         Plan::new(&config(), settings, 0, vec![1], 1)
     };
     assert_eq!(plan("all", None).unwrap().schedule().num_steps(), 1000);
@@ -112,9 +112,9 @@ fn another_process_is_walked_in_its_own_steps() {
     let error = plan("101", Some(cosine)).unwrap_err().to_string();
     assert!(error.contains("100"), "{error}");
     assert!(plan("1", Some(Process { steps: 0, ..original })).is_err());
-    assert_eq!(SamplerKind::Ddpm.default_steps_of(&cosine), "all");
-    assert_eq!(SamplerKind::Heun.default_steps_of(&cosine), "lambda20");
-    assert_eq!(SamplerKind::Ddpm.default_steps_of(&original), "250");
+    assert_eq!(SamplerKind::Ddpm.default_steps_of(&cosine), Spacing::All);
+    assert_eq!(SamplerKind::Heun.default_steps_of(&cosine), Spacing::UniformLambda(20));
+    assert_eq!(SamplerKind::Ddpm.default_steps_of(&original), Spacing::even(250));
 
     // The walks are the same where nothing is said and where the original's process is.
     let levels = |process| {
@@ -133,7 +133,7 @@ fn what_was_trained_on_another_process_does_not_guide() {
     check_plan_refused(|settings| settings.process = Some(fixed), vec![1], "learns its variance");
     let towards = Guidance { classifier_scale: Some(2.0), ..Guidance::default() };
     let classified = |process| Settings { process: Some(process), guidance: towards.clone(), ..settings() };
-    check_plan_refused(|settings| *settings = classified(cosine), vec![1], "--classifier");
+    check_plan_refused(|settings| *settings = classified(cosine), vec![1], "classifiers know");
     // What a network estimates is nothing to a classifier of noised latents.
     let v = Process { predict: Predict::V, ..original };
     let plan = Plan::new(&config(), classified(v), 0, vec![1], 1).unwrap();
@@ -156,7 +156,7 @@ fn every_sampler_has_a_solver_and_a_name_of_its_own() {
     ];
     let mut names = std::collections::BTreeSet::new();
     for sampler in samplers {
-        let settings = Settings { sampler, steps: sampler.default_steps().to_owned(), ..settings() };
+        let settings = Settings { sampler, steps: sampler.default_steps(), ..settings() };
         Plan::new(&config(), settings, 0, vec![1], 1).unwrap().solver().unwrap();
         let json = serde_json::to_string(&sampler).unwrap();
         assert_eq!(serde_json::from_str::<SamplerKind>(&json).unwrap(), sampler);

@@ -9,13 +9,13 @@ use crate::{NonFiniteReport, ObserverError, Stage};
 #[non_exhaustive]
 pub enum TrainError {
     /// The run folder holds a run already.
-    #[error("{} holds a run already\n  help: continue it with --resume, or choose another folder", path.display())]
+    #[error("{} holds a run already", path.display())]
     Exists {
         /// The folder.
         path: PathBuf,
     },
     /// There is nothing to continue.
-    #[error("{} holds no run that could be continued: {problem}\n  help: begin it without --resume", path.display())]
+    #[error("{} holds no run that could be continued: {problem}", path.display())]
     NoRun {
         /// The folder.
         path: PathBuf,
@@ -83,7 +83,7 @@ pub enum TrainError {
     },
     /// Where a checkpoint is to be, something else is.
     #[error(
-        "the checkpoint {} cannot be written: something of that name is there already\n  help: move it away; a run that ended for it continues with --resume",
+        "the checkpoint {} cannot be written: something of that name is there already\n  help: move it away; a run that ended for it can be resumed",
         path.display()
     )]
     Taken {
@@ -131,7 +131,7 @@ pub enum TrainError {
     Config(#[from] dit_model::ConfigError),
     /// libtorch refused an operation, for want of memory for example.
     #[error(
-        "libtorch refused an operation\n  help: if memory is short, begin again with --set train.accumulate=2 (or more), or --set train.checkpoint_activations=true; a run that began without keeps its memory"
+        "libtorch refused an operation\n  help: if memory is short, begin again with train.accumulate=2 (or more), or train.checkpoint_activations=true; a run that began without keeps its memory"
     )]
     Torch(#[from] TchError),
     /// The optimizer's operator failed.
@@ -159,7 +159,7 @@ fn help_for_file(action: &str) -> &'static str {
         "lock" => {
             "check that you may write into the run's folder, and that its file system knows locks (some network file systems do not); else choose a folder on another one"
         }
-        "write" => "check that the disk has room and the run's folder can be written to; then continue with --resume",
+        "write" => "check that the disk has room and the run's folder can be written to; then resume the run",
         _ => "check that the run's folder and all in it belong to you and can be changed",
     }
 }
@@ -168,13 +168,13 @@ fn help_for_file(action: &str) -> &'static str {
 fn help_for_non_finite(report: &NonFiniteReport, after: &str) -> &'static str {
     match (report.stage, after.is_empty()) {
         (Stage::Data, _) => {
-            "find the damaged file with dit-cli precompute-latents --out DATA --verify, and make it again; --resume --set guardian.on_non_finite=skip leaves steps with such records out"
+            "find the damaged file (precompute-latents verifies them), and make it again; resumed with guardian.on_non_finite=skip, the run leaves steps with such records out"
         }
         (Stage::Weights, _) => {
             "the weights are beyond repair: continue from an older checkpoint by removing the newest, or begin another run with a lower learning rate, warm-up or gradient clipping"
         }
         (_, true) => {
-            "the weights of the step before are kept; --resume --set guardian.on_non_finite=skip goes on without such steps, roll-back from the checkpoint before; if it comes again, begin another run with a lower learning rate, warm-up, gradient clipping, or fp32 in place of bf16"
+            "the weights of the step before are kept; resumed with guardian.on_non_finite=skip, the run goes on without such steps, with roll-back from the checkpoint before; if it comes again, begin another run with a lower learning rate, warm-up, gradient clipping, or fp32 in place of bf16"
         }
         (_, false) => {
             "the checkpoints are intact; begin another run with a lower learning rate, warm-up, gradient clipping, or fp32 in place of bf16"

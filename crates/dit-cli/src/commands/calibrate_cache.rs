@@ -56,7 +56,7 @@ pub fn run(args: &CalibrateCacheArgs) -> Result<()> {
     };
     let base = Settings {
         sampler: SamplerKind::Ddim { eta: 0.0 },
-        steps: args.steps.clone(),
+        steps: args.steps.parse()?,
         cfg_scale: if config.null_class().is_some() { args.cfg_scale } else { 1.0 },
         cfg_channels: CfgChannels::default_for(config.in_channels),
         seed: args.seed,

@@ -128,7 +128,7 @@ impl LatentBatches {
         }
         if options.flip == FlipChoice::Random && folder.layout().flips() == Flips::None {
             return refuse(
-                "the folder holds no mirror images\n  help: make it with --flip both, or train without flips"
+                "the folder holds no mirror images\n  help: make it with mirror images (flip both), or train without flips"
                     .to_owned(),
             );
         }

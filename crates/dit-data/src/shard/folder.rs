@@ -52,7 +52,7 @@ impl FolderWriter {
     /// that size, [`Error::Io`].
     pub fn open(folder: &Path, settings: Settings, class_names: Vec<String>) -> Result<Self, Error> {
         let not_latents = |problem, help| Error::NotLatents { path: folder.to_owned(), problem, help };
-        let help = "pass another --image-size, or another --vae";
+        let help = "choose another size of pictures, or another VAE";
         let layout = settings.layout().map_err(|problem| Error::Settings { problem, help })?;
         fs::create_dir_all(folder).map_err(failed("create", folder))?;
         if !Manifest::is_in(folder) && holds_other_files(folder).map_err(failed("read", folder))? {

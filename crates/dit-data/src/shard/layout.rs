@@ -130,7 +130,7 @@ impl MomentsLayout {
             self.store.append(record, &mut bytes).map_err(|value| Error::LatentValue {
                 key: key.clone(),
                 value,
-                help: if value.is_finite() { "pass --store f32" } else { "pass --precision fp32, or check the VAE" },
+                help: if value.is_finite() { "store f32" } else { "compute in fp32, or check the VAE" },
             })?;
         }
         Ok(bytes)

@@ -158,8 +158,7 @@ impl LatentFolder {
             (PictureVersion::AsIs, _) => 0,
             (PictureVersion::Mirrored, Flips::Both) => 1,
             (PictureVersion::Mirrored, Flips::None) => {
-                let problem =
-                    "the folder holds no mirror images\n  help: make it with --flip both, or train without flips";
+                let problem = "the folder holds no mirror images\n  help: make it with mirror images (flip both), or train without flips";
                 return Err(Error::Batches { problem: problem.to_owned() });
             }
         };

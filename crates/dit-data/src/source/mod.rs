@@ -132,7 +132,7 @@ impl Source {
             return Err(Error::Source {
                 path: path.to_owned(),
                 problem: format!("this {kind} holds no labelled picture"),
-                help: "see --help for the layouts that are understood",
+                help: "docs/precompute.md lists the layouts that are understood",
             });
         }
         Ok(Self { kind, listing, store: Box::new(store) })

@@ -23,7 +23,7 @@ pub fn make(studio: &Studio, weights: &Path, docs: &Path) -> Result<()> {
         let mut cells = Vec::new();
         for (sampler, steps) in [(SamplerKind::DpmPlusPlus2M, "lambda20"), (SamplerKind::Ddpm, "100")] {
             let guidance = Guidance { classifier_scale: Some(scale), ..Guidance::default() };
-            let settings = Settings { sampler, steps: steps.to_owned(), cfg_scale: 1.0, guidance, ..quick() };
+            let settings = Settings { sampler, steps: steps.parse()?, cfg_scale: 1.0, guidance, ..quick() };
             let right = accuracy(&judge, &studio.pictures(settings, &classes)?, &classes)?;
             println!("classifier scale {scale}, {sampler}: {:.1} % right", 100.0 * right);
             cells.push(format!("{:.1} %", 100.0 * right));

@@ -4,7 +4,7 @@ use std::{fmt::Write, fs, path::Path};
 
 use dit_image::Picture;
 use dit_plot::{Axis, Chart, Marks, Series};
-use dit_sample::{SamplerKind, Settings};
+use dit_sample::{SamplerKind, Settings, Spacing};
 
 use crate::{
     Result,
@@ -16,8 +16,8 @@ const CLASSES: [u32; 20] = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8
 
 pub fn make(studio: &Studio, docs: &Path) -> Result<()> {
     let ddim = SamplerKind::Ddim { eta: 0.0 };
-    let sample = |sampler, steps: String| studio.pictures(Settings { sampler, steps, ..quick() }, &CLASSES);
-    let exact = sample(ddim, "all".to_owned())?;
+    let sample = |sampler, steps| studio.pictures(Settings { sampler, steps, ..quick() }, &CLASSES);
+    let exact = sample(ddim, Spacing::All)?;
     let curves = [
         ("ddim", ddim, "", &[5, 10, 20, 50, 100, 250][..], 1),
         ("dpmpp-2m, even", SamplerKind::DpmPlusPlus2M, "", &[5, 10, 20, 50], 1),
@@ -33,7 +33,7 @@ pub fn make(studio: &Studio, docs: &Path) -> Result<()> {
     for (name, sampler, spacing, counts, calls) in curves {
         let mut points = Vec::new();
         for &count in counts {
-            let psnr = psnr(&sample(sampler, format!("{spacing}{count}"))?, &exact);
+            let psnr = psnr(&sample(sampler, format!("{spacing}{count}").parse()?)?, &exact);
             let passes = if calls == 2 { 2 * count - 1 } else { count };
             writeln!(table, "| {sampler} | {spacing}{count} | {passes} | {psnr:.1} dB |")?;
             println!("{name} {count}: {psnr:.1} dB");

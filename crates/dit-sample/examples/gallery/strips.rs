@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dit_image::write_animation;
-use dit_sample::{CfgSchedule, Guidance, Interpolation, SamplerKind, Settings, Start};
+use dit_sample::{CfgSchedule, Guidance, Interpolation, SamplerKind, Settings, Spacing, Start};
 
 use crate::{
     Result,
@@ -32,7 +32,7 @@ fn solvers(studio: &Studio, images: &Path) -> Result<()> {
     ];
     let mut pictures = Vec::new();
     for (sampler, steps) in rows {
-        pictures.extend(studio.pictures(Settings { sampler, steps: steps.to_owned(), ..quick() }, &CLASSES)?);
+        pictures.extend(studio.pictures(Settings { sampler, steps: steps.parse()?, ..quick() }, &CLASSES)?);
     }
     let what = "a row each: ddpm 250, ddim 20, dpmpp-2m, -3m and -2m-sde lambda20, unipc lambda10, heun lambda10, euler-ancestral 50";
     write_rows(&images.join("solvers.png"), &pictures, CLASSES.len(), what)
@@ -79,7 +79,7 @@ fn editing(studio: &Studio, images: &Path) -> Result<()> {
     let studio = Studio::starting_from(weights.as_ref(), shoe)?;
     let settings = |start| Settings {
         sampler: SamplerKind::Ddim { eta: 0.0 },
-        steps: "100".to_owned(),
+        steps: Spacing::even(100),
         seed: 5,
         start,
         ..quick()

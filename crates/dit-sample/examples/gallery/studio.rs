@@ -6,7 +6,7 @@ use dit_classifier::Classifier;
 use dit_diffusion::SeededNoise;
 use dit_image::{Caption, Picture, grid, write_png};
 use dit_model::Dit;
-use dit_sample::{Pipeline, Plan, SamplerKind, Settings};
+use dit_sample::{Pipeline, Plan, SamplerKind, Settings, Spacing};
 use dit_vae::AutoencoderKl;
 use dit_weights::{Checkpoint, OpenOptions, VaeCheckpoint};
 use tch::{Device, Kind};
@@ -59,7 +59,7 @@ fn assemble(weights: &Path) -> Result<Pipeline> {
 pub fn quick() -> Settings {
     Settings {
         sampler: SamplerKind::DpmPlusPlus2M,
-        steps: "lambda20".to_owned(),
+        steps: Spacing::UniformLambda(20),
         cfg_scale: 3.0,
         ..Settings::default()
     }

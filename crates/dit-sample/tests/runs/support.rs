@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, ops::ControlFlow, path::Path};
 use dit_model::Dit;
 use dit_sample::{
     LabelPolicy, LateProvenance, OpenedAs, OutputPaths, Outputs, Pipeline, Plan, Provenance, RunProgress, SamplerKind,
-    Settings, SharedOutputs, Shows, Source, SourceHashes,
+    Settings, SharedOutputs, Shows, Source, SourceHashes, Spacing,
 };
 use dit_vae::AutoencoderKl;
 use dit_weights::{Checkpoint, OpenOptions, VaeCheckpoint};
@@ -23,7 +23,7 @@ pub fn pipeline() -> Pipeline {
 pub fn plan(pipeline: &Pipeline) -> Plan {
     let settings = Settings {
         sampler: SamplerKind::Ddim { eta: 0.0 },
-        steps: "2".to_owned(),
+        steps: Spacing::even(2),
         cfg_scale: 1.0,
         ..Settings::default()
     };

@@ -108,7 +108,7 @@ impl Run {
         let data = data_of(recipe, data, device)?;
         if data.identity != state.data {
             let problem = "the latents are not those that the run began with (their manifest has another hash)";
-            let help = "pass --data, or --set validation.held_out, with the folder of those latents; for others, begin another run in another folder";
+            let help = "give the folder of those latents, and as validation.held_out that of those held out; for others, begin another run in another folder";
             return Err(TrainError::Unfit { problems: vec![problem.to_owned()], help });
         }
         checkpoint::clear(&path)?;

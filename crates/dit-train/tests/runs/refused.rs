@@ -174,7 +174,7 @@ fn every_refusal_says_what_helps() {
         let text = result.unwrap_err().to_string();
         assert!(text.contains("help: ") && text.contains(help), "{text}");
     };
-    helps(Run::resume(&recipe(&[]), &other, &place.run_folder("run"), Device::Cpu), "pass --data");
+    helps(Run::resume(&recipe(&[]), &other, &place.run_folder("run"), Device::Cpu), "give the folder of those latents");
     helps(place.start(&recipe(&["train.precision=tf32"]), "tf32"), "fp32 and bf16");
     helps(
         place.start(&recipe(&["validation.held_out={ fraction = 1e-6 }", "validation.every=5"]), "none"),

@@ -116,7 +116,7 @@ fn what_shapes_cannot_tell_is_asked_for() {
     let shapes = Shapes::of(&config);
     let error = infer_config(&shapes, &Hints::default()).unwrap_err();
     assert!(matches!(error, Error::HeadsUnknown { hidden: 16, depth: 2 }), "{error}");
-    assert!(error.to_string().contains("pass --num-heads N, where N divides 16"), "{error}");
+    assert!(error.to_string().contains("how many attention heads it has, and width 16"), "{error}");
 
     let heads = Hints { heads: Some(4), ..Hints::default() };
     // Twelve tokens of an unknown table: 1×12, 2×6, 3×4, …

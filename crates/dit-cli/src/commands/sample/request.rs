@@ -8,7 +8,7 @@ use dit_classes::ClassNames;
 use dit_config::{DitConfig, Process};
 use dit_sample::{
     CfgChannels, Error, Interpolation, LabelPolicy, MOST_IMAGES, OpenedAs, OutputPaths, Precision, SamplerKind,
-    Settings, Shows,
+    Settings, Shows, Spacing,
 };
 use tch::Device;
 
@@ -48,7 +48,7 @@ pub struct Request {
     num_samples: usize,
     image_size: Option<usize>,
     sampler: SamplerKind,
-    steps: Option<String>,
+    steps: Option<Spacing>,
     cfg_scale: Option<f64>,
     cfg_channels: Option<CfgChannels>,
     /// They were typed, not a recipe's.
@@ -125,7 +125,10 @@ impl Request {
             image_size: args.image_size,
             sampler: sampler(args, settings)?,
             // The steps of another sampler mean little for this one.
-            steps: args.steps.clone().or(settings.filter(|_| args.sampler.is_none()).map(|s| s.steps.clone())),
+            steps: match &args.steps {
+                Some(text) => Some(text.parse()?),
+                None => settings.filter(|_| args.sampler.is_none()).map(|settings| settings.steps.clone()),
+            },
             cfg_scale: args.cfg_scale.or(settings.map(|settings| settings.cfg_scale)),
             cfg_channels: args
                 .guidance
@@ -214,7 +217,7 @@ impl Request {
         let default_scale = if guided { DEFAULT_CFG_SCALE } else { 1.0 };
         let settings = Settings {
             sampler: self.sampler,
-            steps: self.steps.clone().unwrap_or_else(|| self.sampler.default_steps_of(process).to_owned()),
+            steps: self.steps.clone().unwrap_or_else(|| self.sampler.default_steps_of(process)),
             cfg_scale: self.cfg_scale.unwrap_or(default_scale),
             cfg_channels: self.cfg_channels.unwrap_or(CfgChannels::default_for(config.in_channels)),
             seed: self.seed,
