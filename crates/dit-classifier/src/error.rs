@@ -61,6 +61,7 @@ pub enum Error {
     Weights(Box<dit_weights::Error>),
 
     /// Reading latents failed.
+    #[cfg(feature = "training")]
     #[error(transparent)]
     Data(Box<dit_data::Error>),
 
@@ -97,6 +98,7 @@ impl From<dit_weights::Error> for Error {
     }
 }
 
+#[cfg(feature = "training")]
 impl From<dit_data::Error> for Error {
     fn from(error: dit_data::Error) -> Self {
         Self::Data(Box::new(error))

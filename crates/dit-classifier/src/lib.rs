@@ -1,7 +1,8 @@
 //! A classifier of noised latents: what classifier guidance (Dhariwal & Nichol 2021) differentiates.
 //!
 //! [`Classifier`] is a small transformer over latents with its own timestep embedding; its tokens' mean goes through a LayerNorm
-//! and a Linear. [`Training`] fits it to latents noised uniformly in t, and continues exactly where it was stopped.
+//! and a Linear. `Training` (feature `training`, on by default) fits it to latents noised uniformly in t, and continues exactly where it
+//! was stopped.
 //! [`Classifier::save`] and [`Classifier::load`] keep it in a safetensors file that says what it is; loading is strict.
 //!
 //! It reads no arguments, prints nothing, and guides nothing itself: [`Classifier::towards`] is a
@@ -25,18 +26,24 @@
 //! ```
 #![deny(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
+#[cfg(feature = "training")]
 mod accuracy;
 mod classifier;
 mod error;
 mod file;
+#[cfg(feature = "training")]
 mod noising;
 mod spec;
+#[cfg(feature = "training")]
 mod state;
+#[cfg(feature = "training")]
 mod training;
 
+#[cfg(feature = "training")]
 pub use accuracy::{Bucket, accuracy};
 pub use classifier::Classifier;
 pub use error::Error;
 pub use file::About;
 pub use spec::ClassifierSpec;
+#[cfg(feature = "training")]
 pub use training::{StepReport, Training, TrainingOptions};
