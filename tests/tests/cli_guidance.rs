@@ -238,8 +238,14 @@ fn what_does_not_go_together_is_refused_with_what_does() {
     fail(&["--cfg-interval", "5,0.3"], &["covers no timestep", "low first"]);
     fail(&["--cfg-interval", "5"], &["0.3,5"]);
     fail(&["--cfg-interval", "1,inf"], &["two finite ends", "LO,1000"]);
-    fail(&["--cfg-scale", "1", "--cfg-schedule", "linear"], &["--cfg-schedule has no effect", "--cfg-scale above 1"]);
-    fail(&["--cfg-scale", "1", "--negative-class", "2"], &["--negative-class has no effect"]);
+    fail(
+        &["--cfg-scale", "1", "--cfg-schedule", "linear"],
+        &["has no effect", "--cfg-scale above 1 with --cfg-schedule"],
+    );
+    fail(
+        &["--cfg-scale", "1", "--negative-class", "2"],
+        &["a negative class has no effect", "leave --negative-class out"],
+    );
     fail(&["--cfg-rescale", "2"], &["between 0"]);
     fail(&["--negative-class", "12"], &["12"]);
     fail(&["--autoguidance-scale", "2"], &["--autoguidance"]);
@@ -265,7 +271,7 @@ fn what_does_not_go_together_is_refused_with_what_does() {
     fail(&["--frames", "3"], &["--interpolate"]);
     fail(&["--interpolate", "classes", "1,2", "--frames", "4000000000"], &["--frames 4000000000", "at most 100000000"]);
     fail(&["--cache", "often"], &["`off` or a factor"]);
-    fail(&["--cache", "-1"], &["--cache -1"]);
+    fail(&["--cache", "-1"], &["cache factor of -1", "--cache off"]);
     fail(&["--animate", "a.gif"], &["a.gif", "animated PNG", "name it a.png"]);
     fail(&["--cfg-scale", "1", "--cfg-channels", "all"], &["--cfg-channels has no effect", "--cfg-scale above 1"]);
     let same = ["--autoguidance", &demo, "--autoguidance-scale", "1", "--cfg-rescale", "0.5"];

@@ -46,7 +46,11 @@ fn wrong_usage_is_told_from_failure() {
     sample(&["--cfg-scale", "nan"], WRONG_USAGE, &["finite"]);
     sample(&["--cfg-interval", "5,0.3"], WRONG_USAGE, &["low first"]);
     sample(&["--cfg-interval", "5"], WRONG_USAGE, &["0.3,5"]);
-    sample(&["--cfg-scale", "1", "--cfg-schedule", "linear"], WRONG_USAGE, &["--cfg-schedule has no effect"]);
+    sample(
+        &["--cfg-scale", "1", "--cfg-schedule", "linear"],
+        WRONG_USAGE,
+        &["a schedule of the scale has no effect", "--cfg-schedule"],
+    );
     sample(&["--negative-class", "1,2"], WRONG_USAGE, &["expected one"]);
     sample(&["--interpolate", "classes", "1"], WRONG_USAGE, &["expected two"]);
     sample(&["--interpolate", "seeds", "1,2"], WRONG_USAGE, &["--interpolate seeds", "pass --class"]);

@@ -328,7 +328,7 @@ fn arguments_that_cannot_be_honoured_are_refused() {
     bare(&["--data", "data", "--out", "out", "--vae", "dit-fashion-demo"], &["is a dit"]);
     bare(
         &["--data", "data", "--out", "out", "--vae", "vae-fashion-demo", "--image-size", "30"],
-        &["multiples of 4", "--image-size"],
+        &["multiples of 4", "another size"],
     );
     assert!(!folder.path().join("out").exists(), "nothing is left behind");
 }

@@ -10,7 +10,7 @@ pub enum Error {
 
     /// A safetensors file of something else.
     #[error(
-        "{} is not a classifier of noised latents: {problem}\n  help: `dit-cli train-classifier` makes one; a DiT is none",
+        "{} is not a classifier of noised latents: {problem}\n  help: `dit-cli train-classifier` makes one",
         .path.display()
     )]
     NotAClassifier {

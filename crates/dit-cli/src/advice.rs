@@ -1,15 +1,11 @@
-//! What to type instead: libraries say what is wrong, and know no options.
+//! What to type instead, where a library says what is wrong and knows no options.
 
 use std::error::Error;
 
 use dit_sample::{Conflict, GuidedBy};
 
-/// What helps where one of an error's causes is of a library that knows what is wrong, and not what was typed.
-pub fn of(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(of_cause)
-}
-
-fn of_cause(cause: &(dyn Error + 'static)) -> Option<String> {
+/// What helps where an error is of a library that knows what is wrong, and not what was typed.
+pub fn of(cause: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref() {
         return sampling(error);
     }
@@ -20,7 +16,7 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<String> {
         return training(error);
     }
     let help = match (cause.downcast_ref(), cause.downcast_ref()) {
-        (Some(dit_weights::Error::HeadsUnknown { .. }), _) => "pass their number as --num-heads",
+        (Some(dit_weights::Error::HeadsUnknown { .. }), _) => "pass it as --num-heads",
         (_, Some(dit_precompute::Error::TooManySkipped { .. })) => {
             "mend or remove them, or pass a larger --max-skipped"
         }
@@ -34,8 +30,8 @@ fn sampling(error: &dit_sample::Error) -> Option<String> {
     let help = match error {
         E::Conflict(conflict) => return conflicting(conflict),
         E::NoNullClass => "pass --cfg-scale 1",
-        E::Strength(_) => "pass another --strength",
-        E::LatentChannels { .. } => "pass that one as --vae",
+        E::Strength(_) => "pass such a --strength",
+        E::LatentChannels { .. } => "pass the one that it was trained with as --vae",
         E::GridTooLarge { .. } => "write them with --out-dir or --npz",
         E::NoVae => "with --vae none, pass --latents FILE and no other output",
         _ => return None,
@@ -102,4 +98,66 @@ fn training(error: &dit_train::TrainError) -> Option<String> {
         _ => return None,
     };
     Some(help.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use dit_args::Cli;
+    use dit_config::{Process, Sigma};
+    use dit_sample::SamplerKind;
+
+    use super::*;
+
+    /// Every option that is named, there is.
+    #[track_caller]
+    fn check(error: &(dyn Error + 'static), option: &str) {
+        let help = of(error).unwrap();
+        assert!(help.contains(option), "{help}");
+        let cli = Cli::command();
+        let known = |name: &str| {
+            let mut all = cli.get_subcommands().flat_map(clap::Command::get_arguments);
+            all.any(|argument| argument.get_long() == Some(name))
+        };
+        for word in help.split([' ', ',', ';']).filter_map(|word| word.strip_prefix("--")) {
+            assert!(known(word), "there is no --{word}: {help}");
+        }
+        assert!(!error.to_string().contains("--"), "{error}");
+    }
+
+    #[test]
+    fn what_libraries_refuse_is_answered_by_options_that_there_are() {
+        let original = Process::original(Sigma::Learned);
+        for (conflict, option) in [
+            (Conflict::AutoguidanceBesideCfg, "--cfg-scale 1"),
+            (Conflict::AutoguidanceBesideNegativeClass, "--negative-class"),
+            (Conflict::IdleAutoguidance, "--autoguidance-scale"),
+            (Conflict::EndlessInterval, "--cfg-interval"),
+            (Conflict::Unguided(GuidedBy::Interval), "--cfg-interval"),
+            (Conflict::Unguided(GuidedBy::Schedule), "--cfg-schedule"),
+            (Conflict::Unguided(GuidedBy::Rescale), "--cfg-rescale"),
+            (Conflict::Unguided(GuidedBy::NegativeClass), "--negative-class"),
+            (Conflict::TooFewChannels { latent_channels: 2 }, "--cfg-channels"),
+            (Conflict::NoisedOtherwise(original), "--classifier"),
+            (Conflict::CacheFactor(-1.0), "--cache"),
+            (Conflict::InversionBeforeNoise(SamplerKind::Ddpm), "--sampler"),
+            (Conflict::SeedsUnderNoise(SamplerKind::Ddpm), "--sampler"),
+            (Conflict::InversionWithoutClass, "--init-class"),
+            (Conflict::TooFewFrames(1), "--frames"),
+            (Conflict::InterpolationFromPicture, "--interpolate"),
+        ] {
+            check(&dit_sample::Error::from(conflict), option);
+        }
+        check(&dit_sample::Error::NoNullClass, "--cfg-scale 1");
+        check(&dit_sample::Error::Strength(2.0), "--strength");
+        check(&dit_sample::Error::LatentChannels { vae: 4, model: 16 }, "--vae");
+        check(&dit_sample::Error::GridTooLarge { count: 9, mebibytes: 9 }, "--out-dir");
+        check(&dit_sample::Error::NoVae, "--latents");
+        check(&dit_eval::Error::NeedsPictures { metric: "KID" }, "--metrics");
+        check(&dit_eval::Error::NeedsFeatures { metric: "IS", what: "logits" }, "--features");
+        check(&dit_train::TrainError::Exists { path: "run".into() }, "--resume");
+        check(&dit_train::TrainError::NoRun { path: "run".into(), problem: String::new() }, "--resume");
+        check(&dit_weights::Error::HeadsUnknown { hidden: 96, depth: 3 }, "--num-heads");
+        assert!(of(&dit_sample::Error::BatchSize).is_none());
+    }
 }

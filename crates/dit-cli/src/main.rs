@@ -99,7 +99,7 @@ fn chain(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
-    if let Some(help) = advice::of(error) {
+    if let Some(help) = error.chain().find_map(advice::of) {
         return format!("{text}\n  help: {help}");
     }
     let of_libtorch = error.chain().any(|cause| cause.is::<tch::TchError>());

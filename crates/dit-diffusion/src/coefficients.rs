@@ -1,3 +1,4 @@
+use dit_torch::bring;
 use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result, SampleSchedule, Step, StepIndex};
@@ -130,7 +131,8 @@ impl StepTables {
             return Err(Error::StepOutOfRange { index: bad.0 as i64, len: self.num_steps });
         }
         let indices: Vec<i64> = indices.iter().map(|index| index.0 as i64).collect();
-        Ok(Tensor::from_slice(&indices).to_device(self.rows.device()))
+        let device = self.rows.device();
+        bring(&Tensor::from_slice(&indices), device).map_err(|source| Error::Unfinished { device, source })
     }
 
     /// The same for indices that are in a tensor already; looks at their extremes, so it waits for the device.

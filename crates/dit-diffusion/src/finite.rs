@@ -9,10 +9,11 @@ const PATIENCE: usize = 16;
 
 /// Finds NaN and infinity, and hands the images that hold them to `failed`.
 pub(crate) fn check_finite(x: &Tensor, images: &[u64], failed: impl FnOnce(Vec<u64>) -> Error) -> Result<()> {
-    if bool::try_from(x.isfinite().all()).unwrap_or(false) {
+    let unfinished = |source| Error::Unfinished { device: x.device(), source };
+    if bool::try_from(x.isfinite().all()).map_err(unfinished)? {
         return Ok(());
     }
-    let finite = Vec::<bool>::try_from(x.flatten(1, -1).isfinite().all_dim(1, false)).unwrap_or_default();
+    let finite = Vec::<bool>::try_from(x.flatten(1, -1).isfinite().all_dim(1, false)).map_err(unfinished)?;
     Err(failed(images.iter().zip(finite).filter(|(_, finite)| !finite).map(|(&image, _)| image).collect()))
 }
 
@@ -87,7 +88,9 @@ impl<'a> Watch<'a> {
         let Some((_, first)) = waiting.first() else { return Ok(()) };
         let device = first.device();
         let marks: Vec<&Tensor> = waiting.iter().map(|(_, marks)| marks).collect();
-        let read = || Vec::<Vec<f64>>::try_from(Tensor::f_stack(&marks, 0)?.f_to_kind(Kind::Double)?);
+        let read = || {
+            Vec::<Vec<f64>>::try_from(Tensor::f_stack(&marks, 0)?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?)
+        };
         let rows = read().map_err(|source| Error::Unfinished { device, source })?; // (tensors, N)
         for ((suspect, _), marks) in waiting.iter().zip(rows) {
             let images: Vec<u64> =

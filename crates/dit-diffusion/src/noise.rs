@@ -1,15 +1,14 @@
 use dit_config::DitConfig;
+use dit_torch::bring;
 use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result, finite::check_finite};
 
 mod replayed;
 mod seeded;
-mod walk;
 
 pub use replayed::ReplayedNoise;
 pub use seeded::SeededNoise;
-pub(crate) use walk::WalkNoise;
 
 /// The shape of one image's latent: (C, H, W).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,6 +108,10 @@ impl<'a> BatchNoise<'a> {
         self.source.check(self.images, steps, shape)
     }
 
+    pub(crate) fn step(&self, number: u32, shape: LatentShape, (kind, device): (Kind, Device)) -> Result<Tensor> {
+        Ok(moved(&self.draw(Draw::Step(number), shape)?, device)?.to_kind(kind))
+    }
+
     /// What the source gives, if it is what [`Noise::draw`] promises: arithmetic would broadcast another shape.
     fn draw(&self, at: Draw, shape: LatentShape) -> Result<Tensor> {
         let noise = self.source.draw(self.images, at, shape)?;
@@ -129,5 +132,5 @@ impl<'a> BatchNoise<'a> {
 }
 
 fn moved(noise: &Tensor, device: Device) -> Result<Tensor> {
-    noise.f_to_device(device).map_err(|source| Error::Device { device, source })
+    bring(noise, device).map_err(|source| Error::Device { device, source })
 }

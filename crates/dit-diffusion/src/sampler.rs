@@ -6,7 +6,6 @@ use crate::{
     BatchNoise, ClipX0, Denoiser, Direction, Error, LatentShape, Parameterization, Result, SampleSchedule, Solver,
     Step, StepContext, StepIndex, StepNoise,
     finite::{Suspect, Watch, check_finite},
-    noise::WalkNoise,
     parameterization::{check_floating, check_latents},
 };
 
@@ -81,11 +80,11 @@ impl Sampler<'_> {
         let mut x = working_kind(start);
         look(0, None, &x, None)?;
         let watch = Watch::new(noise.images(), x.device());
-        // A schedule is no longer than its training steps, which are counted in u32.
-        let walk = WalkNoise::new(noise, shape, total as u32, x.device());
         for (number, step) in (0_u32..).zip(steps) {
-            let noise = StepNoise { walk: &walk, number, stochastic };
-            let (next, x0) = self.advance(denoiser, solver, noise, &watch, step, &x)?;
+            let noise = StepNoise { batch: noise, number, shape, stochastic };
+            let advanced = self.advance(denoiser, solver, noise, &watch, step, &x);
+            // What was not finite before may be why.
+            let (next, x0) = advanced.or_else(|error| watch.ask().and(Err(error)))?;
             x = next;
             look(number as usize + 1, Some(step), &x, x0.as_ref())?;
         }
@@ -118,9 +117,8 @@ impl Sampler<'_> {
         };
         let x = working_kind(x);
         let watch = Watch::new(noise.images(), x.device());
-        let number = place as u32;
-        let walk = WalkNoise::new(noise, shape, number + 1, x.device());
-        let noise = StepNoise { walk: &walk, number, stochastic: solver.is_stochastic() };
+        // A schedule is no longer than its training steps, which are counted in u32.
+        let noise = StepNoise { batch: noise, number: place as u32, shape, stochastic: solver.is_stochastic() };
         let (next, _) = self.advance(denoiser, solver, noise, &watch, step, &x)?;
         watch.ask()?;
         Ok(next)

@@ -5,7 +5,7 @@ use tch::Tensor;
 use crate::{
     Denoiser, Error, Prediction, Result, SampleSchedule, Sampler, Step,
     finite::{Suspect, Watch},
-    noise::WalkNoise,
+    noise::{BatchNoise, LatentShape},
     parameterization::check_floating,
 };
 
@@ -126,8 +126,9 @@ impl StepContext<'_> {
 /// The noise of one step: taking it uses it up, so that no step takes the same noise twice.
 #[derive(Debug)]
 pub struct StepNoise<'a> {
-    pub(crate) walk: &'a WalkNoise<'a>,
+    pub(crate) batch: BatchNoise<'a>,
     pub(crate) number: u32,
+    pub(crate) shape: LatentShape,
     /// Whether the solver said that it takes noise.
     pub(crate) stochastic: bool,
 }
@@ -141,6 +142,6 @@ impl StepNoise<'_> {
         if !self.stochastic {
             return Err(Error::UnannouncedNoise);
         }
-        self.walk.step(self.number, (x.kind(), x.device()))
+        self.batch.step(self.number, self.shape, (x.kind(), x.device()))
     }
 }

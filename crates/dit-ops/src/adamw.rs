@@ -55,7 +55,7 @@ impl AdamW {
     /// may have any strides.
     ///
     /// # Errors
-    /// [`OpsError::Parameters`] where their number is another; [`OpsError::Torch`], [`OpsError::Operator`].
+    /// [`OpsError::Parameters`] where their number is another; [`OpsError::Torch`].
     pub fn step(&mut self, parameters: &mut [Tensor], gradients: &[Tensor], lr: f64) -> Result<(), OpsError> {
         let known = self.exp_avg.len();
         if parameters.len() != known || gradients.len() != known {

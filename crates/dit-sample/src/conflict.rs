@@ -28,7 +28,7 @@ pub enum Conflict {
         latent_channels: usize,
     },
     /// A process whose output the network does not have; a checkpoint's own goes with it.
-    #[error("the process is {process}, but the network {}", match sigma {
+    #[error("the process is {process}, but the network {}; the checkpoint's own goes with it", match sigma {
         Sigma::Learned => "learns its variance",
         Sigma::Fixed => "has no outputs for a variance",
     })]
@@ -54,7 +54,7 @@ pub enum Conflict {
     #[error("an interpolation of {0} pictures leads nowhere")]
     TooFewFrames(u32),
     /// Pictures after the last of an interpolation.
-    #[error("pictures {first} to {last} of an interpolation of {frames}")]
+    #[error("pictures {first} to {last} of an interpolation of {frames}, which are counted from 0")]
     BeyondInterpolation {
         /// The first that is asked for.
         first: u64,

@@ -132,6 +132,10 @@ pub enum Error {
     #[error("it cannot be said what the pictures were made with: {0}")]
     Provenance(#[source] std::sync::Arc<dyn std::error::Error + Send + Sync>),
 
+    /// The system has no thread left for writing pictures.
+    #[error("cannot start the thread that writes pictures")]
+    Thread(#[source] std::io::Error),
+
     /// A file could not be written.
     #[error(transparent)]
     Write(#[from] dit_files::WriteError),

@@ -2,9 +2,13 @@ use std::{ops::ControlFlow, sync::Arc, thread, time::Instant};
 
 use dit_diffusion::{Noise, Progress};
 use dit_vae::Latents;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
-use crate::{Batch, Error, LateProvenance, Pipeline, Plan, SharedOutputs, outputs::TRAJECTORY_COLUMNS, writer::Writer};
+use crate::{
+    Batch, Error, LateProvenance, Pipeline, Plan, SharedOutputs,
+    outputs::TRAJECTORY_COLUMNS,
+    writer::{Abandoned, Finished, Writer},
+};
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,14 +28,14 @@ pub struct RunProgress {
 /// How long the parts of a run took, in seconds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Timings {
-    /// A step of each batch, on the average. (One step by itself cannot be timed on a GPU, which is given several at once.)
+    /// Each step of each batch; on a GPU, which is given several at once, the mean step of each batch.
     pub steps: Vec<f64>,
     /// Decoding and writing, in all, as far as it was waited for.
     pub decode: f64,
 }
 
 impl Timings {
-    /// A step of the median batch.
+    /// The median of [`steps`](Self::steps).
     pub fn median_step(&self) -> Option<f64> {
         let mut sorted = self.steps.clone();
         sorted.sort_by(f64::total_cmp);
@@ -88,7 +92,8 @@ impl Trajectory {
 /// Computes every batch of `plan` and hands latents and pictures to `outputs`, which the caller completes: with
 /// [`SharedOutputs::finish`], or, from another thread that was told to stop, with [`SharedOutputs::finish_at_exit`].
 ///
-/// Pictures are written by a thread of their own, a few behind what is computed. Nothing is waited for while the outputs are locked.
+/// Pictures are written by a thread of their own, a few behind what is computed; whoever completes the outputs meanwhile writes those that
+/// are finished. Nothing is waited for while the outputs are locked.
 /// Where hashes turn out not to be known the run ends before its next batch; what is computed by then is handed over.
 ///
 /// # Errors
@@ -104,12 +109,12 @@ pub fn run(
     let captions_each = outputs.with(|outputs| Ok(outputs.captions_each()))?;
     let timings = thread::scope(|scope| {
         let told_each = sources.as_ref().filter(|_| captions_each);
-        let writer = Writer::start(scope, outputs.clone(), told_each.cloned());
+        let writer = Writer::start(scope, outputs, told_each)?;
         let sources = sources.as_ref();
         let mut walk = Walk { pipeline, plan, noise, outputs, sources, told_each, writer: &writer, observe };
         let computed = walk.all();
         let start = Instant::now();
-        // What could not be written comes before what was not computed for it.
+        // What could not be written is why the rest was not computed.
         writer.finish()?;
         computed.map(|timings| Timings { decode: timings.decode + start.elapsed().as_secs_f64(), ..timings })
     })?;
@@ -117,6 +122,11 @@ pub fn run(
         let _hashed = sources.get()?;
     }
     Ok(timings)
+}
+
+/// The writer's own error comes first.
+fn stopped(_: Abandoned) -> Error {
+    Error::Cancelled
 }
 
 /// A run on its way.
@@ -145,6 +155,7 @@ impl Walk<'_> {
             steps: steps_per_batch * batches.len(),
         };
         for (number, batch) in batches.enumerate() {
+            self.go_on()?;
             self.sources.map_or(Ok(()), LateProvenance::check)?;
             if self.was_finished(&batch)? {
                 progress.images_done += batch.classes.len();
@@ -171,7 +182,7 @@ impl Walk<'_> {
         if let Some(sources) = self.sources {
             let _hashed = sources.get()?;
         }
-        self.writer.catch_up()?;
+        self.writer.catch_up().map_err(stopped)?;
         self.outputs.with(|outputs| outputs.take_finished(batch))
     }
 
@@ -182,13 +193,24 @@ impl Walk<'_> {
             true => Trajectory::of(steps),
             false => Trajectory::default(),
         };
-        let start = Instant::now();
+        let mut begun = Instant::now();
+        let mut step = begun;
+        let is_timed = self.pipeline.dit().device() == Device::Cpu;
         let latents = self.pipeline.sample(self.plan, batch, self.noise, &mut |walk| {
+            match walk.done {
+                0 => begun = Instant::now(),
+                _ if is_timed => timings.steps.push(step.elapsed().as_secs_f64()),
+                _ => {}
+            }
             trajectory.see(&walk);
             progress.steps_done = before + walk.done;
-            (self.observe)(*progress)
+            let flow = (self.observe)(*progress);
+            step = Instant::now();
+            if self.writer.is_abandoned() { ControlFlow::Break(()) } else { flow }
         })?;
-        timings.steps.push(start.elapsed().as_secs_f64() / steps as f64);
+        if !is_timed {
+            timings.steps.push(begun.elapsed().as_secs_f64() / steps as f64);
+        }
         tracing::debug!(images = ?batch.images(), "latents are done");
         let start = Instant::now();
         self.outputs.with(|outputs| outputs.push_latents(&latents))?;
@@ -206,11 +228,16 @@ impl Walk<'_> {
         let (mut images, batch) = (batch.images(), Arc::new(batch));
         self.pipeline.decode(latents, &mut |picture| {
             let Some(image) = images.next() else { return Ok(()) };
-            self.writer.push(&batch, image, picture)?;
+            self.writer.push(Finished { batch: Arc::clone(&batch), image, picture }).map_err(stopped)?;
             progress.images_done += 1;
             self.show(*progress)
         })?;
         self.told_each.map_or(Ok(()), |sources| sources.get().map(drop))
+    }
+
+    /// Whether there is a use in computing more.
+    fn go_on(&self) -> Result<(), Error> {
+        if self.writer.is_abandoned() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
     fn show(&mut self, progress: RunProgress) -> Result<(), Error> {

@@ -1,13 +1,22 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::{Error, Kept, Outputs};
+use crate::{
+    Error, Kept, Outputs,
+    writer::{Finished, Queue},
+};
 
 /// [`Outputs`] that another thread may complete: the one that hears Ctrl-C, while libtorch computes on this one.
 ///
 /// They are locked only while results are handed over, never while something is computed or, in [`run`](crate::run), hashes are
-/// waited for; and they are completed once.
+/// waited for; and they are completed once, with all pictures that are finished.
 #[derive(Clone, Default)]
-pub struct SharedOutputs(Arc<Mutex<State>>);
+pub struct SharedOutputs(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    queue: Queue,
+}
 
 #[derive(Default)]
 enum State {
@@ -52,32 +61,40 @@ impl SharedOutputs {
 
     /// Completes them; see [`Outputs::finish`]. `None` if there was nothing to complete, or they were completed before.
     pub fn finish(&self) -> Option<Kept> {
-        take(&mut self.lock()).map(|outputs| outputs.finish())
+        self.take(&mut self.lock()).map(|outputs| outputs.finish())
     }
 
     /// Completes them with what there is; see [`Outputs::finish_early`]. `None` if there was nothing to complete.
     pub fn finish_early(&self) -> Option<Kept> {
-        take(&mut self.lock()).map(|outputs| outputs.finish_early())
+        self.take(&mut self.lock()).map(|outputs| outputs.finish_early())
     }
 
     /// [`finish_early`](Self::finish_early) for a thread that ends the process next: they stay locked, so that no other thread
     /// begins a file in between.
     pub fn finish_at_exit(&self) -> Option<Kept> {
         let mut state = self.lock();
-        let written = take(&mut state).map(|outputs| outputs.finish_early());
+        let written = self.take(&mut state).map(|outputs| outputs.finish_early());
         std::mem::forget(state);
         written
     }
 
     /// Locks, also after a panic elsewhere: what was handed over before is whole.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-fn take(state: &mut State) -> Option<Box<Outputs>> {
-    match std::mem::replace(state, State::Done) {
-        State::Open(outputs) => Some(outputs),
-        State::None | State::Done => None,
+    /// Pictures that are finished, and not yet written.
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.0.queue
+    }
+
+    /// The outputs, with all that was finished for them.
+    fn take(&self, state: &mut State) -> Option<Box<Outputs>> {
+        let State::Open(mut outputs) = std::mem::replace(state, State::Done) else { return None };
+        while let Some(finished) = self.0.queue.take() {
+            // The run that could not write one tells why; the others may be written.
+            let _written = Finished::hand_to(finished, &mut outputs);
+        }
+        Some(outputs)
     }
 }

@@ -25,6 +25,17 @@ pub(crate) fn take(message: *mut c_char) -> Option<String> {
     })
 }
 
+/// The new tensor that C++ made.
+///
+/// # Safety
+/// C++ gave no message, and nobody else has this handle.
+pub(crate) unsafe fn adopt(handle: *mut c_void) -> Tensor {
+    // Also where the message had no memory.
+    assert!(!handle.is_null(), "libtorch neither made a tensor nor said why");
+    // SAFETY: it is a tensor's, and ours, by the caller's word.
+    unsafe { Tensor::from_ptr(handle.cast()) }
+}
+
 /// A message of C++'s as an error.
 pub(crate) fn outcome(message: *mut c_char) -> Result<(), TchError> {
     take(message).map_or(Ok(()), |text| Err(TchError::Torch(text)))

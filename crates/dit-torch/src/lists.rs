@@ -1,13 +1,13 @@
 //! libtorch's operators over lists of tensors: on a GPU some launches for all of a network's parameters, where one operator after the
 //! other takes a launch each, and a training step has thousands of them. On a CPU they are the operators one after the other.
 //!
-//! All of a list's tensors are of one device. Nothing is recorded for a gradient.
+//! All tensors are of one device, and those of a list of one kind. Nothing is recorded for a gradient.
 
 use std::ffi::{c_char, c_void};
 
 use tch::{Kind, TchError, Tensor};
 
-use crate::crossing::{handles, outcome};
+use crate::crossing::{adopt, handles, outcome};
 
 type Handles = *const *mut c_void;
 
@@ -86,8 +86,8 @@ pub fn norm(tensors: &[Tensor]) -> Result<Tensor, TchError> {
     let _no_grad = tch::no_grad_guard();
     // SAFETY: the list is that of live tensors; `result` is a place for a new one.
     outcome(unsafe { dit_torch_norm(tensors.as_ptr(), tensors.len(), &mut result) })?;
-    // SAFETY: without a message there is a new tensor, which is ours.
-    Ok(unsafe { Tensor::from_ptr(result.cast()) })
+    // SAFETY: there was no message.
+    Ok(unsafe { adopt(result) })
 }
 
 /// The numbers of an [`adamw`] step.
@@ -133,8 +133,12 @@ pub fn adamw(
     if number.kind() != Kind::Float || number.numel() != 1 {
         return Err(TchError::Torch("the number of a step is one of fp32".to_owned()));
     }
-    let [parameters, gradients] = [&*parameters, gradients].map(handles);
-    let [means, squares] = [&*means, &*squares].map(handles);
+    let first = parameters.first().map(Tensor::device);
+    if first.is_some_and(|device| device != number.device()) {
+        return Err(TchError::Torch("the number of a step is on the parameters' device".to_owned()));
+    }
+    let (parameters, gradients) = pairs(parameters, gradients)?;
+    let (means, squares) = pairs(means, squares)?;
     let AdamWStep { lr, beta1, beta2, weight_decay, eps } = step;
     let _no_grad = tch::no_grad_guard();
     // SAFETY: each list is `count` live tensors, and so is `number`.
@@ -155,11 +159,21 @@ pub fn adamw(
     })
 }
 
+/// Handles of two lists that operators may go through side by side. What these ask for themselves changes from version to version.
 fn pairs(one: &[Tensor], other: &[Tensor]) -> Result<(Vec<*mut c_void>, Vec<*mut c_void>), TchError> {
     if one.len() != other.len() {
         return Err(differ(one.len(), other.len()));
     }
+    let (mut kinds, mut devices) = (one.iter().map(Tensor::kind), one.iter().chain(other).map(Tensor::device));
+    let mut others = other.iter().map(Tensor::kind);
+    if !alike(&mut kinds) || !alike(&mut others) || !alike(&mut devices) {
+        return Err(TchError::Torch("a list's tensors are of one kind, and all of one device".to_owned()));
+    }
     Ok((handles(one), handles(other)))
+}
+
+fn alike<T: PartialEq>(items: &mut impl Iterator<Item = T>) -> bool {
+    items.next().is_none_or(|first| items.all(|item| item == first))
 }
 
 fn differ(one: usize, other: usize) -> TchError {

@@ -91,6 +91,8 @@ fn what_does_not_go_together_is_an_error_and_changes_nothing() {
     assert!(copy(&mut targets, &some(1.0)[1..]).unwrap_err().to_string().contains("5 and 4"));
     assert!(lerp(&mut targets, &some(1.0)[1..], 0.5).is_err());
     assert!(norm(&[]).is_err());
+    let mut mixed = vec![Tensor::from(1.0_f32), Tensor::from(1.0_f64)];
+    assert!(copy(&mut mixed, &some(0.0)[..2]).is_err() && lerp(&mut some(0.0)[..2], &mixed, 0.5).is_err());
     let number = Tensor::from(1.0_f32);
     let step = |gradients: &[Tensor]| {
         let mut parameters = [Tensor::zeros([2, 3], (Kind::Float, Device::Cpu))];

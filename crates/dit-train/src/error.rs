@@ -168,7 +168,7 @@ fn help_for_file(action: &str) -> &'static str {
 fn help_for_non_finite(report: &NonFiniteReport, after: &str) -> &'static str {
     match (report.stage, after.is_empty()) {
         (Stage::Data, _) => {
-            "find the damaged file (precompute-latents verifies them), and make it again; resumed with guardian.on_non_finite=skip, the run leaves steps with such records out"
+            "find the damaged file with dit-cli precompute-latents --out DATA --verify, and make it again; resumed with guardian.on_non_finite=skip, the run leaves steps with such records out"
         }
         (Stage::Weights, _) => {
             "the weights are beyond repair: continue from an older checkpoint by removing the newest, or begin another run with a lower learning rate, warm-up or gradient clipping"

@@ -47,24 +47,29 @@ impl TrainingObjective {
         &self.tables
     }
 
-    /// The loss of each sample; `timesteps` are the batch's.
+    /// What the squared error of each sample counts, fp32 (N), on the CPU; none where all count alike.
+    pub(crate) fn mse_weights(&self, timesteps: &[usize]) -> Option<Tensor> {
+        let weights = self.mse_weights.as_ref()?;
+        let weights: Vec<f32> = timesteps.iter().map(|&t| weights.get(t).copied().unwrap_or(1.0) as f32).collect();
+        Some(Tensor::from_slice(&weights))
+    }
+
+    /// The loss of each sample; `mse_weights` are those of the batch's timesteps, on the output's device.
     ///
     /// # Shapes
     /// `output` (N, C_out, H, W) → (N) in each term.
     pub(crate) fn terms(
         &self,
         batch: &NoisedBatch,
-        timesteps: &[usize],
+        mse_weights: Option<&Tensor>,
         output: &Tensor,
     ) -> Result<LossTerms, TrainError> {
         let terms = self.objective.terms(batch, output)?;
-        let Some(weights) = &self.mse_weights else { return Ok(terms) };
+        let Some(weights) = mse_weights else { return Ok(terms) };
         let LossTerms { mse, vlb, total } = terms;
         let total = match (&mse, &vlb) {
             (Some(mse), vlb) => {
-                let weights: Vec<f32> =
-                    timesteps.iter().map(|&t| weights.get(t).copied().unwrap_or(1.0) as f32).collect();
-                let weighted = mse * Tensor::from_slice(&weights).to_device(mse.device());
+                let weighted = mse * weights;
                 vlb.as_ref().map_or_else(|| weighted.shallow_clone(), |vlb| &weighted + vlb)
             }
             (None, _) => total,

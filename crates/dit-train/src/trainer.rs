@@ -6,7 +6,7 @@ use dit_diffusion::{LossTerms, NoisedBatch, StepIndex};
 use dit_model::{Dit, DitConfig, Initialization};
 use dit_ops::{AdamW, AdamWKernel, AdamWOptions, Tf32Scope, allow_tf32, keep_freed_memory};
 use dit_recipe::{ClipNorm, Precision, Recipe};
-use dit_torch::lists;
+use dit_torch::{bring, lists};
 use dit_vae::{LatentScale, RawLatents};
 use tch::{Device, Kind, Tensor};
 
@@ -54,6 +54,10 @@ struct Part {
     noised: NoisedBatch,
     x0: Tensor,
     labels: Tensor,
+    /// Of the squared errors, (N,); none where all are 1.
+    mse_weights: Option<Tensor>,
+    /// Of the losses, (N,), for having been drawn more or less often than others; none where all are 1.
+    drawn_weights: Option<Tensor>,
     drawn: Vec<Drawn>,
     records: Vec<u64>,
 }
@@ -61,10 +65,6 @@ struct Part {
 impl Part {
     fn input(&self) -> Input<'_> {
         Input { x: self.noised.x_t(), t: self.noised.timesteps(), labels: &self.labels }
-    }
-
-    fn timesteps(&self) -> Vec<usize> {
-        self.drawn.iter().map(|drawn| drawn.timestep).collect()
     }
 }
 
@@ -103,8 +103,9 @@ impl Trainer {
         let size = drawn.len() / parts;
         let mut computed = Vec::with_capacity(parts);
         let mut gathered = None;
-        for index in 0..parts {
-            let part = self.part(&data.batch, &drawn, index * size..(index + 1) * size)?;
+        let each = (0..parts).map(|index| self.part(&data.batch, &drawn, index * size..(index + 1) * size));
+        // All are brought to the device before it has something to do.
+        for part in each.collect::<Result<Vec<Part>, _>>()? {
             let losses = self.backward_of(&part, parts)?;
             computed.push((part, losses));
             if self.gathers(parts) {
@@ -187,7 +188,8 @@ impl Trainer {
         for from in (0..drawn.len()).step_by(at_once) {
             let part = self.part(batch, drawn, from..drawn.len().min(from + at_once))?;
             let Input { x, t, labels } = part.input();
-            let terms = self.objective.terms(&part.noised, &part.timesteps(), &dit.forward(x, t, labels))?;
+            let output = dit.forward(x, t, labels);
+            let terms = self.objective.terms(&part.noised, part.mse_weights.as_ref(), &output)?;
             losses.extend(DeviceLosses::of(&terms)?.read(&part.drawn)?);
         }
         Ok(losses)
@@ -200,14 +202,30 @@ impl Trainer {
         let values = |all: &[f32]| {
             let shape = [(to - from) as i64, c as i64, h as i64, w as i64];
             let per_sample = c * h * w;
-            Tensor::from_slice(&all[from * per_sample..to * per_sample]).view(shape).to_device(self.device)
+            bring(&Tensor::from_slice(&all[from * per_sample..to * per_sample]).view(shape), self.device)
         };
-        let x0 = self.scale.apply(&RawLatents::new(values(&data.latents))).into_tensor();
+        let x0 = self.scale.apply(&RawLatents::new(values(&data.latents)?)).into_tensor();
         let drawn = drawn[from..to].to_vec();
-        let indices: Vec<StepIndex> = drawn.iter().map(|drawn| StepIndex(drawn.timestep)).collect();
-        let noised = NoisedBatch::new(self.objective.tables(), &x0, &values(&data.noise), &indices)?;
-        let labels = Tensor::from_slice(&data.labels[from..to]).to_device(self.device);
-        Ok(Part { noised, x0, labels, drawn, records: data.records[from..to].to_vec() })
+        let timesteps: Vec<usize> = drawn.iter().map(|drawn| drawn.timestep).collect();
+        let indices: Vec<StepIndex> = timesteps.iter().copied().map(StepIndex).collect();
+        let noised = NoisedBatch::new(self.objective.tables(), &x0, &values(&data.noise)?, &indices)?;
+        let here = |tensor: Option<Tensor>| tensor.map(|tensor| bring(&tensor, self.device)).transpose();
+        let drawn_weights = match self.sampler {
+            TimestepSampler::LossSecondMoment(_) => {
+                let weights: Vec<f32> = drawn.iter().map(|drawn| drawn.weight as f32).collect();
+                Some(Tensor::from_slice(&weights))
+            }
+            TimestepSampler::Uniform { .. } | TimestepSampler::LogitNormal { .. } => None,
+        };
+        Ok(Part {
+            noised,
+            x0,
+            labels: bring(&Tensor::from_slice(&data.labels[from..to]), self.device)?,
+            mse_weights: here(self.objective.mse_weights(&timesteps))?,
+            drawn_weights: here(drawn_weights)?,
+            drawn,
+            records: data.records[from..to].to_vec(),
+        })
     }
 
     /// Adds the part's share of the gradient, and gives the loss of each sample. A GPU is not waited for.
@@ -216,16 +234,12 @@ impl Trainer {
             true => Activations::Recomputed,
             false => Activations::Kept,
         };
-        let timesteps = part.timesteps();
         let mut kept = None;
         let mut loss = |output: &Tensor| {
-            let terms = self.objective.terms(&part.noised, &timesteps, output)?;
-            let total = match self.sampler {
-                TimestepSampler::LossSecondMoment(_) => {
-                    let weights: Vec<f32> = part.drawn.iter().map(|drawn| drawn.weight as f32).collect();
-                    &terms.total * Tensor::from_slice(&weights).to_device(self.device)
-                }
-                TimestepSampler::Uniform { .. } | TimestepSampler::LogitNormal { .. } => terms.total.shallow_clone(),
+            let terms = self.objective.terms(&part.noised, part.mse_weights.as_ref(), output)?;
+            let total = match &part.drawn_weights {
+                Some(weights) => &terms.total * weights,
+                None => terms.total.shallow_clone(),
             };
             kept = Some(DeviceLosses::of(&terms)?);
             let mean = total.f_mean(Kind::Float)?;

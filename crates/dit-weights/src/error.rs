@@ -220,7 +220,7 @@ pub enum Error {
 
     /// The number of attention heads, which no shape shows.
     #[error(
-        "the checkpoint does not say how many attention heads it has, and width {hidden} with {depth} blocks is no standard model; {}",
+        "the checkpoint does not say how many attention heads it has, and width {hidden} with {depth} blocks is no standard model; their number divides {hidden}: {}",
         likely_heads(*hidden)
     )]
     HeadsUnknown {

@@ -10,6 +10,7 @@ use dit_weights::{Checkpoint, Error, Metadata, Network, OpenOptions, TensorSourc
 use serde::Serialize;
 
 use crate::{
+    advice,
     open::{Library, told},
     run_folder,
     speak::{print_json, print_out},
@@ -110,7 +111,8 @@ fn without_heads(path: &Path, options: OpenOptions, error: &Error) -> Result<Rep
     let mut report = report_dit(&checkpoint)?;
     report.model = report.model.replace("heads 1", "heads ?");
     report.config["heads"] = serde_json::Value::Null;
-    report.problems.push(error.to_string());
+    let help = advice::of(error).map_or(String::new(), |help| format!("\n  help: {help}"));
+    report.problems.push(format!("{error}{help}"));
     Ok(report)
 }
 

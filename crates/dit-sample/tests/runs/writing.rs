@@ -64,7 +64,7 @@ fn what_cannot_be_written_is_the_error_and_the_others_are_kept() {
     let (outputs, result) = outcome(&folder(&each), |progress| {
         if progress.steps_done == 3 && each.is_dir() {
             // Those of the first batch may still be on their way.
-            while fs::read_dir(&each).unwrap().filter(|file| is_png(file)).count() < 2 {
+            while fs::read_dir(&each).unwrap().filter(is_png).count() < 2 {
                 thread::sleep(Duration::from_millis(5));
             }
             fs::rename(&each, at.path().join("moved")).unwrap();

@@ -23,7 +23,7 @@ pub struct Summary {
     labels: LabelPolicy,
     batch_size: usize,
     seconds_load: f64,
-    /// Of the median batch; a step computes a whole batch.
+    /// The median step, which computes a whole batch; on a GPU the mean step of the median batch.
     seconds_per_step: Option<f64>,
     /// Decoding and writing, all pictures.
     seconds_decode: f64,
