@@ -32,6 +32,12 @@ fn main() {
         exit(1);
     };
     let abi = path("LIBTORCH_CXX11_ABI").unwrap_or_else(|| "1".into());
+    // For build scripts of crates that depend on this one and have C++ of their own.
+    println!("cargo:include={}", include.display());
+    println!("cargo:cxx11_abi={}", abi.display());
+    if let Some(lib) = path("DEP_TCH_LIBTORCH_LIB") {
+        println!("cargo:lib={}", lib.display());
+    }
     cc::Build::new()
         .cpp(true)
         .std("c++17")

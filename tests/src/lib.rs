@@ -84,6 +84,16 @@ fn build_dit_cli() -> PathBuf {
     folder.join("dit-cli")
 }
 
+/// A library that, loaded before a program, has libtorch compute on a GPU that is none (`stand_in_gpu/device.cpp`); says so where there
+/// is none.
+pub fn stand_in_gpu() -> Option<&'static Path> {
+    let library = option_env!("STAND_IN_GPU").map(Path::new);
+    if library.is_none() {
+        eprintln!("SKIPPED: no stand-in for a GPU; it takes Linux, and a libtorch without CUDA");
+    }
+    library
+}
+
 /// What a command printed and how it ended.
 #[derive(Debug)]
 pub struct Ran {
