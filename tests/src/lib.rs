@@ -87,6 +87,8 @@ fn build_dit_cli() -> PathBuf {
 /// A library that, loaded before a program, has libtorch compute on a GPU that is none (`stand_in_gpu/device.cpp`); says so where there
 /// is none.
 pub fn stand_in_gpu() -> Option<&'static Path> {
+    let failed = option_env!("STAND_IN_GPU_FAILED");
+    assert!(failed.is_none(), "the stand-in for a GPU does not compile: {}", failed.unwrap_or_default());
     let library = option_env!("STAND_IN_GPU").map(Path::new);
     if library.is_none() {
         eprintln!("SKIPPED: no stand-in for a GPU; it takes Linux, and a libtorch without CUDA");

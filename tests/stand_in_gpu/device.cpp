@@ -2,13 +2,19 @@
 //
 // It computes nothing that the CPU does not. What it shows is what a GPU would refuse, and where one would be waited for: tensors of the host
 // among those of the device are an error, as on a GPU, and operators, and moments at which the host waits for what an operator gives or takes,
-// are counted (waiting asked for, as whoever measures time does, is not). The counts are written to the file that STAND_IN_GPU_COUNTS names when the process ends.
+// are counted (waiting asked for, as whoever measures time does, is not). The counts are written to the file that STAND_IN_GPU_COUNTS names when
+// the process ends.
+//
+// Any operator takes numbers (tensors without dimensions) of the host here; some of a GPU's do not.
 //
 // To be loaded before a program starts (LD_PRELOAD).
 
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
+#include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -79,6 +85,51 @@ struct Memory final : c10::Allocator {
   }
 } memory;
 
+// Memory of the host that a GPU reads and writes by itself.
+struct Pinned final : c10::Allocator {
+  c10::DataPtr allocate(size_t bytes) override {
+    void* place = bytes == 0 ? nullptr : std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+    if (place != nullptr) {
+      std::lock_guard<std::mutex> lock(mutex());
+      places().emplace(place, bytes);
+    }
+    return {place, place, &forget, c10::Device(c10::kCPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override {
+    return &forget;
+  }
+  void copy_data(void* target, const void* source, size_t bytes) const override {
+    default_copy_data(target, source, bytes);
+  }
+
+  static bool has(const void* place) {
+    std::lock_guard<std::mutex> lock(mutex());
+    auto after = places().upper_bound(place);
+    if (after == places().begin()) {
+      return false;
+    }
+    const auto& [start, bytes] = *std::prev(after);
+    return place < static_cast<const char*>(start) + bytes;
+  }
+
+ private:
+  static void forget(void* place) {
+    {
+      std::lock_guard<std::mutex> lock(mutex());
+      places().erase(place);
+    }
+    std::free(place);
+  }
+  static std::mutex& mutex() {
+    static auto* mutex = new std::mutex;
+    return *mutex;
+  }
+  static std::map<const void*, size_t>& places() {
+    static auto* places = new std::map<const void*, size_t>;
+    return *places;
+  }
+} pinned;
+
 const c10::DispatchKeySet KEYS(c10::DispatchKey::CUDA);
 
 bool is_ours(const at::Tensor& tensor) {
@@ -140,7 +191,8 @@ const at::Tensor& resize_(const at::Tensor& self, c10::IntArrayRef size, std::op
 
 at::Tensor& copy_(at::Tensor& self, const at::Tensor& source, bool non_blocking) {
   operators++;
-  if (is_ours(self) != is_ours(source) && !non_blocking) {
+  const at::Tensor& host = is_ours(self) ? source : self;
+  if (is_ours(self) != is_ours(source) && !(non_blocking && (host.numel() == 0 || Pinned::has(host.data_ptr())))) {
     waits++;
   }
   on_host(self).copy_(on_host(source));
@@ -150,12 +202,6 @@ at::Tensor& copy_(at::Tensor& self, const at::Tensor& source, bool non_blocking)
 bool waits_for_the_device(const std::string& name) {
   return name == "aten::_local_scalar_dense" || name == "aten::equal" || name == "aten::nonzero" ||
       name == "aten::masked_select";
-}
-
-// Some operators take indices of either device.
-bool takes_the_hosts(const std::string& name) {
-  return name == "aten::index.Tensor" || name == "aten::index" || name == "aten::index_put_" ||
-      name == "aten::_index_put_impl_";
 }
 
 void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
@@ -168,7 +214,7 @@ void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   if (waits_for_the_device(name)) {
     waits++;
   }
-  bool any_host = false, any_device = false;
+  bool any_host = false, any_device = false, any_host_index = false;
   auto see = [&](const at::Tensor& tensor, bool in_list) {
     any_device |= is_ours(tensor);
     any_host |= tensor.defined() && !is_ours(tensor) && (in_list || tensor.dim() > 0);
@@ -198,8 +244,9 @@ void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     } else if (value.isOptionalTensorList()) {
       c10::List<std::optional<at::Tensor>> tensors;
       for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector()) {
-        if (tensor.has_value()) {
-          see(*tensor, true);
+        // Indices may be the host's, and are copied then; those that are true or false are counted.
+        if (tensor.has_value() && tensor->defined()) {
+          any_host_index |= !is_ours(*tensor) || tensor->scalar_type() == at::kBool;
         }
         tensors.push_back(tensor.has_value() ? std::optional<at::Tensor>(on_host(*tensor)) : std::nullopt);
       }
@@ -209,10 +256,13 @@ void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     }
   }
   TORCH_CHECK(
-      !any_device || !any_host || takes_the_hosts(name),
+      !any_device || !any_host,
       "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! (",
       name,
       ")");
+  if (any_host_index) {
+    waits++;
+  }
   op.callBoxed(stack);
   for (auto& [tensor, fresh] : grown) {
     give_size(tensor, fresh.sizes());
@@ -303,11 +353,11 @@ struct CUDAHooks final : CUDAHooksInterface {
   DeviceIndex getCurrentDevice() const override {
     return 0;
   }
-  bool isPinnedPtr(const void*) const override {
-    return false;
+  bool isPinnedPtr(const void* place) const override {
+    return Pinned::has(place);
   }
   Allocator* getPinnedMemoryAllocator() const override {
-    return getCPUAllocator();
+    return &pinned;
   }
   void deviceSynchronize(DeviceIndex) const override {}
 };

@@ -230,7 +230,7 @@ fn defaults_are_the_demo_and_a_grid_of_its_classes() {
     let ran = succeed_in(folder.path(), &["sample", "--steps", "2"]);
     assert!(ran.stderr.contains("dit-fashion-demo"), "says which checkpoint it took:\n{}", ran.stderr);
     let again = succeed_in(folder.path(), &["sample", "--steps", "2", "-vv"]).stderr;
-    for part in ["sample.png exists and will be replaced", "weights are loaded", "pictures are written"] {
+    for part in ["sample.png exists and will be replaced", "weights are loaded", "pictures are decoded"] {
         assert!(again.contains(part), "no '{part}' in\n{again}");
     }
     assert!(ran.stdout.is_empty());

@@ -5,7 +5,7 @@ use std::{env, fs, path::Path, process::Command};
 
 use dit_tests::{Ran, dit_cli, fixture, read_tensor, relative_error, root, stand_in_gpu};
 use serde_json::Value;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// What the device was asked for.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +62,15 @@ fn tensors_of_the_host_are_refused_among_those_of_the_device() {
     for mixed in [device.f_add(&host), host.f_mul(&device), Tensor::f_cat(&[&device, &host], 0)] {
         assert!(mixed.unwrap_err().to_string().contains("two devices"));
     }
+    // What is brought is what was there, however it lies.
+    let wide = host.unsqueeze(0).expand([3, 2], false);
+    let square = Tensor::from_slice(&[1_i64, 2, 3, 4]).view([2, 2]);
+    let none = Tensor::from_slice(&[0.0_f64; 0]);
+    for tensor in [&wide, &wide.tr(), &square.tr(), &none, &square.gt(2), &host.to_kind(Kind::BFloat16)] {
+        let brought = dit_torch::bring(tensor, Device::Cuda(0)).unwrap();
+        assert_eq!((brought.device(), brought.kind()), (Device::Cuda(0), tensor.kind()));
+        assert!(brought.to_device(Device::Cpu).equal(tensor), "{tensor:?}");
+    }
     // Numbers go with both.
     let sum = device.f_add(&Tensor::from(1.0_f32)).unwrap();
     assert_eq!((sum.device(), Vec::<f32>::try_from(&sum).unwrap()), (Device::Cuda(0), vec![2.0, 3.0]));
@@ -95,7 +104,8 @@ fn a_walk_waits_once_in_eight_steps() {
     let folder = tempfile::tempdir().unwrap();
     for (sampler, every) in [("ddpm", 8), ("ddim", 8), ("unipc", 8), ("heun", 5)] {
         let counts = [16, 80].map(|steps: u64| {
-            sample(folder.path(), &["--sampler", sampler, "--steps", &steps.to_string(), "--out", "grid.png"])
+            let walk = ["--sampler", sampler, "--steps", &steps.to_string(), "--batch-size", "4", "--out", "grid.png"];
+            sample(folder.path(), &walk)
         });
         let [few, many] = counts.map(|counts| counts.waits);
         assert!(many - few <= 64 / every + 1, "{sampler}: {counts:?}");
@@ -285,16 +295,16 @@ fn a_training_step_waits_at_its_end_alone() {
         return;
     }
     let folder = workplace();
-    for (accumulate, precision) in [(1, "bf16"), (4, "bf16")] {
+    for (accumulate, precision) in [(1, "fp32"), (1, "bf16"), (4, "bf16")] {
         let keys = |steps: u64| [format!("train.steps={steps}"), format!("train.accumulate={accumulate}")];
         let counts = [8, 24].map(|steps| {
-            let (keys, run) = (keys(steps), format!("{accumulate}-{steps}"));
+            let (keys, run) = (keys(steps), format!("{precision}-{accumulate}-{steps}"));
             let precision = format!("train.precision={precision}");
             let keys = [&keys[0][..], &keys[1], &precision, "train.checkpoint_every=1000", "train.log_every=1000"];
             on_gpu(folder.path(), &with_keys(&run, &keys))
         });
         let [few, many] = counts.map(|counts| counts.waits);
         // The losses of each part, and the norm of gradients: all of it is computed when the first is asked for.
-        assert!(many <= few + 16 * (accumulate + 1), "{accumulate} parts: {counts:?}");
+        assert!((few + 16..=few + 16 * (accumulate + 1)).contains(&many), "{accumulate} parts: {counts:?}");
     }
 }

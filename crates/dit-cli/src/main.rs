@@ -99,11 +99,14 @@ fn chain(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
+    if text.contains("help: ") {
+        return text;
+    }
     if let Some(help) = error.chain().find_map(advice::of) {
         return format!("{text}\n  help: {help}");
     }
     let of_libtorch = error.chain().any(|cause| cause.is::<tch::TchError>());
-    if of_libtorch && is_want_of_memory(&text) && !text.contains("help: ") {
+    if of_libtorch && is_want_of_memory(&text) {
         return format!("{text}\n  help: {}", panic::memory_help());
     }
     text

@@ -132,7 +132,7 @@ impl StepTables {
         }
         let indices: Vec<i64> = indices.iter().map(|index| index.0 as i64).collect();
         let device = self.rows.device();
-        bring(&Tensor::from_slice(&indices), device).map_err(|source| Error::Unfinished { device, source })
+        bring(&Tensor::from_slice(&indices), device).map_err(|source| Error::Device { device, source })
     }
 
     /// The same for indices that are in a tensor already; looks at their extremes, so it waits for the device.

@@ -229,8 +229,8 @@ pub enum Error {
         shape: LatentShape,
     },
 
-    /// Noise cannot be brought to a device: it is not there, or full; libtorch's words are the error's source.
-    #[error("the drawn noise cannot be moved to {device:?}")]
+    /// Noise, or what else a step needs, cannot be brought to a device: it is not there, or full; libtorch's words are the error's source.
+    #[error("what a step needs cannot be moved to {device:?}")]
     Device {
         /// The device.
         device: tch::Device,

@@ -132,6 +132,10 @@ pub enum Error {
     #[error("it cannot be said what the pictures were made with: {0}")]
     Provenance(#[source] std::sync::Arc<dyn std::error::Error + Send + Sync>),
 
+    /// A second run into outputs that one is at work on.
+    #[error("another run hands its pictures to the same outputs; open others for this one")]
+    SharedByRuns,
+
     /// The system has no thread left for writing pictures.
     #[error("cannot start the thread that writes pictures")]
     Thread(#[source] std::io::Error),

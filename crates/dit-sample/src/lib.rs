@@ -28,6 +28,7 @@
 
 mod blend;
 mod cache;
+mod captions;
 mod conflict;
 mod editing;
 mod error;
@@ -39,6 +40,7 @@ mod leftovers;
 mod memory;
 mod network;
 mod outputs;
+mod own_files;
 mod pipeline;
 mod plan;
 mod provenance;

@@ -2,6 +2,7 @@ use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use dit_files::{ensure_folder, ensure_writable};
@@ -10,9 +11,11 @@ use dit_vae::Latents;
 
 use crate::{
     Batch, Error, LateProvenance, Plan, Provenance, Shows,
+    captions::Captions,
     folder::{self, in_folder, is_numbered_png},
     latents_file::LatentsWriter,
     leftovers,
+    own_files::OwnFiles,
 };
 
 /// The most bytes of pixels that a grid may show: it is put together in memory.
@@ -146,11 +149,19 @@ pub struct Kept {
     pub failure: Option<Error>,
 }
 
+impl Kept {
+    /// With files that were written beside, which come first; and what of that failed.
+    pub(crate) fn with_own_files(mut self, (mut own, failure): (Vec<PathBuf>, Option<Error>)) -> Self {
+        own.append(&mut self.files);
+        Self { files: own, failure: self.failure.or(failure), ..self }
+    }
+}
+
 /// The open outputs of a run. What each batch gives is written at once, so that an interrupted run keeps what it has.
 pub struct Outputs {
     paths: OutputPaths,
-    provenance: LateProvenance,
-    labels: BTreeMap<u32, String>,
+    captions: Arc<Captions>,
+    own: OwnFiles,
     shows: Shows,
     npz: Option<NpzWriter>,
     latents: Option<LatentsWriter>,
@@ -201,10 +212,11 @@ impl Outputs {
             Some(path) => Some(LatentsWriter::create(path, latent_shape, &provenance.unhashed().software)?),
             None => None,
         };
+        let captions = Arc::new(Captions { provenance, labels });
         Ok(Self {
+            own: OwnFiles::new(&paths, shows, &captions),
             paths,
-            provenance,
-            labels,
+            captions,
             shows,
             npz,
             latents,
@@ -238,12 +250,7 @@ impl Outputs {
     /// What the files say about how they were made. Its hashes may still be being computed: whoever needs them clones it and waits
     /// for them there, so that these outputs are not locked meanwhile.
     pub(crate) fn provenance(&self) -> &LateProvenance {
-        &self.provenance
-    }
-
-    /// Whether a file that says how it was made is written with each picture.
-    pub(crate) fn captions_each(&self) -> bool {
-        self.paths.dir.is_some() || (self.paths.png.is_some() && matches!(self.shows, Shows::Image(_)))
+        &self.captions.provenance
     }
 
     /// [`OutputPaths::needs_hashes`].
@@ -267,7 +274,7 @@ impl Outputs {
     /// When another output cannot be written, or the files that pictures depend on cannot be told.
     pub fn take_finished(&mut self, batch: &Batch) -> Result<bool, Error> {
         let Some(dir) = self.paths.dir.clone().filter(|_| self.may_have(batch)) else { return Ok(false) };
-        let provenance = self.provenance.get()?;
+        let provenance = self.captions.provenance.get()?;
         let is_finished = |image: u64| folder::is_made_alike(&in_folder(&dir, image), provenance, batch, image);
         if !batch.images().all(is_finished) {
             return Ok(false);
@@ -305,36 +312,24 @@ impl Outputs {
         }
     }
 
-    /// Takes the picture of image `image` of `batch`, the next in order, and writes what can be written at once. Where the hashes
-    /// that its recipe needs cannot be found it is written without one: [`LateProvenance::get`] tells.
+    /// Takes one picture of `batch`; images come in order.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn push_picture(&mut self, batch: &Batch, image: u64, picture: Picture) -> Result<(), Error> {
         // The picture's own files come last, as they wait for hashes: what all pictures go into has it by then.
-        let own = self.captions_each().then(|| picture.clone());
+        let own = self.own.are_wanted().then(|| picture.clone());
         self.collect(image, picture)?;
-        own.map_or(Ok(()), |picture| self.write_picture(batch, image, &picture))
+        own.map_or(Ok(()), |picture| self.own.write(batch, image, &picture, &mut self.written))
     }
 
-    /// Its own files.
-    fn write_picture(&mut self, batch: &Batch, image: u64, picture: &Picture) -> Result<(), Error> {
-        let shown = match (&self.paths.png, self.shows) {
-            (Some(path), Shows::Image(shown)) if shown == image => Some(path.clone()),
-            _ => None,
-        };
-        let in_dir = self.paths.dir.as_ref().map(|dir| in_folder(dir, image));
-        for path in [in_dir, shown].into_iter().flatten() {
-            let class = batch.classes.get(image.saturating_sub(batch.first_image) as usize).copied();
-            let caption = self.caption(batch.first_image, &batch.classes, Shows::Image(image), class);
-            write_png(&path, picture, &caption)?;
-            self.written.push(path);
-        }
-        Ok(())
+    /// The files of one picture each.
+    pub(crate) fn own_files(&self) -> &OwnFiles {
+        &self.own
     }
 
     /// What all pictures go into.
-    fn collect(&mut self, image: u64, picture: Picture) -> Result<(), Error> {
+    pub(crate) fn collect(&mut self, image: u64, picture: Picture) -> Result<(), Error> {
         if let Some(npz) = &mut self.npz {
             npz.push(&picture)?;
         }
@@ -354,36 +349,11 @@ impl Outputs {
         Ok(())
     }
 
-    /// How a file was made; without a recipe where that cannot be told.
-    fn caption(&self, first_image: u64, classes: &[u32], shows: Shows, class: Option<u32>) -> Caption {
-        let hashed = self.provenance.get().ok();
-        let provenance = hashed.unwrap_or(self.provenance.unhashed());
-        let Provenance { settings, checkpoint, software, noise, .. } = provenance;
-        let what = match class {
-            None => format!("{} pictures", self.grid.len()),
-            Some(class) => match self.labels.get(&class) {
-                Some(label) => format!("class {class} ({label})"),
-                None => format!("class {class}"),
-            },
-        };
-        let from = match noise {
-            Some(noise) => format!("noise {}", noise.name),
-            None => format!("seed {}", settings.seed),
-        };
-        let (sampler, steps, scale) = (settings.sampler, &settings.steps, settings.cfg_scale);
-        let description = format!("{what}, {}, {sampler} {steps}, guidance {scale}, {from}", checkpoint.name);
-        let caption = Caption::default().with_software(software.clone()).with_description(description);
-        match hashed.and_then(|provenance| provenance.recipe(first_image, classes, shows)) {
-            Some(recipe) => caption.with_recipe(recipe.to_json()),
-            None => caption,
-        }
-    }
-
     /// Completes every output, each even if another fails. [`Error::Provenance`] is a failure where files had to be written without
     /// their recipe.
     pub fn finish(self) -> Kept {
         let path = self.paths.npz.clone();
-        let provenance = self.captions().then(|| self.provenance.clone());
+        let provenance = self.captions().then(|| self.captions.provenance.clone());
         let kept = self.complete(|npz| npz.finish().map(|()| path));
         let unknown = provenance.and_then(|provenance| provenance.get().err());
         Kept { failure: kept.failure.or(unknown), ..kept }
@@ -418,14 +388,14 @@ impl Outputs {
     fn write_grid(&self) -> Result<Option<PathBuf>, Error> {
         let (Some(path), false) = (&self.paths.png, self.grid.is_empty()) else { return Ok(None) };
         // Stopped within a batch: the recipe has the whole batch, as its size moves the last bits of sums.
-        let batch_size = self.provenance.unhashed().batch_size;
+        let batch_size = self.captions.provenance.unhashed().batch_size;
         let computed = self.taken.next_multiple_of(batch_size).min(self.classes.len());
         let shown = self.grid.len();
         let shows = if shown == computed { Shows::Grid } else { Shows::First(shown as u64) };
         let classes = self.classes.get(..computed).unwrap_or(&self.classes);
-        let caption = self.caption(self.first_image, classes, shows, None);
+        let caption = self.captions.of((self.first_image, classes), shows, (None, shown));
         // An interpolation is a strip.
-        let columns = match self.provenance.unhashed().settings.interpolate {
+        let columns = match self.captions.provenance.unhashed().settings.interpolate {
             Some(_) => NonZeroUsize::new(shown.min(LONGEST_STRIP)).unwrap_or(GRID_COLUMNS),
             None => GRID_COLUMNS,
         };
@@ -443,7 +413,8 @@ impl Outputs {
         let (Some(path), false) = (&self.paths.trajectory, self.rows.is_empty()) else { return Ok(None) };
         let columns = NonZeroUsize::new(self.columns).unwrap_or(GRID_COLUMNS);
         // A file's name may be the one that a recipe knows it by.
-        let Provenance { checkpoint, software, .. } = self.provenance.get().unwrap_or(self.provenance.unhashed());
+        let Provenance { checkpoint, software, .. } =
+            self.captions.provenance.get().unwrap_or(self.captions.provenance.unhashed());
         let description = format!("{} walks from noise, {}", self.rows.len() / columns.get(), checkpoint.name);
         let caption = Caption::default().with_software(software.clone()).with_description(description);
         write_png(path, &grid(&self.rows, columns)?, &caption)?;

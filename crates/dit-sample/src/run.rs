@@ -5,15 +5,16 @@ use dit_vae::Latents;
 use tch::{Device, Tensor};
 
 use crate::{
-    Batch, Error, LateProvenance, Pipeline, Plan, SharedOutputs,
+    Batch, Error, LateProvenance, Outputs, Pipeline, Plan, SharedOutputs,
     outputs::TRAJECTORY_COLUMNS,
-    writer::{Abandoned, Finished, Writer},
+    own_files::OwnFiles,
+    writer::{Ended, Finished, Writer},
 };
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunProgress {
-    /// Images finished and decoded; the last of them may still be being written.
+    /// Images finished and decoded; files of the last of them may still be being written.
     pub images_done: usize,
     /// Those of them that an earlier run had finished.
     pub images_found: usize,
@@ -92,12 +93,13 @@ impl Trajectory {
 /// Computes every batch of `plan` and hands latents and pictures to `outputs`, which the caller completes: with
 /// [`SharedOutputs::finish`], or, from another thread that was told to stop, with [`SharedOutputs::finish_at_exit`].
 ///
-/// Pictures are written by a thread of their own, a few behind what is computed; whoever completes the outputs meanwhile writes those that
-/// are finished. Nothing is waited for while the outputs are locked.
-/// Where hashes turn out not to be known the run ends before its next batch; what is computed by then is handed over.
+/// Files that hold one picture each are written by a thread of their own, a few behind what is computed. Nothing is waited for while
+/// the outputs are locked. Where hashes turn out not to be known the run ends before its next batch; what is computed by then is handed
+/// over.
 ///
 /// # Errors
-/// The first failure of any part; [`Error::Cancelled`] if `observe` breaks, [`Error::NotOpened`] if `outputs` were never opened.
+/// The first failure of any part; [`Error::Cancelled`] if `observe` breaks or somebody completes the outputs meanwhile,
+/// [`Error::NotOpened`] if they were never opened, [`Error::SharedByRuns`] while another run has them.
 pub fn run(
     pipeline: &Pipeline,
     plan: &Plan,
@@ -105,28 +107,39 @@ pub fn run(
     outputs: &SharedOutputs,
     observe: &mut dyn FnMut(RunProgress) -> ControlFlow<()>,
 ) -> Result<Timings, Error> {
-    let sources = outputs.with(|outputs| Ok(Some(outputs.provenance().clone())))?;
-    let captions_each = outputs.with(|outputs| Ok(outputs.captions_each()))?;
+    let wanted = |outputs: &mut Outputs| {
+        Ok(Some(Wanted {
+            sources: outputs.provenance().clone(),
+            own: outputs.own_files().clone(),
+            pictures: outputs.needs_pictures(),
+            trajectory: outputs.needs_trajectory(),
+            captions: outputs.captions(),
+        }))
+    };
+    let wanted = outputs.with(wanted)?.ok_or(Error::Cancelled)?;
     let timings = thread::scope(|scope| {
-        let told_each = sources.as_ref().filter(|_| captions_each);
-        let writer = Writer::start(scope, outputs, told_each)?;
-        let sources = sources.as_ref();
-        let mut walk = Walk { pipeline, plan, noise, outputs, sources, told_each, writer: &writer, observe };
+        let writer = Writer::start(scope, outputs.queue(), wanted.own.clone())?;
+        let mut walk = Walk { pipeline, plan, noise, outputs, wanted: &wanted, writer: &writer, observe };
         let computed = walk.all();
         let start = Instant::now();
         // What could not be written is why the rest was not computed.
         writer.finish()?;
         computed.map(|timings| Timings { decode: timings.decode + start.elapsed().as_secs_f64(), ..timings })
     })?;
-    if let (Some(sources), true) = (&sources, outputs.with(|outputs| Ok(outputs.captions()))?) {
-        let _hashed = sources.get()?;
+    if wanted.captions {
+        let _hashed = wanted.sources.get()?;
     }
     Ok(timings)
 }
 
-/// The writer's own error comes first.
-fn stopped(_: Abandoned) -> Error {
-    Error::Cancelled
+/// What a run is asked for, which does not change on its way.
+struct Wanted {
+    sources: LateProvenance,
+    own: OwnFiles,
+    pictures: bool,
+    trajectory: bool,
+    /// Whether any file tells the sources' hashes.
+    captions: bool,
 }
 
 /// A run on its way.
@@ -135,9 +148,7 @@ struct Walk<'a> {
     plan: &'a Plan,
     noise: &'a dyn Noise,
     outputs: &'a SharedOutputs,
-    sources: Option<&'a LateProvenance>,
-    /// The same where every picture's file tells it.
-    told_each: Option<&'a LateProvenance>,
+    wanted: &'a Wanted,
     writer: &'a Writer<'a>,
     observe: &'a mut dyn FnMut(RunProgress) -> ControlFlow<()>,
 }
@@ -155,8 +166,7 @@ impl Walk<'_> {
             steps: steps_per_batch * batches.len(),
         };
         for (number, batch) in batches.enumerate() {
-            self.go_on()?;
-            self.sources.map_or(Ok(()), LateProvenance::check)?;
+            self.wanted.sources.check()?;
             if self.was_finished(&batch)? {
                 progress.images_done += batch.classes.len();
                 progress.images_found += batch.classes.len();
@@ -179,20 +189,14 @@ impl Walk<'_> {
         if !self.outputs.with(|outputs| Ok(outputs.may_have(batch)))? {
             return Ok(false);
         }
-        if let Some(sources) = self.sources {
-            let _hashed = sources.get()?;
-        }
-        self.writer.catch_up().map_err(stopped)?;
+        let _hashed = self.wanted.sources.get()?;
         self.outputs.with(|outputs| outputs.take_finished(batch))
     }
 
     /// Walks a batch from noise to latents, and hands over what there is to see of that.
     fn latents(&mut self, batch: &Batch, progress: &mut RunProgress, timings: &mut Timings) -> Result<Latents, Error> {
         let (before, steps) = (progress.steps_done, self.plan.schedule().num_steps());
-        let mut trajectory = match self.outputs.with(|outputs| Ok(outputs.needs_trajectory()))? {
-            true => Trajectory::of(steps),
-            false => Trajectory::default(),
-        };
+        let mut trajectory = if self.wanted.trajectory { Trajectory::of(steps) } else { Trajectory::default() };
         let mut begun = Instant::now();
         let mut step = begun;
         let is_timed = self.pipeline.dit().device() == Device::Cpu;
@@ -206,7 +210,7 @@ impl Walk<'_> {
             progress.steps_done = before + walk.done;
             let flow = (self.observe)(*progress);
             step = Instant::now();
-            if self.writer.is_abandoned() { ControlFlow::Break(()) } else { flow }
+            if self.writer.has_ended() { ControlFlow::Break(()) } else { flow }
         })?;
         if !is_timed {
             timings.steps.push(begun.elapsed().as_secs_f64() / steps as f64);
@@ -221,23 +225,25 @@ impl Walk<'_> {
 
     /// Decodes a batch, if anything shows it.
     fn pictures(&mut self, batch: Batch, latents: &Latents, progress: &mut RunProgress) -> Result<(), Error> {
-        if !self.outputs.with(|outputs| Ok(outputs.needs_pictures()))? {
+        if !self.wanted.pictures {
             progress.images_done += batch.classes.len();
             return Ok(());
         }
         let (mut images, batch) = (batch.images(), Arc::new(batch));
+        let has_own = self.wanted.own.are_wanted();
         self.pipeline.decode(latents, &mut |picture| {
             let Some(image) = images.next() else { return Ok(()) };
-            self.writer.push(Finished { batch: Arc::clone(&batch), image, picture }).map_err(stopped)?;
+            let own = has_own.then(|| Finished { batch: Arc::clone(&batch), image, picture: picture.clone() });
+            let are_open = self.outputs.with(|outputs| outputs.collect(image, picture).map(|()| true))?;
+            if !are_open {
+                return Err(Error::Cancelled);
+            }
+            // The writer's own error comes first.
+            own.map_or(Ok(()), |finished| self.writer.push(finished).map_err(|Ended| Error::Cancelled))?;
             progress.images_done += 1;
             self.show(*progress)
         })?;
-        self.told_each.map_or(Ok(()), |sources| sources.get().map(drop))
-    }
-
-    /// Whether there is a use in computing more.
-    fn go_on(&self) -> Result<(), Error> {
-        if self.writer.is_abandoned() { Err(Error::Cancelled) } else { Ok(()) }
+        if has_own { self.wanted.sources.get().map(drop) } else { Ok(()) }
     }
 
     fn show(&mut self, progress: RunProgress) -> Result<(), Error> {

@@ -1,13 +1,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::{
-    Error, Kept, Outputs,
-    writer::{Finished, Queue},
-};
+use crate::{Error, Kept, Outputs, writer::Queue};
 
 /// [`Outputs`] that another thread may complete: the one that hears Ctrl-C, while libtorch computes on this one.
 ///
-/// They are locked only while results are handed over, never while something is computed or, in [`run`](crate::run), hashes are
+/// They are locked only while results are handed over, never while something is computed or packed or, in [`run`](crate::run), hashes are
 /// waited for; and they are completed once, with all pictures that are finished.
 #[derive(Clone, Default)]
 pub struct SharedOutputs(Arc<Shared>);
@@ -61,19 +58,19 @@ impl SharedOutputs {
 
     /// Completes them; see [`Outputs::finish`]. `None` if there was nothing to complete, or they were completed before.
     pub fn finish(&self) -> Option<Kept> {
-        self.take(&mut self.lock()).map(|outputs| outputs.finish())
+        self.complete(&mut self.lock(), Outputs::finish)
     }
 
     /// Completes them with what there is; see [`Outputs::finish_early`]. `None` if there was nothing to complete.
     pub fn finish_early(&self) -> Option<Kept> {
-        self.take(&mut self.lock()).map(|outputs| outputs.finish_early())
+        self.complete(&mut self.lock(), Outputs::finish_early)
     }
 
     /// [`finish_early`](Self::finish_early) for a thread that ends the process next: they stay locked, so that no other thread
     /// begins a file in between.
     pub fn finish_at_exit(&self) -> Option<Kept> {
         let mut state = self.lock();
-        let written = self.take(&mut state).map(|outputs| outputs.finish_early());
+        let written = self.complete(&mut state, Outputs::finish_early);
         std::mem::forget(state);
         written
     }
@@ -83,18 +80,16 @@ impl SharedOutputs {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Pictures that are finished, and not yet written.
+    /// Pictures whose own files are not yet written.
     pub(crate) fn queue(&self) -> &Queue {
         &self.0.queue
     }
 
-    /// The outputs, with all that was finished for them.
-    fn take(&self, state: &mut State) -> Option<Box<Outputs>> {
-        let State::Open(mut outputs) = std::mem::replace(state, State::Done) else { return None };
-        while let Some(finished) = self.0.queue.take() {
-            // The run that could not write one tells why; the others may be written.
-            let _written = Finished::hand_to(finished, &mut outputs);
-        }
-        Some(outputs)
+    /// What all pictures are in comes before the files of each, which wait for hashes.
+    fn complete(&self, state: &mut State, complete: impl FnOnce(Outputs) -> Kept) -> Option<Kept> {
+        let State::Open(outputs) = std::mem::replace(state, State::Done) else { return None };
+        let own = outputs.own_files().clone();
+        let kept = complete(*outputs);
+        Some(kept.with_own_files(self.0.queue.complete(&own)))
     }
 }

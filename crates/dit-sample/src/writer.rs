@@ -1,132 +1,142 @@
-//! Pictures are written beside what computes the next ones: packing a picture's file takes as long as some steps of a GPU, which would stand
+//! Pictures' own files are written beside what computes the next ones: packing one takes as long as some steps of a GPU, which would stand
 //! still meanwhile.
 
 use std::{
     collections::VecDeque,
+    path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{Builder, Scope, ScopedJoinHandle},
 };
 
 use dit_image::Picture;
 
-use crate::{Batch, Error, LateProvenance, Outputs, SharedOutputs};
+use crate::{Batch, Error, own_files::OwnFiles};
 
 /// Pictures that may wait to be written, before those who make more wait, too.
 const WAITING: usize = 8;
 
-/// A finished picture on its way to the outputs.
+/// A finished picture whose own files are to be written.
 pub(crate) struct Finished {
     pub batch: Arc<Batch>,
     pub image: u64,
     pub picture: Picture,
 }
 
-impl Finished {
-    pub(crate) fn hand_to(self, outputs: &mut Outputs) -> Result<(), Error> {
-        outputs.push_picture(&self.batch, self.image, self.picture)
-    }
-}
-
-/// Finished pictures that are not yet with the outputs. They are taken by whoever holds the outputs, so that none is ever in between.
+/// Finished pictures whose own files are not yet written. Whoever completes a run's outputs writes what still waits.
 #[derive(Default)]
 pub(crate) struct Queue {
-    state: Mutex<State>,
+    line: Mutex<Line>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Line {
     waiting: VecDeque<Finished>,
+    /// A writer is at work.
+    has_writer: bool,
     /// No more will come.
     closed: bool,
     /// One is being written.
     busy: bool,
-    /// Nobody writes any longer.
-    abandoned: bool,
+    written: Vec<PathBuf>,
 }
 
 /// That nobody writes any longer; why is told by [`Writer::finish`].
 #[derive(Debug)]
-pub(crate) struct Abandoned;
+pub(crate) struct Ended;
 
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until `until` says so.
-    fn wait(&self, until: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
-        self.changed.wait_while(self.lock(), |state| !until(state)).unwrap_or_else(PoisonError::into_inner)
+    fn wait(&self, until: impl Fn(&Line) -> bool) -> MutexGuard<'_, Line> {
+        self.changed.wait_while(self.lock(), |line| !until(line)).unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.lock());
+    fn change<T>(&self, change: impl FnOnce(&mut Line) -> T) -> T {
+        let changed = change(&mut self.lock());
         self.changed.notify_all();
+        changed
     }
 
-    /// The next one, if there is one.
-    pub(crate) fn take(&self) -> Option<Finished> {
-        let next = self.lock().waiting.pop_front();
-        self.changed.notify_all();
-        next
+    /// Writes the next one once none is being written and `until` says so; none if there is none.
+    fn write_next(&self, own: &OwnFiles, until: impl Fn(&Line) -> bool) -> Option<Result<(), Error>> {
+        let Finished { batch, image, picture } = {
+            let mut line = self.wait(|line| !line.busy && until(line));
+            let next = line.waiting.pop_front();
+            line.busy = next.is_some();
+            next?
+        };
+        let _idle = Idle(self);
+        let mut written = Vec::new();
+        let result = own.write(&batch, image, &picture, &mut written);
+        self.change(|line| line.written.append(&mut written));
+        Some(result)
+    }
+
+    /// Writes all that waits; all files of the run so far, and the first thing that failed here.
+    pub(crate) fn complete(&self, own: &OwnFiles) -> (Vec<PathBuf>, Option<Error>) {
+        let results = std::iter::from_fn(|| self.write_next(own, |_| true));
+        let failure = results.fold(None, |first: Option<Error>, result| first.or(result.err()));
+        (self.change(|line| std::mem::take(&mut line.written)), failure)
     }
 }
 
-/// A thread that hands pictures to the outputs, in the order in which it is given them.
+/// Also after a panic: somebody may be waiting.
+struct Idle<'a>(&'a Queue);
+
+impl Drop for Idle<'_> {
+    fn drop(&mut self) {
+        self.0.change(|line| line.busy = false);
+    }
+}
+
+/// A thread that writes pictures' own files, in the order in which it is given them.
 pub(crate) struct Writer<'scope> {
-    outputs: &'scope SharedOutputs,
+    queue: &'scope Queue,
     /// None once it was waited for.
     thread: Option<ScopedJoinHandle<'scope, Result<(), Error>>>,
 }
 
 impl<'scope> Writer<'scope> {
-    /// With `hashes` where each picture's file tells them: they are waited for before it is written, and it is written without a
-    /// recipe where they turn out not to be known.
-    ///
     /// # Errors
-    /// [`Error::Thread`] where the system has no thread left.
-    pub(crate) fn start(
-        scope: &'scope Scope<'scope, '_>,
-        outputs: &'scope SharedOutputs,
-        hashes: Option<&'scope LateProvenance>,
-    ) -> Result<Self, Error> {
-        outputs.queue().change(|state| *state = State::default());
-        let thread = Builder::new().name("pictures".to_owned()).spawn_scoped(scope, move || {
-            // Also after a panic: somebody may be waiting.
-            let _abandoned = AtEnd(outputs.queue());
-            write(outputs, hashes)
+    /// [`Error::Thread`] where the system has no thread left; [`Error::SharedByRuns`] where another run has one.
+    pub(crate) fn start(scope: &'scope Scope<'scope, '_>, queue: &'scope Queue, own: OwnFiles) -> Result<Self, Error> {
+        let had_writer = queue.change(|line| {
+            line.closed &= line.has_writer;
+            std::mem::replace(&mut line.has_writer, true)
         });
-        Ok(Self { outputs, thread: Some(thread.map_err(Error::Thread)?) })
+        if had_writer {
+            return Err(Error::SharedByRuns);
+        }
+        let ends = Ends(queue);
+        let thread = Builder::new().name("pictures".to_owned()).spawn_scoped(scope, move || {
+            let _ends = ends;
+            write(queue, &own)
+        });
+        Ok(Self { queue, thread: Some(thread.map_err(Error::Thread)?) })
     }
 
     /// Hands over a picture; waits while too many wait.
     ///
     /// # Errors
     /// Where nobody writes any longer.
-    pub(crate) fn push(&self, finished: Finished) -> Result<(), Abandoned> {
-        let queue = self.outputs.queue();
-        let mut state = queue.wait(|state| state.waiting.len() < WAITING || state.abandoned);
-        if state.abandoned {
-            return Err(Abandoned);
+    pub(crate) fn push(&self, finished: Finished) -> Result<(), Ended> {
+        let mut line = self.queue.wait(|line| line.waiting.len() < WAITING || !line.has_writer);
+        if !line.has_writer {
+            return Err(Ended);
         }
-        state.waiting.push_back(finished);
-        drop(state);
-        queue.changed.notify_all();
+        line.waiting.push_back(finished);
+        drop(line);
+        self.queue.changed.notify_all();
         Ok(())
     }
 
-    /// Waits until all that was handed over is written.
-    ///
-    /// # Errors
-    /// As [`push`](Self::push).
-    pub(crate) fn catch_up(&self) -> Result<(), Abandoned> {
-        let state = self.outputs.queue().wait(|state| (state.waiting.is_empty() && !state.busy) || state.abandoned);
-        if state.abandoned { Err(Abandoned) } else { Ok(()) }
-    }
-
     /// Whether nobody writes any longer.
-    pub(crate) fn is_abandoned(&self) -> bool {
-        self.outputs.queue().lock().abandoned
+    pub(crate) fn has_ended(&self) -> bool {
+        !self.queue.lock().has_writer
     }
 
     /// Waits until all that was handed over is written.
@@ -134,7 +144,7 @@ impl<'scope> Writer<'scope> {
     /// # Errors
     /// What could not be written.
     pub(crate) fn finish(mut self) -> Result<(), Error> {
-        self.outputs.queue().change(|state| state.closed = true);
+        self.queue.change(|line| line.closed = true);
         let written = self.thread.take().map_or(Ok(Ok(())), ScopedJoinHandle::join);
         written.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
@@ -143,39 +153,20 @@ impl<'scope> Writer<'scope> {
 /// Also where a run ends by a panic: its scope waits for the thread.
 impl Drop for Writer<'_> {
     fn drop(&mut self) {
-        self.outputs.queue().change(|state| state.closed = true);
+        self.queue.change(|line| line.closed = true);
     }
 }
 
-struct AtEnd<'a>(&'a Queue);
+/// Says that nobody writes any longer, however that came.
+struct Ends<'a>(&'a Queue);
 
-impl Drop for AtEnd<'_> {
+impl Drop for Ends<'_> {
     fn drop(&mut self) {
-        self.0.change(|state| (state.abandoned, state.busy) = (true, false));
+        self.0.change(|line| line.has_writer = false);
     }
 }
 
-fn write(outputs: &SharedOutputs, hashes: Option<&LateProvenance>) -> Result<(), Error> {
-    let queue = outputs.queue();
-    loop {
-        let state = queue.wait(|state| !state.waiting.is_empty() || state.closed);
-        if state.waiting.is_empty() {
-            return Ok(());
-        }
-        drop(state);
-        if let Some(hashes) = hashes {
-            // Whether they are known is for the run to say.
-            let _known = hashes.get();
-        }
-        // Whoever completes the outputs meanwhile takes what waits with them.
-        let are_open = outputs.with(|outputs| {
-            queue.change(|state| state.busy = true);
-            queue.take().map_or(Ok(()), |finished| finished.hand_to(outputs))?;
-            Ok(true)
-        })?;
-        if !are_open {
-            let _too_late = queue.take();
-        }
-        queue.change(|state| state.busy = false);
-    }
+fn write(queue: &Queue, own: &OwnFiles) -> Result<(), Error> {
+    let ready = |line: &Line| !line.waiting.is_empty() || line.closed;
+    std::iter::from_fn(|| queue.write_next(own, ready)).collect()
 }

@@ -9,7 +9,7 @@ unsafe extern "C" {
 }
 
 /// A tensor of the host on `device`. A GPU takes it when it comes to that: nobody waits for what it was given before, as a plain copy
-/// would.
+/// would. (What is in pinned memory already must not be written to before.)
 ///
 /// # Errors
 /// libtorch's reason, as where there is no such device, or no memory there.

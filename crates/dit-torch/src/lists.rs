@@ -133,9 +133,10 @@ pub fn adamw(
     if number.kind() != Kind::Float || number.numel() != 1 {
         return Err(TchError::Torch("the number of a step is one of fp32".to_owned()));
     }
-    let first = parameters.first().map(Tensor::device);
-    if first.is_some_and(|device| device != number.device()) {
-        return Err(TchError::Torch("the number of a step is on the parameters' device".to_owned()));
+    let mut devices =
+        [&*parameters, gradients, &*means, &*squares].into_iter().flatten().chain([number]).map(Tensor::device);
+    if !alike(&mut devices) {
+        return Err(TchError::Torch("all of a step is of one device".to_owned()));
     }
     let (parameters, gradients) = pairs(parameters, gradients)?;
     let (means, squares) = pairs(means, squares)?;

@@ -104,7 +104,7 @@ impl Trainer {
         let mut computed = Vec::with_capacity(parts);
         let mut gathered = None;
         let each = (0..parts).map(|index| self.part(&data.batch, &drawn, index * size..(index + 1) * size));
-        // All are brought to the device before it has something to do.
+        // All are brought to the device before the first pass.
         for part in each.collect::<Result<Vec<Part>, _>>()? {
             let losses = self.backward_of(&part, parts)?;
             computed.push((part, losses));

@@ -247,7 +247,7 @@ fn a_device_that_is_not_there_is_an_error() {
     let source = SeededNoise::new(0);
     refuses(
         BatchNoise::new(&source, &[7]).initial(SHAPE, Device::Cuda(0)),
-        "the drawn noise cannot be moved to Cuda(0)",
+        "what a step needs cannot be moved to Cuda(0)",
     );
 }
 

@@ -39,7 +39,7 @@ impl Beside {
                     Library::discover()?.locate(text, Kind::Dit).with_context(|| request.hint("--autoguidance"))?;
                 let checkpoint = Checkpoint::open(&at.path, &at.options).context("--autoguidance")?;
                 plan.check_weaker(&checkpoint.process())?;
-                check_weakers_codec(&at, &files.dit_at)?;
+                check_weakers_codec((&checkpoint, &at), (&files.checkpoint, &files.dit_at))?;
                 run_folder::start_check(&checkpoint).context("--autoguidance")?;
                 Some((checkpoint, at))
             }
@@ -110,14 +110,21 @@ impl Beside {
     }
 }
 
-/// Where the manifest says which codec either knows, they must know the same.
-fn check_weakers_codec(weaker: &Located, dit: &Located) -> Result<()> {
-    match (&weaker.pairs_with, &dit.pairs_with) {
-        (Some(weakers), Some(vae)) if weakers != vae => bail!(
-            "--autoguidance {}: its latents are those of {weakers}, and {}'s those of {vae}\n  \
+/// Where both are known to be of a codec's latents, it must be the same: by the hash that they tell, else by the manifest's names.
+fn check_weakers_codec(weaker: (&Checkpoint, &Located), dit: (&Checkpoint, &Located)) -> Result<()> {
+    let hash = |checkpoint: &Checkpoint| {
+        checkpoint.metadata().codec.as_ref().map(|codec| format!("the codec of SHA-256 {}", codec.sha256))
+    };
+    let codecs = match (hash(weaker.0), hash(dit.0)) {
+        (Some(weakers), Some(dits)) => Some((weakers, dits)),
+        _ => weaker.1.pairs_with.clone().zip(dit.1.pairs_with.clone()),
+    };
+    match codecs {
+        Some((weakers, dits)) if weakers != dits => bail!(
+            "--autoguidance {}: its latents are those of {weakers}, and {}'s those of {dits}\n  \
              help: take a weaker checkpoint of the same latents",
-            weaker.name,
-            dit.name
+            weaker.1.name,
+            dit.1.name
         ),
         _ => Ok(()),
     }
