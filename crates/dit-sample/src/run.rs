@@ -166,6 +166,10 @@ impl Walk<'_> {
             steps: steps_per_batch * batches.len(),
         };
         for (number, batch) in batches.enumerate() {
+            if !self.outputs.with(|_| Ok(true))? {
+                // Somebody has completed them.
+                return Err(Error::Cancelled);
+            }
             self.wanted.sources.check()?;
             if self.was_finished(&batch)? {
                 progress.images_done += batch.classes.len();

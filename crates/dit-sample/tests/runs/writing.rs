@@ -85,6 +85,47 @@ fn what_cannot_be_written_is_the_error_and_the_others_are_kept() {
 }
 
 #[test]
+fn nothing_more_is_computed_for_outputs_that_were_completed() {
+    let at = tempfile::tempdir().unwrap();
+    for paths in [
+        folder(&at.path().join("each")),
+        OutputPaths { latents: Some(at.path().join("z.safetensors")), ..OutputPaths::default() },
+    ] {
+        let pipeline = pipeline();
+        let plan = plan(&pipeline);
+        let outputs = open(&paths, &plan, Known);
+        let mut steps = 0;
+        let result = run(&pipeline, &plan, &SeededNoise::new(0), &outputs, &mut |progress| {
+            steps = progress.steps_done;
+            if steps == 3 {
+                let _kept = outputs.finish_early();
+            }
+            ControlFlow::Continue(())
+        });
+        assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
+        assert_eq!(steps, 4, "no batch after the one at hand");
+    }
+}
+
+#[test]
+fn two_runs_do_not_share_outputs() {
+    let at = tempfile::tempdir().unwrap();
+    let pipeline = pipeline();
+    let plan = plan(&pipeline);
+    let outputs = open(&folder(at.path()), &plan, Known);
+    let noise = SeededNoise::new(0);
+    let mut refused = 0;
+    run(&pipeline, &plan, &noise, &outputs, &mut |_| {
+        let second = run(&pipeline, &plan, &noise, &outputs, &mut |_| ControlFlow::Continue(()));
+        refused += usize::from(matches!(second, Err(Error::SharedByRuns)));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert!(refused > 6);
+    assert_eq!(outputs.finish().unwrap().pictures, 6);
+}
+
+#[test]
 fn who_stops_keeps_all_that_was_finished() {
     for stop_at in 1..=6 {
         let at = tempfile::tempdir().unwrap();
