@@ -89,11 +89,15 @@ fn build_dit_cli() -> PathBuf {
 pub fn stand_in_gpu() -> Option<&'static Path> {
     let failed = option_env!("STAND_IN_GPU_FAILED");
     assert!(failed.is_none(), "the stand-in for a GPU does not compile: {}", failed.unwrap_or_default());
-    let library = option_env!("STAND_IN_GPU").map(Path::new);
-    if library.is_none() {
+    let Some(library) = option_env!("STAND_IN_GPU") else {
         eprintln!("SKIPPED: no stand-in for a GPU; it takes Linux, and a libtorch without CUDA");
+        return None;
+    };
+    if library.contains([' ', ':']) {
+        eprintln!("SKIPPED: what is loaded before a program has no space and no colon in its path, as {library} has");
+        return None;
     }
-    library
+    Some(Path::new(library))
 }
 
 /// What a command printed and how it ended.
