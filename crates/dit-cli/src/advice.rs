@@ -155,6 +155,17 @@ mod tests {
         check(&dit_sample::Error::NoVae, "--latents");
         check(&dit_eval::Error::NeedsPictures { metric: "KID" }, "--metrics");
         check(&dit_eval::Error::NeedsFeatures { metric: "IS", what: "logits" }, "--features");
+        let (path, takes) = (std::path::PathBuf::from("set"), "32 x 32");
+        let network = || "demo".to_owned();
+        check(&dit_eval::Error::PictureSize { network: network(), height: 9, width: 8, takes }, "--image-size");
+        check(&dit_eval::Error::OtherNetwork { statistics: "inception".to_owned(), network: network() }, "--features");
+        check(&dit_eval::Error::Cache { folder: path.clone(), source: "it is a file".into() }, "--cache");
+        check(&dit_eval::Error::NoRoom { folder: path.clone(), needed: 9, free: 8 }, "--no-cache");
+        check(&dit_eval::Error::MixedSizes { key: "a.png".to_owned(), found: (9, 8), expected: (8, 8) }, "--crop");
+        let sizes = dit_eval::Error::NotBroughtToSize { path: path.clone(), height: 9, width: 8, side: 7 };
+        check(&sizes, "--image-size");
+        let skipped = dit_precompute::Error::TooManySkipped { skipped: Vec::new(), allowed: 0, total: 9, list: path };
+        check(&skipped, "--max-skipped");
         check(&dit_train::TrainError::Exists { path: "run".into() }, "--resume");
         check(&dit_train::TrainError::NoRun { path: "run".into(), problem: String::new() }, "--resume");
         check(&dit_weights::Error::HeadsUnknown { hidden: 96, depth: 3 }, "--num-heads");
