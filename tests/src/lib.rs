@@ -2,6 +2,8 @@
 
 use std::{
     env,
+    fs::File,
+    io::BufWriter,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -98,6 +100,15 @@ pub fn stand_in_gpu() -> Option<&'static Path> {
         return None;
     }
     Some(Path::new(library))
+}
+
+/// Writes an RGB picture, its pixels row by row.
+pub fn write_png(path: &Path, width: u32, height: u32, pixels: &[u8]) {
+    let file = BufWriter::new(File::create(path).expect("a file in a folder of the test's"));
+    let mut encoder = png::Encoder::new(file, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().expect("a header is written");
+    writer.write_image_data(pixels).expect("as many pixels as the header says");
 }
 
 /// What a command printed and how it ended.

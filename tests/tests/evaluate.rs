@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufWriter, Read, Write},
+    io::{Read, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Stdio,
@@ -11,7 +11,7 @@ use std::{
 };
 
 use dit_image::{NpzWriter, Picture};
-use dit_tests::{dit_cli, fail_in, root, succeed_in};
+use dit_tests::{dit_cli, fail_in, root, succeed_in, write_png};
 use serde_json::Value;
 
 const SIDE: u32 = 32;
@@ -40,17 +40,11 @@ fn npz(folder: &Path, name: &str, count: u64, level: u64) -> String {
     name.to_owned()
 }
 
-fn png(path: &Path, side: u32, pixels: &[u8]) {
-    let mut encoder = png::Encoder::new(BufWriter::new(fs::File::create(path).unwrap()), side, side);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.write_header().unwrap().write_image_data(pixels).unwrap();
-}
-
 /// The same pictures as [`npz`], as files.
 fn pngs(folder: &Path, name: &str, count: u64, level: u64) -> PathBuf {
     let out = folder.join(name);
     fs::create_dir_all(&out).unwrap();
-    (0..count).for_each(|index| png(&out.join(format!("{index:06}.png")), SIDE, &picture(index, level)));
+    (0..count).for_each(|index| write_png(&out.join(format!("{index:06}.png")), SIDE, SIDE, &picture(index, level)));
     out
 }
 
@@ -312,7 +306,7 @@ fn what_cannot_be_had_is_told_before_anything_is_computed() {
     let here = folder.path();
     let (a, few) = (npz(here, "a.npz", 40, 30), npz(here, "few.npz", 19, 60));
     fs::create_dir(here.join("small")).unwrap();
-    png(&here.join("small/1.png"), 16, &[7; 16 * 16 * 3]);
+    write_png(&here.join("small/1.png"), 16, 16, &[7; 16 * 16 * 3]);
     for (args, expected) in [
         (vec![&*a, &few, "--metrics", "fid,kid"], "KID: 19 reference samples"),
         (vec![&a, &a, "--metrics", "fid,sfid"], "sFID needs spatial features"),
@@ -571,9 +565,9 @@ fn what_cannot_be_compared_is_told() {
     let a = npz(here, "a.npz", 40, 30);
     npz(here, "one.npz", 1, 30);
     let mixed = pngs(here, "mixed", 3, 30);
-    png(&mixed.join("000002.png"), 16, &[7; 16 * 16 * 3]);
+    write_png(&mixed.join("000002.png"), 16, 16, &[7; 16 * 16 * 3]);
     fs::create_dir(here.join("small")).unwrap();
-    png(&here.join("small/1.png"), 16, &[7; 16 * 16 * 3]);
+    write_png(&here.join("small/1.png"), 16, 16, &[7; 16 * 16 * 3]);
     fs::write(here.join("text.npz"), "no archive").unwrap();
     fs::write(here.join("damaged.png"), "x").unwrap();
     for (args, expected) in [

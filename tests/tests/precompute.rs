@@ -3,14 +3,13 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::BufWriter,
     path::{Path, PathBuf},
     process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use dit_tests::{dit_cli, fail_in, fixture, read_tensor, relative_error, root, succeed_in};
+use dit_tests::{dit_cli, fail_in, fixture, read_tensor, relative_error, root, succeed_in, write_png};
 use dit_vae::{AutoencoderKl, LatentCodec};
 use dit_weights::VaeCheckpoint;
 use serde_json::Value;
@@ -26,13 +25,6 @@ impl Random {
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
     }
-}
-
-fn write_png(path: &Path, width: u32, height: u32, pixels: &[u8]) {
-    let file = BufWriter::new(fs::File::create(path).unwrap());
-    let mut encoder = png::Encoder::new(file, width, height);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.write_header().unwrap().write_image_data(pixels).unwrap();
 }
 
 /// `count` pictures of many sizes in two classes, and the folder that they are in.

@@ -3,7 +3,7 @@
 
 use std::{env, fs, path::Path, process::Command};
 
-use dit_tests::{Ran, dit_cli, fixture, read_tensor, relative_error, root, stand_in_gpu};
+use dit_tests::{Ran, dit_cli, fixture, read_tensor, relative_error, root, stand_in_gpu, write_png};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -212,11 +212,8 @@ fn workplace() -> tempfile::TempDir {
     for index in 0..32_u32 {
         let class = folder.path().join("data").join(["cats", "dogs"][index as usize % 2]);
         fs::create_dir_all(&class).unwrap();
-        let file = fs::File::create(class.join(format!("{index:05}.png"))).unwrap();
-        let mut encoder = png::Encoder::new(file, 32, 32);
-        encoder.set_color(png::ColorType::Rgb);
         let pixels: Vec<u8> = (0..32 * 32 * 3_u32).map(|at| ((at * (index + 3)) >> 3) as u8).collect();
-        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+        write_png(&class.join(format!("{index:05}.png")), 32, 32, &pixels);
     }
     let vae = fixture("vae-small").display().to_string();
     let args = ["precompute-latents", "--data", "data", "--out", "latents", "--vae", &vae, "--image-size", "32"];

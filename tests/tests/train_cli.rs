@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     ffi::CString,
     fs,
-    io::BufWriter,
     ops::ControlFlow,
     os::unix::fs::OpenOptionsExt,
     path::Path,
@@ -18,7 +17,7 @@ use dit_diffusion::{
     from_fn,
 };
 use dit_model::Dit;
-use dit_tests::{Ran, dit_cli, fail_in, read_tensor, relative_error, root, slow_tests, succeed_in};
+use dit_tests::{Ran, dit_cli, fail_in, read_tensor, relative_error, root, slow_tests, succeed_in, write_png};
 use dit_weights::{Checkpoint, OpenOptions, SafetensorsFile, TensorSource, TorchFile, sha256_of};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -66,11 +65,8 @@ fn workplace() -> tempfile::TempDir {
     for index in 0..32 {
         let class = folder.path().join("data").join(["cats", "dogs"][index % 2]);
         fs::create_dir_all(&class).unwrap();
-        let file = BufWriter::new(fs::File::create(class.join(format!("{index:05}.png"))).unwrap());
-        let mut encoder = png::Encoder::new(file, 32, 32);
-        encoder.set_color(png::ColorType::Rgb);
         let pixels: Vec<u8> = (0..32 * 32 * 3).map(|_| random.below(256) as u8).collect();
-        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+        write_png(&class.join(format!("{index:05}.png")), 32, 32, &pixels);
     }
     let args = ["precompute-latents", "--data", "data", "--out", "latents", "--vae", VAE, "--image-size", "32"];
     succeed_in(folder.path(), &[&args[..], &["--threads", "1"]].concat());
