@@ -3,9 +3,10 @@
 use dit_config::{DitConfig, NoiseScheduleKind, Predict, Process, Sigma, SigmaKind};
 use dit_diffusion::{ReplayedNoise, SeededNoise};
 use dit_sample::{
-    CfgChannels, Guidance, LabelPolicy, OpenedAs, OutputPaths, Plan, Provenance, Recipe, SamplerKind, Settings, Shows,
-    Source, Spacing,
+    CfgChannels, Guidance, OpenedAs, OutputPaths, Plan, Provenance, Recipe, SamplerKind, Settings, Shows, Spacing,
 };
+
+use crate::support;
 
 fn settings() -> Settings {
     Settings {
@@ -23,21 +24,11 @@ fn config() -> DitConfig {
 }
 
 fn recipe(shows: Shows) -> Recipe {
-    let source = |name: &str| Source { name: name.to_owned(), sha256: "00".repeat(32) };
     let provenance = Provenance {
-        software: "dit-rs 0".to_owned(),
-        checkpoint: source("dit"),
         opened_as: OpenedAs { model: None, num_heads: Some(6) },
-        vae: Some(source("vae")),
-        settings: settings(),
-        noise: None,
-        weaker: None,
-        classifier: None,
-        init: None,
-        labels: LabelPolicy::Balanced,
-        device: "cpu".to_owned(),
         threads: 2,
         batch_size: 3,
+        ..support::provenance(settings())
     };
     provenance.recipe(6, &[1, 2, 3], shows).unwrap()
 }

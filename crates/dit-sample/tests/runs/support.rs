@@ -30,14 +30,15 @@ pub fn plan(pipeline: &Pipeline) -> Plan {
     Plan::new(pipeline.dit().config(), settings, 0, (0..6).collect(), 2).unwrap()
 }
 
-fn unhashed(plan: &Plan) -> Provenance {
+/// Of what is sampled with these settings.
+pub fn provenance(settings: Settings) -> Provenance {
     let source = |name: &str| Source { name: name.to_owned(), sha256: "00".repeat(32) };
     Provenance {
         software: "dit-rs 0".to_owned(),
         checkpoint: source("dit"),
         opened_as: OpenedAs::default(),
         vae: Some(source("vae")),
-        settings: plan.settings().clone(),
+        settings,
         noise: None,
         weaker: None,
         classifier: None,
@@ -50,7 +51,8 @@ fn unhashed(plan: &Plan) -> Provenance {
 }
 
 pub fn open(paths: &OutputPaths, plan: &Plan, hashes: impl SourceHashes + 'static) -> SharedOutputs {
-    let (outputs, provenance) = (SharedOutputs::default(), LateProvenance::new(unhashed(plan), hashes));
+    let provenance = LateProvenance::new(provenance(plan.settings().clone()), hashes);
+    let outputs = SharedOutputs::default();
     fs::create_dir_all(paths.dir.as_deref().unwrap_or(Path::new("."))).unwrap();
     let create =
         || Outputs::create(paths.clone(), plan, Some((32, 32)), [4, 8, 8], provenance, BTreeMap::new(), Shows::Grid);
