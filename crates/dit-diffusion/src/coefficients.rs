@@ -1,7 +1,6 @@
-use dit_torch::bring;
 use tch::{Device, Kind, Tensor};
 
-use crate::{Error, Result, SampleSchedule, Step, StepIndex};
+use crate::{Error, Result, SampleSchedule, Step, StepIndex, noise::moved};
 
 const COUNT: usize = 9;
 
@@ -131,8 +130,7 @@ impl StepTables {
             return Err(Error::StepOutOfRange { index: bad.0 as i64, len: self.num_steps });
         }
         let indices: Vec<i64> = indices.iter().map(|index| index.0 as i64).collect();
-        let device = self.rows.device();
-        bring(&Tensor::from_slice(&indices), device).map_err(|source| Error::Device { device, source })
+        moved(&Tensor::from_slice(&indices), self.rows.device())
     }
 
     /// The same for indices that are in a tensor already; looks at their extremes, so it waits for the device.

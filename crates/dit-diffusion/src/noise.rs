@@ -131,6 +131,7 @@ impl<'a> BatchNoise<'a> {
     }
 }
 
-fn moved(noise: &Tensor, device: Device) -> Result<Tensor> {
-    bring(noise, device).map_err(|source| Error::Device { device, source })
+/// What a step needs, on `device`.
+pub(crate) fn moved(tensor: &Tensor, device: Device) -> Result<Tensor> {
+    bring(tensor, device).map_err(|source| Error::Device { device, source })
 }

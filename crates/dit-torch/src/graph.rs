@@ -1,25 +1,4 @@
 //! Operators written in Rust that libtorch differentiates through.
-//!
-//! An operator computes its output from its inputs however it likes, in memory that libtorch knows nothing of, and says how a gradient
-//! of the output becomes gradients of the inputs: [`differentiable`] puts that into libtorch's graph, where it is called
-//! in its turn by [`backward`](tch::Tensor::backward).
-//!
-//! ```
-//! use dit_torch::differentiable;
-//! use tch::{Kind, Tensor};
-//!
-//! fn cube(x: &Tensor) -> Tensor {
-//!     let output = x.detach().pow_tensor_scalar(3);
-//!     let kept = x.detach();
-//!     differentiable("cube", &[x], output, move |gradient, _| {
-//!         vec![Some(gradient * kept.square() * 3.0)]
-//!     })
-//! }
-//!
-//! let x = Tensor::from_slice(&[2.0_f32, -1.0]).set_requires_grad(true);
-//! cube(&x).sum(Kind::Float).backward();
-//! assert_eq!(Vec::<f32>::try_from(x.grad()).unwrap(), [12.0, 3.0]);
-//! ```
 
 use std::{
     any::Any,
@@ -55,6 +34,27 @@ unsafe extern "C" {
 /// one that is zero, it gives `None`.
 type Backward = Box<dyn FnOnce(Tensor, &[bool]) -> Vec<Option<Tensor>> + Send>;
 
+/// An operator computes its output from its inputs however it likes, in memory that libtorch knows nothing of, and says how a gradient
+/// of the output becomes gradients of the inputs: this puts that into libtorch's graph, where it is called in its turn by
+/// [`backward`](tch::Tensor::backward).
+///
+/// ```
+/// use dit_torch::differentiable;
+/// use tch::{Kind, Tensor};
+///
+/// fn cube(x: &Tensor) -> Tensor {
+///     let output = x.detach().pow_tensor_scalar(3);
+///     let kept = x.detach();
+///     differentiable("cube", &[x], output, move |gradient, _| {
+///         vec![Some(gradient * kept.square() * 3.0)]
+///     })
+/// }
+///
+/// let x = Tensor::from_slice(&[2.0_f32, -1.0]).set_requires_grad(true);
+/// cube(&x).sum(Kind::Float).backward();
+/// assert_eq!(Vec::<f32>::try_from(x.grad()).unwrap(), [12.0, 3.0]);
+/// ```
+///
 /// `output` as a function of `inputs`, whose gradient `backward` computes. Without a gradient mode, and where no input asks for its
 /// gradient, it is `output` as it came, and `backward` is dropped.
 ///

@@ -138,8 +138,7 @@ pub fn adamw(
     if !alike(&mut devices) {
         return Err(TchError::Torch("all of a step is of one device".to_owned()));
     }
-    let (parameters, gradients) = pairs(parameters, gradients)?;
-    let (means, squares) = pairs(means, squares)?;
+    let [parameters, gradients, means, squares] = [&*parameters, gradients, &*means, &*squares].map(handles);
     let AdamWStep { lr, beta1, beta2, weight_decay, eps } = step;
     let _no_grad = tch::no_grad_guard();
     // SAFETY: each list is `count` live tensors, and so is `number`.
