@@ -19,7 +19,7 @@ const MOST_KEPT_SCORES: i64 = 1 << 25;
 /// Multi-head self-attention, softmax(q·kᵀ / √(D/H))·v for each of H heads, from queries, keys and values as one Linear gives them.
 ///
 /// Where the CPU has the instructions: a kernel of this crate, whose scores and softmax are fp32, and whose weights are rounded to
-/// the tensor's kind (with AVX2 alone and with NEON they stay fp32). Else [`plain_attention`].
+/// the tensor's kind (by AMX and AVX-512 BF16; where bf16 is widened for its products, they stay fp32). Else [`plain_attention`].
 ///
 /// # Shapes
 /// `qkv` (N, T, 3D) → (N, T, D).

@@ -2,3 +2,4 @@
 
 pub(crate) mod tile;
 pub(crate) mod vector;
+pub(crate) mod widened;

@@ -9,6 +9,7 @@
 //! A tile is 8 rows × 48 columns: 24 accumulators, 3 registers of weights, and one broadcast activation, of 32 registers. Two
 //! panels, or one, stay in the second-level cache while all rows pass. AMX multiplies 32 rows by the same 48 columns of the same panels,
 //! AVX2 and NEON 6 rows by 16 of the columns at a time, once both are copied to where their few registers reach them; AVX2 few rows where they lie.
+//! AVX-512 without fast products of bf16 widens both when it copies them.
 
 use std::mem::MaybeUninit;
 
@@ -34,6 +35,8 @@ const ROWS_AT_ONCE: usize = 512;
 const BYTES_AT_ONCE: usize = 1 << 20;
 /// Rows that rows come in multiples of with AVX2 and NEON: a multiple of their tiles'.
 const COPIED_ROWS: usize = 12;
+/// The same where AVX-512 widens bf16.
+const WIDENED_ROWS: usize = 24;
 /// Fewest rows of a task that are worth copying with AVX2, with the weights that they are multiplied by. Either way gives the same bits: how many
 /// rows a task has depends on the threads.
 #[cfg(target_arch = "x86_64")]
@@ -44,6 +47,8 @@ const COPIED_ROWS_AT_ONCE: usize = 192;
 const COPIED_ROWS_AT_LEAST: usize = 48;
 /// Panels that such rows pass together, so that they need not be copied anew for each.
 const COPIED_PANELS_AT_ONCE: usize = 4;
+/// The same where AVX-512 widens bf16, on CPUs whose second-level caches hold 2 MB.
+const WIDENED_PANELS_AT_ONCE: usize = 8;
 /// Rows of a tile with AMX.
 const AMX_ROWS: usize = 32;
 /// Rows up to which AVX-512 keeps up with the weights' way through memory; with more, AMX does what it can.
@@ -72,8 +77,7 @@ impl Words {
     pub(crate) fn supported(self, cpu: Cpu) -> bool {
         match self {
             Self::F32 => cpu.avx512 || cpu.avx2 || cpu.neon,
-            // With AVX-512 but without its bf16, oneDNN widens to fp32 in registers twice as wide.
-            Self::Bf16 => cpu.avx512_bf16 || cpu.avx2 && !cpu.avx512 || cpu.neon,
+            Self::Bf16 => cpu.avx512 || cpu.avx2 || cpu.neon,
             Self::Int8 => cpu.avx512_vnni || cpu.avx2 || cpu.neon_i8mm || cpu.neon_dotprod,
         }
     }
@@ -84,11 +88,11 @@ impl Words {
         !(Self::Int8.in_avx512(cpu) || cpu.neon)
     }
 
-    /// Whether it has them in AVX-512.
+    /// Whether AVX-512 multiplies such words as they are, and fast.
     pub(crate) fn in_avx512(self, cpu: Cpu) -> bool {
         match self {
             Self::F32 => cpu.avx512,
-            Self::Bf16 => cpu.avx512_bf16,
+            Self::Bf16 => cpu.avx512_bf16_products,
             Self::Int8 => cpu.avx512_vnni,
         }
     }
@@ -256,6 +260,8 @@ enum Kernel {
     Avx2(Words),
     Neon(Words),
     Avx512(Words),
+    /// bf16, widened.
+    Avx512Widened,
     AmxBf16,
     AmxInt8,
 }
@@ -268,6 +274,7 @@ impl Kernel {
             Words::Bf16 if amx => Self::AmxBf16,
             Words::Int8 if amx => Self::AmxInt8,
             words if words.in_avx512(cpu) => Self::Avx512(words),
+            Words::Bf16 if cpu.avx512 => Self::Avx512Widened,
             words if cpu.neon => Self::Neon(words),
             words => Self::Avx2(words),
         }
@@ -277,6 +284,7 @@ impl Kernel {
     fn rows(self) -> usize {
         match self {
             Self::Avx2(_) | Self::Neon(_) => COPIED_ROWS,
+            Self::Avx512Widened => WIDENED_ROWS,
             Self::Avx512(_) => AVX512_ROWS,
             Self::AmxBf16 | Self::AmxInt8 => AMX_ROWS,
         }
@@ -286,12 +294,11 @@ impl Kernel {
     fn panels_at_once(self, rows: usize, panels: usize, depth: usize) -> usize {
         match self {
             // Where there are many threads, rather fewer panels at a time than rows, by which their copies are shared.
-            Self::Avx2(_) | Self::Neon(_) => (1..=COPIED_PANELS_AT_ONCE)
-                .rev()
-                .find(|together| {
-                    panels.div_ceil(*together) * rows.div_ceil(COPIED_ROWS_AT_LEAST) >= 2 * parallel::threads()
-                })
-                .unwrap_or(1),
+            Self::Avx2(_) | Self::Neon(_) | Self::Avx512Widened => {
+                let most = if self == Self::Avx512Widened { WIDENED_PANELS_AT_ONCE } else { COPIED_PANELS_AT_ONCE };
+                let tasks = |together| panels.div_ceil(together) * rows.div_ceil(COPIED_ROWS_AT_LEAST);
+                (1..=most).rev().find(|&together| tasks(together) >= 2 * parallel::threads()).unwrap_or(1)
+            }
             // Where there are few tiles, every thread is to have some.
             Self::Avx512(_)
                 if panels / AVX512_PANELS_AT_ONCE * rows.div_ceil(AVX512_ROWS) >= 4 * parallel::threads() =>
@@ -305,7 +312,7 @@ impl Kernel {
     /// Most rows, of so many words, that pass a task's panels at once: a multiple of [`rows`](Self::rows).
     fn rows_at_once(self, depth: usize) -> usize {
         match self {
-            Self::Avx2(_) | Self::Neon(_) => COPIED_ROWS_AT_ONCE,
+            Self::Avx2(_) | Self::Neon(_) | Self::Avx512Widened => COPIED_ROWS_AT_ONCE,
             Self::Avx512(_) => ROWS_AT_ONCE.next_multiple_of(self.rows()),
             Self::AmxBf16 | Self::AmxInt8 => {
                 (BYTES_AT_ONCE / (4 * depth)).next_multiple_of(AMX_ROWS).clamp(AMX_ROWS, ROWS_AT_ONCE)
@@ -318,7 +325,7 @@ impl Kernel {
 fn rows_of_a_task(kernel: Kernel, rows: usize, groups: usize, depth: usize) -> usize {
     let parts = (4 * parallel::threads()).div_ceil(groups);
     let fewest = match kernel {
-        Kernel::Avx2(_) | Kernel::Neon(_) => COPIED_ROWS_AT_LEAST,
+        Kernel::Avx2(_) | Kernel::Neon(_) | Kernel::Avx512Widened => COPIED_ROWS_AT_LEAST,
         Kernel::Avx512(_) | Kernel::AmxBf16 | Kernel::AmxInt8 => kernel.rows(),
     };
     rows.div_ceil(parts).next_multiple_of(kernel.rows()).clamp(fewest, kernel.rows_at_once(depth))
@@ -354,6 +361,7 @@ mod tests {
                 avx2: x86 && has(0),
                 avx512,
                 avx512_bf16: avx512 && has(2),
+                avx512_bf16_products: avx512 && has(2) && !has(5),
                 avx512_vnni: avx512 && has(3),
                 amx: avx512 && has(2) && has(4),
                 neon,
@@ -370,6 +378,7 @@ mod tests {
                         Kernel::Neon(_) => cpu.neon,
                         Kernel::Avx512(Words::F32) => cpu.avx512,
                         Kernel::Avx512(Words::Bf16) => cpu.avx512_bf16,
+                        Kernel::Avx512Widened => cpu.avx512,
                         Kernel::Avx512(Words::Int8) => cpu.avx512_vnni,
                         Kernel::AmxBf16 | Kernel::AmxInt8 => cpu.amx,
                     };

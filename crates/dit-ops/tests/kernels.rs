@@ -111,7 +111,7 @@ fn kernels_are_used_where_the_cpu_has_them() {
     let cpu = Cpu::detect();
     let weight = normal(&[8, 8], 1).to_kind(Kind::Float);
     let fp32 = cpu.avx2 || cpu.avx512 || cpu.neon;
-    let bf16 = cpu.avx512_bf16 || cpu.avx2 && !cpu.avx512 || cpu.neon;
+    let bf16 = fp32;
     let int8 = cpu.avx2 || cpu.avx512_vnni || cpu.neon_i8mm || cpu.neon_dotprod;
     assert_eq!(PackedLinear::pack(&weight, None).is_some(), fp32);
     assert_eq!(PackedLinear::pack(&weight.to_kind(Kind::BFloat16), None).is_some(), bf16);

@@ -119,9 +119,9 @@ impl Precision {
         }
     }
 
-    /// The fastest that `device` computes faithfully: bf16 on a GPU (since Ampere) or CPU that multiplies it in hardware (AVX-512 BF16,
-    /// AMX, Arm's bf16 instructions); else fp32, as bf16 without such instructions is no faster than fp32. Never int8, whose
-    /// pictures differ a little from fp32's.
+    /// The fastest that `device` computes faithfully: bf16 on a GPU (since Ampere) or CPU that multiplies it faster than fp32 (AMX, AMD's
+    /// AVX-512 BF16, Arm's bf16 instructions; not Intel's AVX-512 BF16, [which is slow](Cpu::avx512_bf16_products)); else fp32. Never
+    /// int8, whose pictures differ a little from fp32's.
     pub fn auto(device: Device) -> Self {
         let has_bf16 = match device {
             Device::Cuda(number) => gpu_multiplies_bf16(number).unwrap_or(true),

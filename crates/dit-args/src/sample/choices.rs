@@ -39,7 +39,7 @@ pub enum SamplerArg {
 /// Arithmetic of sampling.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SamplePrecisionArg {
-    /// bf16 where the machine has instructions for it, else fp32
+    /// bf16 where the machine multiplies it faster than fp32, else fp32
     Auto,
     /// The reference
     Fp32,

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 #[cfg(target_arch = "aarch64")]
 use super::flash::Neon;
 #[cfg(target_arch = "x86_64")]
-use super::flash::{Avx2, Avx512};
+use super::flash::{Avx2, Avx512, Avx512Pairs};
 use super::{Shape, flash};
 use crate::{element::Bf16, parallel};
 
@@ -80,15 +80,18 @@ pub(crate) fn self_attention(qkv: &Tensor, shape: Shape) -> Tensor {
 /// Calls a function of `flash` with the widest registers that this CPU has for tensors of a kind.
 #[cfg(target_arch = "x86_64")]
 macro_rules! with_registers {
+    (@singles $element:ty, $function:path, $($argument:expr),+) => {
+        match Avx512::<$element>::detect() {
+            Some(registers) => $function(registers, $($argument),+),
+            None => $function(Avx2::<$element>::detect().expect("there is a kernel"), $($argument),+),
+        }
+    };
     ($kind:expr, $function:path, $($argument:expr),+) => {{
         match $kind {
-            Kind::Float => match Avx512::<f32>::detect() {
+            Kind::Float => with_registers!(@singles f32, $function, $($argument),+),
+            _ => match Avx512Pairs::detect() {
                 Some(registers) => $function(registers, $($argument),+),
-                None => $function(Avx2::<f32>::detect().expect("there is a kernel"), $($argument),+),
-            },
-            _ => match Avx512::<Bf16>::detect() {
-                Some(registers) => $function(registers, $($argument),+),
-                None => $function(Avx2::<Bf16>::detect().expect("there is a kernel"), $($argument),+),
+                None => with_registers!(@singles Bf16, $function, $($argument),+),
             },
         }
     }};

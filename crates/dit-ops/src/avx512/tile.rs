@@ -6,16 +6,16 @@ use crate::gemm::Line;
 
 /// One module for each kind of word; they differ in a single instruction.
 macro_rules! tile {
-    ($module:ident, $features:literal, $dot:path, $zero:expr, $bits:path) => {
+    ($module:ident, $features:literal, $dot:path, $zero:expr, $from:path, $bits:path) => {
         pub(crate) mod $module {
             use super::*;
 
-            /// Multiplies the rows behind `starts` with a panel of 16·`LANES` columns; row r's sums (bits of fp32, or int32) go to
-            /// `sums + r·stride`.
+            /// Multiplies the rows behind `starts` with a panel of 16·`LANES` columns; row r's sums (bits of fp32, or int32) are added to what is at
+            /// `sums + r·stride` if it `goes_on`, or go there.
             ///
             /// # Safety
             /// The CPU has the features; `depth` words follow each start and are readable; `panel` is followed by `depth` times
-            /// `LANES` lines; 16·`LANES` words from each row's place in `sums` are writable, and nobody else's.
+            /// `LANES` lines; 16·`LANES` words from each row's place in `sums` are readable if it goes on, and writable, and nobody else's.
             #[target_feature(enable = $features)]
             #[inline]
             pub(crate) unsafe fn tile<const ROWS: usize, const LANES: usize>(
@@ -24,8 +24,18 @@ macro_rules! tile {
                 depth: usize,
                 sums: *mut u32,
                 stride: usize,
+                goes_on: bool,
             ) {
                 let mut accumulators = [[$zero; LANES]; ROWS];
+                if goes_on {
+                    for (row, accumulators) in accumulators.iter_mut().enumerate() {
+                        for (lane, accumulator) in accumulators.iter_mut().enumerate() {
+                            // SAFETY: the place is readable, as the caller promises.
+                            *accumulator =
+                                $from(unsafe { _mm512_loadu_si512(sums.add(row * stride + lane * 16).cast()) });
+                        }
+                    }
+                }
                 let mut line = panel;
                 for k in 0..depth {
                     // SAFETY: word `k` of each row and line `k·LANES` with those after it are readable, as the caller promises.
@@ -54,9 +64,31 @@ macro_rules! tile {
     };
 }
 
-tile!(fp32, "avx512f,avx512bw,avx512dq,avx512vl", dot_f32, _mm512_setzero_ps(), _mm512_castps_si512);
-tile!(bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", dot_bf16, _mm512_setzero_ps(), _mm512_castps_si512);
-tile!(int8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", _mm512_dpbusd_epi32, _mm512_setzero_si512(), same);
+tile!(
+    fp32,
+    "avx512f,avx512bw,avx512dq,avx512vl",
+    dot_f32,
+    _mm512_setzero_ps(),
+    _mm512_castsi512_ps,
+    _mm512_castps_si512
+);
+tile!(
+    bf16,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
+    dot_bf16,
+    _mm512_setzero_ps(),
+    _mm512_castsi512_ps,
+    _mm512_castps_si512
+);
+tile!(
+    bf16_widened,
+    "avx512f,avx512bw,avx512dq,avx512vl",
+    dot_widened,
+    _mm512_setzero_ps(),
+    _mm512_castsi512_ps,
+    _mm512_castps_si512
+);
+tile!(int8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", _mm512_dpbusd_epi32, _mm512_setzero_si512(), same, same);
 
 /// sum + activation·weight, sixteen numbers.
 #[target_feature(enable = "avx512f")]
@@ -72,6 +104,22 @@ pub(crate) fn dot_bf16(sum: __m512, activation: __m512i, weight: __m512i) -> __m
     // SAFETY: both types are 512 bits of anything.
     let pairs = |words: __m512i| unsafe { std::mem::transmute::<__m512i, __m512bh>(words) };
     _mm512_dpbf16_ps(sum, pairs(activation), pairs(weight))
+}
+
+/// The two bf16 of each word, as bits of fp32.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn pairs(words: __m512i) -> [__m512i; 2] {
+    let high = _mm512_and_si512(words, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
+    [_mm512_slli_epi32::<16>(words), high]
+}
+
+/// As [`dot_bf16`] by products of fp32, the pair's first one added first.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn dot_widened(sum: __m512, activation: __m512i, weight: __m512i) -> __m512 {
+    let ([low, high], [weight_low, weight_high]) = (pairs(activation), pairs(weight));
+    dot_f32(dot_f32(sum, low, weight_low), high, weight_high)
 }
 
 #[target_feature(enable = "avx512f")]

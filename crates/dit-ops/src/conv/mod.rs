@@ -38,7 +38,8 @@ use statistics::Parts;
 pub enum Products {
     /// fp32.
     Fp32,
-    /// Rounded to bf16: with AVX-512 twice as many a cycle, or more; with AVX2 as many, from half the memory; with Arm's matrix instructions four times as many, without them as many.
+    /// Rounded to bf16: with AMX and fast AVX-512 BF16 twice as many a cycle, or more; with other AVX-512 and AVX2 as many, from half the memory; with
+    /// Arm's matrix instructions four times as many, without them as many.
     Bf16,
 }
 
@@ -147,7 +148,7 @@ struct Call<'a> {
 }
 
 impl Convolution {
-    /// Whether this CPU has kernels for `products`: AVX2, AVX-512 or NEON; for bf16, AVX-512 BF16 if it has AVX-512.
+    /// Whether this CPU has kernels for `products`: AVX2, AVX-512 or NEON.
     pub fn is_supported(products: Products) -> bool {
         products.words().supported(Cpu::detect())
     }

@@ -2,13 +2,14 @@
 
 use std::cell::RefCell;
 
-use super::{COPIED_ROWS, COPIED_ROWS_AT_ONCE, Epilogue, Kernel, Left, Output, Panels, Place, WIDTH};
+use super::{COPIED_ROWS, COPIED_ROWS_AT_ONCE, Epilogue, Kernel, Left, Output, Panels, Place, WIDENED_ROWS, WIDTH};
 use crate::{aligned::Aligned, blocks};
 
 /// Registers of a panel's row.
 const LANES: usize = WIDTH / 16;
 
 const _: () = assert!(COPIED_ROWS.is_multiple_of(blocks::ROWS) && COPIED_ROWS_AT_ONCE.is_multiple_of(COPIED_ROWS));
+const _: () = assert!(COPIED_ROWS_AT_ONCE.is_multiple_of(WIDENED_ROWS));
 
 /// The panels of `place` for its rows.
 ///

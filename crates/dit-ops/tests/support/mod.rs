@@ -44,12 +44,17 @@ pub fn tolerance(kind: Kind) -> f64 {
 
 pub const KINDS: [Kind; 2] = [Kind::Float, Kind::BFloat16];
 
-/// Runs all tests of this program again without AMX, AVX-512 and NEON, where they are there, but the one that calls this, which is named
+/// Runs all tests of this program again without AMX, AVX-512 BF16, AVX-512 and NEON, where they are there, but the one that calls this, which is named
 /// `without_wider_instructions_too`.
 #[allow(dead_code, reason = "each test program takes what it needs")]
 pub fn again_without_wider_instructions() {
     let cpu = Cpu::detect();
-    for (variable, there) in [("DIT_NO_AMX", cpu.amx), ("DIT_NO_AVX512", cpu.avx512), ("DIT_NO_NEON", cpu.neon)] {
+    for (variable, there) in [
+        ("DIT_NO_AMX", cpu.amx),
+        ("DIT_NO_AVX512_BF16", cpu.avx512_bf16_products),
+        ("DIT_NO_AVX512", cpu.avx512),
+        ("DIT_NO_NEON", cpu.neon),
+    ] {
         if !there {
             eprintln!("SKIPPED: nothing for {variable} to do without, or this is the run without");
             continue;

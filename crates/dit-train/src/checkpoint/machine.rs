@@ -17,12 +17,24 @@ pub(crate) struct Machine {
 impl Machine {
     /// The one at hand.
     pub(crate) fn of(device: Device) -> Self {
-        let Cpu { avx2, avx512, avx512_bf16, avx512_vnni, amx, neon, neon_bf16, neon_i8mm, neon_dotprod, bf16 } =
-            Cpu::detect();
+        let Cpu {
+            avx2,
+            avx512,
+            avx512_bf16,
+            avx512_bf16_products,
+            avx512_vnni,
+            amx,
+            neon,
+            neon_bf16,
+            neon_i8mm,
+            neon_dotprod,
+            bf16,
+        } = Cpu::detect();
         let known = [
             ("avx2", avx2),
             ("avx512", avx512),
             ("avx512-bf16", avx512_bf16),
+            ("avx512-bf16-products", avx512_bf16_products),
             ("avx512-vnni", avx512_vnni),
             ("amx", amx),
             ("neon", neon),

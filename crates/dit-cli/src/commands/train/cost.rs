@@ -81,9 +81,9 @@ pub fn say_plan(recipe: &Recipe, costs: &Costs<'_>) -> Result<()> {
             "{}",
             match cpu.has_bf16_kernels() {
                 true =>
-                    "note: this CPU has no instructions for bf16, in which training takes less memory than in fp32, but no less time",
+                    "note: this CPU multiplies bf16 no faster than fp32: training in it takes less memory, but no less time",
                 false =>
-                    "warning: this CPU has no instructions for bf16, in which training is slower than in fp32\n  help: --set train.precision=fp32",
+                    "warning: this CPU has no fast instructions for bf16, in which training is slower than in fp32\n  help: --set train.precision=fp32",
             }
         ));
     }

@@ -5,8 +5,11 @@ use crate::{cpu::Cpu, element::Element};
 
 singles! {
     /// AVX2's registers.
-    Avx2, avx2
+    Avx2, avx2, QUERIES
 }
+
+/// They, their gradients and sums are half of a second-level cache.
+const QUERIES: usize = 144;
 
 /// The methods of [`Registers`].
 mod functions {

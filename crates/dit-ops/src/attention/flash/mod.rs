@@ -23,7 +23,7 @@ use std::mem::MaybeUninit;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::Avx512;
+pub(crate) use avx512::{Avx512, Avx512Pairs};
 pub(crate) use backward::{Given, pull_back};
 pub(crate) use forward::self_attention;
 use layout::{Layout, Part, gather};

@@ -5,8 +5,11 @@ use crate::{cpu::Cpu, element::Element};
 
 singles! {
     /// NEON's registers.
-    Neon, neon
+    Neon, neon, QUERIES
 }
+
+/// They, their gradients and sums are half of a second-level cache.
+const QUERIES: usize = 144;
 
 /// The methods of [`Registers`].
 mod functions {

@@ -1,9 +1,9 @@
-//! Registers whose words are single values of fp32, whatever the tensors' kind: six rows by sixteen columns.
+//! Registers whose words are single values of fp32, whatever the tensors' kind: six rows by sixteen columns, with AVX-512 eight by 32.
 
 /// Their type, in a module with the imports that it names and the methods of [`Registers`](super::Registers) in `functions`; they are there where
-/// [`Cpu`](crate::Cpu) says `$set`.
+/// [`Cpu`](crate::Cpu) says `$set`, and `$queries` pass together.
 macro_rules! singles {
-    ($(#[$doc:meta])* $name:ident, $set:ident) => {
+    ($(#[$doc:meta])* $name:ident, $set:ident, $queries:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub(crate) struct $name<E>(PhantomData<E>);
@@ -20,8 +20,7 @@ macro_rules! singles {
             const PER_WORD: usize = 1;
             const ROWS: usize = functions::ROWS;
             const COLUMNS: usize = functions::COLUMNS;
-            // They, their gradients and sums are half of a second-level cache.
-            const QUERIES: usize = 144;
+            const QUERIES: usize = $queries;
 
             by_functions! {
                 functions::lay_side_by_side(layout: Layout<Self>, rows: &[u32], place: &mut [u32]);

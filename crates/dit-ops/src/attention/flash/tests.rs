@@ -8,7 +8,7 @@ use crate::{
 
 /// Calls a function with each kind of registers that this CPU has, and says which there are not.
 macro_rules! for_all {
-    ($function:ident of $element:ty $(, $argument:expr)*) => {
+    ($function:ident of $element:ident $(, $argument:expr)*) => {
         #[cfg(target_arch = "aarch64")]
         match Neon::<$element>::detect() {
             Some(registers) => $function(registers $(, $argument)*),
@@ -22,7 +22,16 @@ macro_rules! for_all {
         #[cfg(target_arch = "x86_64")]
         match Avx512::<$element>::detect() {
             Some(registers) => $function(registers $(, $argument)*),
-            None => eprintln!("SKIPPED: no AVX-512 for {:?}", <$element>::KIND),
+            None => eprintln!("SKIPPED: no AVX-512"),
+        }
+        #[cfg(target_arch = "x86_64")]
+        for_all!(@pairs $function of $element $(, $argument)*);
+    };
+    (@pairs $function:ident of f32 $(, $argument:expr)*) => {};
+    (@pairs $function:ident of Bf16 $(, $argument:expr)*) => {
+        match Avx512Pairs::detect() {
+            Some(registers) => $function(registers $(, $argument)*),
+            None => eprintln!("SKIPPED: no fast AVX-512 BF16"),
         }
     };
 }

@@ -17,11 +17,11 @@ use super::{
 
 /// One module for each kind of word.
 macro_rules! kernel {
-    ($module:ident, $set:ident, $features:literal, $products:ident, $store:ident) => {
+    ($module:ident, $set:ident, $features:literal, $output:ident, $products:ident, $store:ident) => {
         pub(super) mod $module {
             use super::{
                 gather::$set::{gather, load},
-                output::$set::{Running, put, $store},
+                output::$output::{Running, put, $store},
                 products::$products::{PANELS, ROWS, multiply},
                 *,
             };
@@ -282,16 +282,18 @@ macro_rules! kernel {
 const AHEAD: usize = 2;
 
 #[cfg(target_arch = "x86_64")]
-kernel!(fp32_avx2, avx2, "avx2,fma", fp32_avx2, store_fp32);
+kernel!(fp32_avx2, avx2, "avx2,fma", avx2, fp32_avx2, store_fp32);
 #[cfg(target_arch = "x86_64")]
-kernel!(bf16_avx2, avx2, "avx2,fma", bf16_avx2, store_bf16);
+kernel!(bf16_avx2, avx2, "avx2,fma", avx2, bf16_avx2, store_bf16);
 #[cfg(target_arch = "x86_64")]
-kernel!(fp32, avx512, "avx512f,avx512bw,avx512dq,avx512vl", fp32, store_fp32);
+kernel!(fp32, avx512, "avx512f,avx512bw,avx512dq,avx512vl", avx512, fp32, store_fp32);
 #[cfg(target_arch = "x86_64")]
-kernel!(bf16, avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", bf16, store_bf16);
+kernel!(bf16, avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", avx512_bf16, bf16, store_bf16);
 #[cfg(target_arch = "x86_64")]
-kernel!(amx, avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", amx, store_bf16);
+kernel!(bf16_widened, avx512, "avx512f,avx512bw,avx512dq,avx512vl", avx512, bf16_widened, store_bf16);
+#[cfg(target_arch = "x86_64")]
+kernel!(amx, avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", avx512_bf16, amx, store_bf16);
 #[cfg(target_arch = "aarch64")]
-kernel!(fp32_neon, neon, "neon", fp32_neon, store_fp32);
+kernel!(fp32_neon, neon, "neon", neon, fp32_neon, store_fp32);
 #[cfg(target_arch = "aarch64")]
-kernel!(bf16_neon, neon, "neon", bf16_neon, store_bf16);
+kernel!(bf16_neon, neon, "neon", neon, bf16_neon, store_bf16);

@@ -56,6 +56,10 @@ macro_rules! with_kernels {
                 use kernel::bf16 as chosen;
                 $call
             }
+            Products::Bf16 if cpu.avx512 => {
+                use kernel::bf16_widened as chosen;
+                $call
+            }
             Products::Bf16 => {
                 use kernel::bf16_avx2 as chosen;
                 $call

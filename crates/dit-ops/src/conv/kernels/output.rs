@@ -14,10 +14,10 @@ pub(super) fn prefetch_skip(call: &Call<'_>, start: usize) {
     prefetch(place);
 }
 
-/// One module for each set of instructions; bf16 may take more of them.
+/// One module for each set of instructions, and for AVX-512 with those of bf16.
 macro_rules! output {
-    ($set:ident, $features:literal, $features_bf16:literal, $to_bf16:ident) => {
-        pub(super) mod $set {
+    ($module:ident, $set:ident, $features:literal, $features_bf16:literal, $to_bf16:ident) => {
+        pub(super) mod $module {
             use super::*;
             use crate::$set::vector as v;
 
@@ -53,6 +53,7 @@ macro_rules! output {
             ///
             /// # Safety
             /// They lie within the row.
+            #[allow(dead_code, reason = "a module of AVX-512 BF16 is for rows of bf16")]
             #[target_feature(enable = $features)]
             #[inline]
             pub(in super::super) unsafe fn store_fp32(row: *mut u32, element: usize, mask: v::Mask, values: v::Floats) {
@@ -115,8 +116,16 @@ macro_rules! output {
 }
 
 #[cfg(target_arch = "x86_64")]
-output!(avx512, "avx512f,avx512bw,avx512dq,avx512vl", "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", convert_to_bf16);
+output!(avx512, avx512, "avx512f,avx512bw,avx512dq,avx512vl", "avx512f,avx512bw,avx512dq,avx512vl", round_to_bf16);
 #[cfg(target_arch = "x86_64")]
-output!(avx2, "avx2,fma", "avx2,fma", round_to_bf16);
+output!(
+    avx512_bf16,
+    avx512,
+    "avx512f,avx512bw,avx512dq,avx512vl",
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
+    convert_to_bf16
+);
+#[cfg(target_arch = "x86_64")]
+output!(avx2, avx2, "avx2,fma", "avx2,fma", round_to_bf16);
 #[cfg(target_arch = "aarch64")]
-output!(neon, "neon", "neon", round_to_bf16);
+output!(neon, neon, "neon", "neon", round_to_bf16);

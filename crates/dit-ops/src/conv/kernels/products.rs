@@ -100,15 +100,15 @@ products!(fp32, "avx512f,avx512bw,avx512dq,avx512vl", dot_f32);
 #[cfg(target_arch = "x86_64")]
 products!(bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", dot_bf16);
 
-/// One module for each kind of word where both factors are copied, with AVX2 and NEON.
+/// One module for each kind of word where both factors are copied: with AVX2 and NEON, and where AVX-512 widens bf16.
 macro_rules! products_copied {
-    ($module:ident, $set:ident, $features:literal, $words:ident) => {
+    ($module:ident, $features:literal, $products:path, $rows:expr) => {
         pub(super) mod $module {
             use super::{LANES, Line, WIDTH};
-            use crate::$set::block;
+            use $products as products;
 
             /// What rows come in multiples of.
-            pub(in super::super) const ROWS: usize = crate::blocks::ROWS;
+            pub(in super::super) const ROWS: usize = $rows;
             /// Panels whose results are held at a time: more, so that rows are copied less often.
             pub(in super::super) const PANELS: usize = 4;
 
@@ -129,20 +129,22 @@ macro_rules! products_copied {
                 let panels = (panels.as_ptr(), panels.len() / (LANES * depth));
                 let apart = (WIDTH, sums_stride);
                 // SAFETY: the caller's promises.
-                unsafe { block::$words::multiply::<LANES>(left, stride, rows, panels, depth, sums.cast(), apart) };
+                unsafe { products::multiply::<LANES>(left, stride, rows, panels, depth, sums.cast(), apart) };
             }
         }
     };
 }
 
 #[cfg(target_arch = "x86_64")]
-products_copied!(fp32_avx2, avx2, "avx2,fma", fp32);
+products_copied!(fp32_avx2, "avx2,fma", crate::avx2::block::fp32, crate::blocks::ROWS);
 #[cfg(target_arch = "x86_64")]
-products_copied!(bf16_avx2, avx2, "avx2,fma", bf16);
+products_copied!(bf16_avx2, "avx2,fma", crate::avx2::block::bf16, crate::blocks::ROWS);
+#[cfg(target_arch = "x86_64")]
+products_copied!(bf16_widened, "avx512f,avx512bw,avx512dq,avx512vl", crate::avx512::widened, 4);
 #[cfg(target_arch = "aarch64")]
-products_copied!(fp32_neon, neon, "neon", fp32);
+products_copied!(fp32_neon, "neon", crate::neon::block::fp32, crate::blocks::ROWS);
 #[cfg(target_arch = "aarch64")]
-products_copied!(bf16_neon, neon, "neon", bf16);
+products_copied!(bf16_neon, "neon", crate::neon::block::bf16, crate::blocks::ROWS);
 
 /// bf16 with AMX.
 #[cfg(target_arch = "x86_64")]

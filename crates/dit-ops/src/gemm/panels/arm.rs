@@ -11,7 +11,7 @@ pub(super) fn of(kernel: Kernel) -> Multiply {
         Kernel::Neon(Words::Bf16) => neon_bf16,
         Kernel::Neon(Words::Int8) if Cpu::detect().neon_i8mm => int8_matrices,
         Kernel::Neon(Words::Int8) => int8_by_lanes,
-        Kernel::Avx2(_) | Kernel::Avx512(_) | Kernel::AmxBf16 | Kernel::AmxInt8 => {
+        Kernel::Avx2(_) | Kernel::Avx512(_) | Kernel::Avx512Widened | Kernel::AmxBf16 | Kernel::AmxInt8 => {
             unreachable!("a kernel of another architecture")
         }
     }

@@ -19,6 +19,7 @@ pub(super) fn of(kernel: Kernel) -> Multiply {
         Kernel::Avx512(Words::F32) => avx512_f32,
         Kernel::Avx512(Words::Bf16) => avx512_bf16,
         Kernel::Avx512(Words::Int8) => avx512_int8,
+        Kernel::Avx512Widened => avx512_widened,
         Kernel::Avx2(Words::F32) => avx2_f32,
         Kernel::Avx2(Words::Bf16) => avx2_bf16,
         Kernel::Avx2(Words::Int8) => avx2_int8,
@@ -55,8 +56,8 @@ macro_rules! multiply_avx512 {
                         let panel_lines = lines.as_ptr().add(panel * depth * LANES);
                         let sums = sums.as_flattened_mut().as_mut_ptr().add(panel * WIDTH);
                         match rows {
-                            1 | 2 => tile::<2, LANES>([one, two], panel_lines, depth, sums, STRIDE),
-                            _ => tile::<ROWS, LANES>(starts, panel_lines, depth, sums, STRIDE),
+                            1 | 2 => tile::<2, LANES>([one, two], panel_lines, depth, sums, STRIDE, false),
+                            _ => tile::<ROWS, LANES>(starts, panel_lines, depth, sums, STRIDE, false),
                         }
                     }
                 }
@@ -80,6 +81,8 @@ macro_rules! multiply_avx512 {
 multiply_avx512!(avx512_f32, "avx512f,avx512bw,avx512dq,avx512vl", fp32);
 multiply_avx512!(avx512_bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", bf16);
 multiply_avx512!(avx512_int8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", int8);
+
+multiply_copied!(avx512_widened, avx512, "avx512f,avx512bw,avx512dq,avx512vl", avx512::widened::multiply, 0);
 
 /// Few rows where they lie, and more by their copies.
 macro_rules! avx2_products {
