@@ -2,7 +2,11 @@
 
 use std::arch::x86_64::*;
 
-use crate::gemm::Line;
+use crate::{gemm::Line, memory::prefetch};
+
+/// Words by which a panel's lines are asked for before they are multiplied: Intel's CPUs do not bring all of them from the second-level cache by
+/// themselves.
+pub(crate) const AHEAD: usize = 16;
 
 /// One module for each kind of word; they differ in a single instruction.
 macro_rules! tile {
@@ -43,6 +47,7 @@ macro_rules! tile {
                         let mut weights = [_mm512_setzero_si512(); LANES];
                         for (lane, weight) in weights.iter_mut().enumerate() {
                             *weight = _mm512_load_si512(line.add(lane).cast());
+                            prefetch(line.wrapping_add(AHEAD * LANES + lane));
                         }
                         line = line.add(LANES);
                         for row in 0..ROWS {

@@ -9,15 +9,13 @@ use super::{
     vector,
 };
 use crate::{
-    blocks::COPIES,
+    blocks::{COPIES, ask_for_part},
     gemm::Line,
-    memory::{prefetch, prefetch_far},
+    memory::prefetch_far,
 };
 
 /// Words of the inner dimension at a time.
 const STRETCH: usize = 64;
-/// Words by which a panel's lines are asked for before they are widened.
-const AHEAD: usize = 16;
 /// Numbers of a widened row.
 const NUMBERS: usize = 2 * STRETCH;
 /// Fewest rows that are worth widening a panel for; fewer are multiplied where they lie, and give the same bits.
@@ -61,11 +59,16 @@ pub(crate) unsafe fn multiply<const LANES: usize>(
                 for row in 0..rows {
                     widen_row(left.add(row * stride + done), words, of_rows.add(row * NUMBERS));
                 }
+                let lines_at = |panel: usize, done: usize| panels.wrapping_add((panel * depth + done) * LANES);
                 for panel in 0..count {
-                    let lines = panels.add((panel * depth + done) * LANES);
-                    widen_lines::<LANES>(lines, words, of_panel);
-                    let (lines, sums) = (of_panel.cast::<Line>(), sums.add(panel * sums_apart));
-                    widened::<LANES>(of_rows, rows, lines, 2 * words, sums, sums_stride, done > 0);
+                    widen_lines::<LANES>(lines_at(panel, done), words, of_panel);
+                    let next = if panel + 1 < count {
+                        lines_at(panel + 1, done)
+                    } else {
+                        lines_at(0, done + STRETCH) // or what follows it, after the last stretch
+                    };
+                    let (lines, sums) = (of_panel.cast::<Line>(), (sums.add(panel * sums_apart), sums_stride));
+                    widened::<LANES>(of_rows, rows, (lines, next), 2 * words, sums, done > 0);
                 }
             }
             done += STRETCH;
@@ -112,7 +115,8 @@ unsafe fn where_they_lie<const LANES: usize>(
     }
 }
 
-/// A stretch of `depth` numbers of rows, `NUMBERS` apart, by one panel's, both widened.
+/// A stretch of `depth` numbers of rows, `NUMBERS` apart, by one panel's, both widened. Meanwhile it asks for as many of the `next` lines, which lie
+/// in memory that the CPU does not foresee.
 ///
 /// # Safety
 /// As [`multiply`], of fp32; what `goes_on` has sums already.
@@ -120,14 +124,15 @@ unsafe fn where_they_lie<const LANES: usize>(
 unsafe fn widened<const LANES: usize>(
     left: *const u32,
     rows: usize,
-    lines: *const Line,
+    (lines, next): (*const Line, *const Line),
     depth: usize,
-    sums: *mut u32,
-    sums_stride: usize,
+    (sums, sums_stride): (*mut u32, usize),
     goes_on: bool,
 ) {
+    let most = if LANES == 2 { 12 } else { 8 };
     let mut first = 0;
     while first < rows {
+        ask_for_part::<1>(next, depth / 2 * LANES, first / most, rows.div_ceil(most));
         let (left, place) = (left.wrapping_add(first * NUMBERS), sums.wrapping_add(first * sums_stride));
         // SAFETY: the caller's promises.
         unsafe {
@@ -193,7 +198,6 @@ unsafe fn widen_lines<const LANES: usize>(lines: *const Line, count: usize, plac
         for lane in 0..LANES {
             // SAFETY: the caller's promise.
             unsafe {
-                prefetch(lines.wrapping_add((word + AHEAD) * LANES + lane));
                 let [low, high] = pairs(_mm512_load_si512(lines.add(word * LANES + lane).cast()));
                 _mm512_store_si512(place.add(2 * word * LANES + lane).cast(), low);
                 _mm512_store_si512(place.add((2 * word + 1) * LANES + lane).cast(), high);

@@ -4,9 +4,12 @@
 use std::arch::x86_64::*;
 
 use super::super::packed::WIDTH;
-#[cfg(target_arch = "x86_64")]
-use crate::avx512::tile::{dot_bf16, dot_f32};
 use crate::gemm::Line;
+#[cfg(target_arch = "x86_64")]
+use crate::{
+    avx512::tile::{AHEAD, dot_bf16, dot_f32},
+    memory::prefetch,
+};
 
 /// Lines of a panel's row.
 const LANES: usize = WIDTH / 16;
@@ -78,6 +81,8 @@ macro_rules! products {
                     let mut accumulators = [[_mm512_setzero_ps(); 2]; R];
                     for word in 0..depth {
                         let weights = panel.add(2 * word);
+                        prefetch(weights.wrapping_add(2 * AHEAD));
+                        prefetch(weights.wrapping_add(2 * AHEAD + 1));
                         let weights = [_mm512_load_si512(weights.cast()), _mm512_load_si512(weights.add(1).cast())];
                         for (row, accumulators) in accumulators.iter_mut().enumerate() {
                             let pixel = _mm512_set1_epi32((*left.add(row * stride + word)).cast_signed());
