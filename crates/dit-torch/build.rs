@@ -3,7 +3,7 @@
 use std::{env, path::PathBuf, process::exit};
 
 fn main() {
-    let sources = ["src/bring.cpp", "src/graph.cpp", "src/lists.cpp"];
+    let sources = ["src/bring.cpp", "src/capture.cpp", "src/graph.cpp", "src/lists.cpp"];
     for source in sources.iter().chain(&["src/crossing.h"]) {
         println!("cargo:rerun-if-changed={source}");
     }

@@ -1,6 +1,9 @@
 //! How Rust and C++ speak; see `crossing.h`.
 
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::{
+    any::Any,
+    ffi::{CStr, CString, c_char, c_void},
+};
 
 use tch::{TchError, Tensor};
 
@@ -46,4 +49,10 @@ pub(crate) fn give(text: &str) -> *mut c_char {
     let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
     // SAFETY: the text is terminated.
     unsafe { strdup(text.as_ptr()) }
+}
+
+/// What a panic says.
+pub(crate) fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
 }

@@ -1,7 +1,6 @@
 //! Operators written in Rust that libtorch differentiates through.
 
 use std::{
-    any::Any,
     ffi::{CString, c_char, c_void},
     panic::{AssertUnwindSafe, catch_unwind},
     slice,
@@ -9,7 +8,7 @@ use std::{
 
 use tch::{TchError, Tensor};
 
-use crate::crossing::{give, handles, outcome, take};
+use crate::crossing::{give, handles, outcome, take, text_of};
 
 /// Takes over a context, gives a gradient for each wanted place.
 type RawBackward = extern "C" fn(*mut c_void, *mut c_void, *const bool, *mut *mut c_void, usize) -> *mut c_char;
@@ -164,11 +163,6 @@ extern "C" fn raw_backward(
         Err(panic) => text_of(&*panic).to_owned(),
     };
     give(&message)
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
 }
 
 extern "C" fn raw_drop(context: *mut c_void) {
