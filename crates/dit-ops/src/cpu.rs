@@ -1,6 +1,8 @@
 use std::sync::OnceLock;
 
 use crate::gemm::Words;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use crate::refused;
 
 /// Vector instructions of the running CPU that this crate has kernels for, and may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,11 +170,6 @@ fn amx() -> bool {
         return false;
     }
     std::arch::x86_64::__cpuid_count(7, 0).edx & BITS == BITS && crate::amx::request()
-}
-
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-fn refused(variable: &str) -> bool {
-    std::env::var_os(variable).is_some_and(|value| !value.is_empty() && value != "0")
 }
 
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -4,9 +4,10 @@
 //! - [`Linear`]: a Linear that packs its weights for AVX2, AVX-512, AMX and NEON kernels of this crate (fp32, bf16, int8), or hands them to oneDNN.
 //! - [`layer_norm_modulate`], [`add_gated`], [`self_attention`]: what lies between a transformer's Linears, in one pass each.
 //! - [`Kernels`]: which of them a network computes with; [`Kernels::Differentiable`] is for training, with backward passes of our own.
-//! - [`keep_freed_memory`]: no page is cleared twice. [`allow_tf32`], [`Tf32Scope`]: how CUDA multiplies fp32.
+//! - [`keep_freed_memory`]: no page is cleared twice. [`allow_tf32`], [`tf32_setting`], [`Tf32Scope`]: how CUDA multiplies fp32.
 //! - [`links_cuda`], [`allow_cudnn_attention`]: what a program has of CUDA.
 //! - [`observe_linears`]: what passes a network's Linears, for looking for what went wrong.
+//! - [`refused`]: what the environment asks to do without.
 //! - [`conv`]: convolutions of inference, with normalisation, doubling and skip connection on the way.
 //!
 //! Every fast path has the plain one beside it and falls back to it: on another device or kind, on a CPU without the
@@ -65,6 +66,7 @@ mod packed;
 mod parallel;
 mod pointwise;
 mod quantize;
+mod refused;
 mod simd;
 mod stored;
 mod symbols;
@@ -83,6 +85,7 @@ pub use memory::keep_freed_memory;
 pub use modulate::{add_gated, layer_norm_modulate, plain_add_gated, plain_layer_norm_modulate};
 pub use observe::{Observed, observe_linears};
 pub use packed::PackedLinear;
+pub use refused::refused;
 pub use stored::StoredWeight;
-pub use tf32::{Tf32Scope, allow_tf32};
+pub use tf32::{Tf32Scope, allow_tf32, tf32_setting};
 pub use version::libtorch_version;

@@ -1,5 +1,7 @@
 //! How CUDA multiplies fp32: libtorch's own switch, which the bindings do not have.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use tch::Cuda;
 
 use crate::{OpsError, context::Flag};
@@ -15,12 +17,24 @@ pub fn allow_tf32(allowed: bool) -> Result<(), OpsError> {
     match Switch::find() {
         Some(switch) => {
             switch.set(allowed);
+            SETTING.store(1 + u8::from(allowed), Ordering::Relaxed);
             Ok(())
         }
         None if Cuda::is_available() => Err(OpsError::Tf32),
         None => Ok(()),
     }
 }
+
+/// What [`allow_tf32`] last set; none where it is as libtorch begins. What computes in fp32 on a GPU is another computation with each.
+pub fn tf32_setting() -> Option<bool> {
+    match SETTING.load(Ordering::Relaxed) {
+        0 => None,
+        set => Some(set == 2),
+    }
+}
+
+/// 0 until it is set, then 1 and what it is.
+static SETTING: AtomicU8 = AtomicU8::new(0);
 
 /// TF32 is allowed as long as this lives, and then no more.
 #[derive(Debug)]
@@ -96,9 +110,10 @@ mod tests {
         let (a, b) = (random(), random());
         let exact = a.matmul(&b);
         assert_eq!(is_allowed(), [false, true], "libtorch no longer begins as allow_tf32 says");
+        assert_eq!(tf32_setting(), None);
         for allowed in [true, false, true, false] {
             allow_tf32(allowed).unwrap();
-            assert_eq!(is_allowed(), [allowed; 2]);
+            assert_eq!((is_allowed(), tf32_setting()), ([allowed; 2], Some(allowed)));
             assert_eq!(a.matmul(&b), exact);
         }
         let scope = Tf32Scope::new().unwrap();
