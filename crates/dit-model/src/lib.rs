@@ -6,6 +6,8 @@
 //! diffusion schedule and no guidance. Dropping labels is a step of training; guiding is a caller that evaluates twice.
 //! Nothing here reads arguments, prints, or finds files: [`Dit::load`] takes a checkpoint that [`dit_weights`] has opened.
 //!
+//! [`GraphedDit`] is for sampling on a GPU: the same passes, replayed as CUDA graphs.
+//!
 //! A model is [`Send`] and not [`Sync`], as [`tch::Tensor`] is: one for each thread, or one behind a [`Mutex`](std::sync::Mutex).
 //!
 //! ```
@@ -30,6 +32,7 @@ mod block;
 mod dit;
 mod error;
 mod final_layer;
+mod graphed;
 mod init;
 mod input;
 mod label;
@@ -39,6 +42,7 @@ mod modulation;
 mod norm;
 mod patchify;
 mod position;
+mod shelf;
 mod timestep;
 mod trunk;
 
@@ -51,6 +55,7 @@ pub use dit_config::{
 pub use dit_ops::{Cpu, Kernels};
 pub use error::ModelError;
 pub use final_layer::FinalLayer;
+pub use graphed::GraphedDit;
 pub use init::Initialization;
 pub use label::LabelEmbedder;
 pub use mlp::Mlp;

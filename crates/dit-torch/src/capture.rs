@@ -147,7 +147,9 @@ mod tests {
     #[test]
     fn other_versions_are_left_alone() {
         let packed = |[major, minor, patch]: [u8; 3]| u64::from_be_bytes([major, minor, patch, 0, 0, 0, 0, 0]);
-        for (version, known) in [([2, 11, 0], true), ([2, 11, 1], true), ([2, 10, 0], false), ([2, 12, 0], false), ([3, 11, 0], false)] {
+        for (version, known) in
+            [([2, 11, 0], true), ([2, 11, 1], true), ([2, 10, 0], false), ([2, 12, 0], false), ([3, 11, 0], false)]
+        {
             // SAFETY: it compares numbers.
             assert_eq!(unsafe { dit_torch_graphs_are_written_for(packed(version)) }, known, "{version:?}");
         }
