@@ -2,16 +2,16 @@
 
 use anyhow::Result;
 use dit_diffusion::{ClassConditional, ClassifierFree, Denoiser, GuidedChannels, Timestep};
-use dit_model::{Dit, Kernels};
+use dit_model::{Dit, GraphedDit, Kernels};
 use dit_ops::keep_freed_memory;
 use dit_weights::{Checkpoint, OpenOptions};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::case::{Case, SampleTask, take};
 use crate::{Engine, Precision, serve::values};
 
 pub struct Guided {
-    dit: Dit,
+    dit: GraphedDit,
     guidance: f64,
     null_class: i64,
     x: Tensor,
@@ -34,6 +34,7 @@ impl Guided {
         let mut inputs = case.inputs(device)?;
         let (x, labels) = (take(&mut inputs, "x")?, take(&mut inputs, "labels")?);
         let t = Timestep(take(&mut inputs, "t")?.int64_value(&[0]) as u32);
+        let dit = GraphedDit::new(dit);
         Ok(Self { dit, guidance: task.guidance, null_class: task.null_class, x, t, labels, result: None })
     }
 }
@@ -41,14 +42,11 @@ impl Guided {
 impl Engine for Guided {
     fn flop(&self) -> Option<f64> {
         let rows = 2 * self.x.size()[0];
-        Some(2.0 * self.dit.config().macs() as f64 * rows as f64)
+        Some(2.0 * self.dit.dit().config().macs() as f64 * rows as f64)
     }
 
     fn step(&mut self) -> Result<Option<f64>> {
-        let forward = |x: &Tensor, t: Timestep, labels: &Tensor| {
-            let t = Tensor::full(x.size()[0], i64::from(t.0), (Kind::Int64, x.device()));
-            Ok(self.dit.forward(x, &t, labels))
-        };
+        let forward = |x: &Tensor, t: Timestep, labels: &Tensor| Ok(self.dit.forward(x, i64::from(t.0), labels)?);
         let conditional = ClassConditional::new(forward, &self.labels, self.null_class)?;
         let guided = ClassifierFree::new(conditional, self.guidance, GuidedChannels::First(3))?;
         self.result = Some(guided.predict(&self.x, self.t).map_err(anyhow::Error::from_boxed)?);

@@ -7,10 +7,10 @@ use crate::{
     torch_text::{is_want_of_memory, without_call_stack},
 };
 
-/// Replaces the panic message and backtrace by one line that says what to do. A training run warns of those that it survives.
+/// Replaces the panic message and backtrace by one line that says what to do. A training run warns of those that it survives, and so does whoever records a CUDA graph.
 pub fn install() {
     std::panic::set_hook(Box::new(|info| {
-        if !dit_train::panics_are_survived() {
+        if !dit_train::panics_are_survived() && !dit_torch::is_recording() {
             say(format_args!("error: {}", describe(&message(info))));
         }
     }));

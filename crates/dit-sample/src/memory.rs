@@ -23,8 +23,8 @@ pub fn bytes_per_picture(config: &DitConfig, precision: Precision, guided: bool)
 }
 
 /// The batch size whose activations take at most half of what `available` bytes of memory leave beside the transformer's
-/// weights, from 1 to 16; 8 where the memory is not known. On a GPU a power of two, to 64: what is free there varies a little from
-/// run to run, and the last bits of pictures go by the batch.
+/// weights, from 1 to 16; 8 where the memory is not known. On a GPU at most a third, as its graphs have memory of their own for as much again, and
+/// a power of two, to 64: what is free there varies a little from run to run, and the last bits of pictures go by the batch.
 pub fn batch_size_that_fits(
     config: &DitConfig,
     precision: Precision,
@@ -32,12 +32,12 @@ pub fn batch_size_that_fits(
     device: Device,
     available: Option<u64>,
 ) -> usize {
-    let most = if device == Device::Cpu { MOST_ON_CPU } else { MOST_ON_GPU };
+    let (most, share) = if device == Device::Cpu { (MOST_ON_CPU, 2) } else { (MOST_ON_GPU, 3) };
     let size = match available {
         None => 8,
         Some(available) => {
             let left = available.saturating_sub(config.parameters().saturating_mul(precision.bytes()));
-            let fits = left / 2 / bytes_per_picture(config, precision, guided).max(1);
+            let fits = left / share / bytes_per_picture(config, precision, guided).max(1);
             usize::try_from(fits).unwrap_or(most).clamp(1, most)
         }
     };
@@ -59,9 +59,9 @@ mod tests {
         assert_eq!(fits_on(Device::Cuda(1), Some(0)), 1);
         assert_eq!(fits(None), 8);
         let one = bytes_per_picture(&config, Precision::Fp32, true);
-        let room_for = |count: u64| Some(config.parameters() * 4 + 2 * count * one);
-        assert_eq!(fits(room_for(5)), 5);
-        assert_eq!([7, 8, 9].map(|count| fits_on(Device::Cuda(0), room_for(count))), [4, 8, 8]);
+        let room_for = |count: u64| Some(config.parameters() * 4 + count * one);
+        assert_eq!(fits(room_for(2 * 5)), 5);
+        assert_eq!([7, 8, 9].map(|count| fits_on(Device::Cuda(0), room_for(3 * count))), [4, 8, 8]);
         assert!(bytes_per_picture(&config, Precision::Bf16, false) * 4 == one);
     }
 }

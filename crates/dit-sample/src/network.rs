@@ -1,14 +1,14 @@
 //! The transformer as one batch sees it.
 
 use dit_diffusion::{DenoiserError, Timestep};
-use dit_model::Dit;
+use dit_model::GraphedDit;
 use tch::{Kind, Tensor};
 
 use crate::cache::BlockCache;
 
 /// A transformer, and what changes its pass for this batch.
 pub(crate) struct Network<'a> {
-    dit: &'a Dit,
+    dit: &'a GraphedDit,
     blend: Option<Blend>,
     cache: Option<BlockCache<'a>>,
 }
@@ -22,32 +22,34 @@ pub(crate) struct Blend {
 }
 
 impl<'a> Network<'a> {
-    pub(crate) fn new(dit: &'a Dit, blend: Option<Blend>, cache: Option<BlockCache<'a>>) -> Self {
+    pub(crate) fn new(dit: &'a GraphedDit, blend: Option<Blend>, cache: Option<BlockCache<'a>>) -> Self {
         Self { dit, blend, cache }
     }
 
     /// `x` (M, C, H, W), `labels` (M,) → (M, C or 2C, H, W); M is N, or 2N in guided passes.
     pub(crate) fn forward(&self, x: &Tensor, t: Timestep, labels: &Tensor) -> Result<Tensor, DenoiserError> {
-        let t = Tensor::f_full([x.size()[0]], i64::from(t.0), (Kind::Int64, x.device()))?; // (M,)
         if self.blend.is_none() && self.cache.is_none() {
-            return Ok(self.dit.forward(x, &t, labels));
+            return Ok(self.dit.forward(x, i64::from(t.0), labels)?);
         }
+        let dit = self.dit.dit();
+        let t = Tensor::f_full([x.size()[0]], i64::from(t.0), (Kind::Int64, x.device()))?; // (M,)
         let c = self.condition(&t, labels); // (M, D) or (M, 2, D)
-        let tokens = self.dit.embed(x, &c); // (M, T, D)
+        let tokens = dit.embed(x, &c); // (M, T, D)
         let tokens = match &self.cache {
-            Some(cache) => cache.forward(self.dit.blocks(), tokens, &c)?,
-            None => self.dit.blocks().iter().fold(tokens, |tokens, block| block.forward(&tokens, &c)),
+            Some(cache) => cache.forward(dit.blocks(), tokens, &c)?,
+            None => dit.blocks().iter().fold(tokens, |tokens, block| block.forward(&tokens, &c)),
         }; // (M, T, D)
-        Ok(self.dit.unpatchify(&self.dit.final_tokens(&tokens, &c)))
+        Ok(dit.unpatchify(&dit.final_tokens(&tokens, &c)))
     }
 
     /// The embeddings enter the conditioning linearly in every block design, so a line between two conditionings is one between
     /// two labels.
     fn condition(&self, t: &Tensor, labels: &Tensor) -> Tensor {
-        let from = self.dit.condition(t, labels);
+        let dit = self.dit.dit();
+        let from = dit.condition(t, labels);
         let Some(Blend { to, share }) = &self.blend else { return from };
         let (samples, rows) = (to.size()[0], labels.size()[0]);
-        let to = self.dit.condition(&t.narrow(0, 0, samples), to);
+        let to = dit.condition(&t.narrow(0, 0, samples), to);
         let mut shape = vec![1; from.dim()];
         shape[0] = samples;
         let share = share.to_kind(from.kind()).view(shape.as_slice());

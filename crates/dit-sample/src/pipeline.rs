@@ -7,7 +7,7 @@ use dit_diffusion::{
     Denoiser, LatentShape, Noise, Progress, Sampler, SeededNoise, Timestep, from_fn,
 };
 use dit_image::Picture;
-use dit_model::Dit;
+use dit_model::{Dit, GraphedDit};
 use dit_ops::{allow_tf32, keep_freed_memory};
 use dit_vae::{AutoencoderKl, Decoded, LatentCodec, Latents, decode_each};
 use tch::{Device, Kind, Tensor};
@@ -23,9 +23,10 @@ use crate::{
 /// for beside: a weaker transformer, a classifier, a picture to start from.
 #[derive(Debug)]
 pub struct Pipeline {
-    dit: Dit,
+    /// Its graphs live from batch to batch.
+    dit: GraphedDit,
     codec: Option<AutoencoderKl>,
-    weaker: Option<Dit>,
+    weaker: Option<GraphedDit>,
     classifier: Option<Classifier>,
     init: Option<Latents>,
     cache: Cell<CacheReport>,
@@ -46,6 +47,7 @@ impl Pipeline {
                 return Err(Error::PictureChannels(vae.config().out_channels));
             }
         }
+        let dit = GraphedDit::new(dit);
         Ok(Self { dit, codec: vae, weaker: None, classifier: None, init: None, cache: Cell::default() })
     }
 
@@ -54,13 +56,13 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Companion`] unless it has the same latents, classes and output.
     pub fn with_weaker(self, weaker: Dit) -> Result<Self, Error> {
-        let (ours, theirs) = (self.dit.config(), weaker.config());
+        let (ours, theirs) = (self.dit().config(), weaker.config());
         let of = |config: &DitConfig| (config.in_channels, config.latent, config.num_classes, config.sigma);
         if of(ours) != of(theirs) {
             let problem = format!("it is {theirs}, the checkpoint {ours}");
             return Err(Error::Companion { which: "weaker checkpoint", problem });
         }
-        Ok(Self { weaker: Some(weaker), ..self })
+        Ok(Self { weaker: Some(GraphedDit::new(weaker)), ..self })
     }
 
     /// With a classifier of noised latents for guidance.
@@ -68,7 +70,7 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Companion`] unless it has the same latents and classes.
     pub fn with_classifier(self, classifier: Classifier) -> Result<Self, Error> {
-        let (ours, theirs) = (self.dit.config(), classifier.spec());
+        let (ours, theirs) = (self.dit().config(), classifier.spec());
         let latent = [ours.latent.height, ours.latent.width];
         if (ours.in_channels, latent, ours.num_classes) != (theirs.in_channels, theirs.latent, theirs.num_classes) {
             let problem = format!(
@@ -92,7 +94,7 @@ impl Pipeline {
     /// # Errors
     /// [`Error::InitSize`] unless it has the model's size.
     pub fn with_init(self, init: Latents) -> Result<Self, Error> {
-        let config = self.dit.config();
+        let config = self.dit().config();
         let expected = [1, config.in_channels, config.latent.height, config.latent.width].map(|extent| extent as i64);
         if init.tensor().size() != expected {
             return Err(Error::InitSize { found: init.tensor().size(), expected: expected.to_vec() });
@@ -102,7 +104,7 @@ impl Pipeline {
 
     /// The transformer.
     pub fn dit(&self) -> &Dit {
-        &self.dit
+        self.dit.dit()
     }
 
     /// How often blocks were reused in all batches so far.
@@ -120,7 +122,7 @@ impl Pipeline {
         let shape = [1, i64::from(picture.height()), i64::from(picture.width()), 3];
         let bytes = Tensor::from_slice(picture.rgb()).view(shape).permute([0, 3, 1, 2]); // (1, 3, H, W)
         let images = bytes.to_kind(Kind::Float) / 127.5 - 1.0;
-        let moments = codec.encode(&images.to_device(self.dit.device()).contiguous())?;
+        let moments = codec.encode(&images.to_device(self.dit().device()).contiguous())?;
         Ok(codec.latents(&moments.mode()))
     }
 
@@ -145,11 +147,11 @@ impl Pipeline {
     ) -> Result<Latents, Error> {
         let _no_grad = tch::no_grad_guard();
         self.check(plan, batch)?;
-        if self.dit.device().is_cuda() {
+        if self.dit().device().is_cuda() {
             // In bf16 nothing but a classifier hangs on it.
             allow_tf32(plan.settings().precision == Precision::Tf32)?;
         }
-        if self.dit.device() == Device::Cpu {
+        if self.dit().device() == Device::Cpu {
             // Every step takes as much again for its activations.
             keep_freed_memory();
         }
@@ -179,15 +181,15 @@ impl Pipeline {
     fn check(&self, plan: &Plan, batch: &Batch) -> Result<(), Error> {
         let mismatch =
             |what, found: String, with, expected: String| Err(Error::Mismatch { what, found, with, expected });
-        if let Some(process) = self.dit.process().filter(|process| *process != plan.process()) {
+        if let Some(process) = self.dit().process().filter(|process| *process != plan.process()) {
             return mismatch("the plan's process", plan.process().to_string(), "the checkpoint's", process.to_string());
         }
         let precision = plan.settings().precision;
-        if precision.kind() != self.dit.kind() {
-            let kind = format!("{:?}", self.dit.kind());
+        if precision.kind() != self.dit().kind() {
+            let kind = format!("{:?}", self.dit().kind());
             return mismatch("the plan's precision", precision.name().to_owned(), "the model's kind", kind);
         }
-        let num_classes = self.dit.config().num_classes;
+        let num_classes = self.dit().config().num_classes;
         match batch.classes.iter().find(|&&class| class as usize >= num_classes) {
             Some(&class) => Err(Error::Class { class, num_classes }),
             None => Ok(()),
@@ -196,8 +198,8 @@ impl Pipeline {
 
     /// Where the walk starts: (N, C, H, W).
     fn start(&self, plan: &Plan, noise: BatchNoise<'_>) -> Result<Tensor, Error> {
-        let device = self.dit.device();
-        let initial = || noise.initial(LatentShape::of(self.dit.config()), device);
+        let device = self.dit().device();
+        let initial = || noise.initial(LatentShape::of(self.dit().config()), device);
         let samples = noise.images().len() as i64;
         let picture = || -> Result<Tensor, Error> {
             let one = self.init.as_ref().ok_or(Error::NotGiven("a picture to start from"))?.tensor();
@@ -211,7 +213,7 @@ impl Pipeline {
             }
             Start::Inverted { class, .. } => {
                 let Some(schedule) = plan.inversion() else { return picture() };
-                let class = class.map(i64::from).or(self.dit.config().null_class().map(|null| null as i64));
+                let class = class.map(i64::from).or(self.dit().config().null_class().map(|null| null as i64));
                 let class = class.ok_or(Error::NoNullClass)?;
                 let labels = Tensor::full([samples], class, (Kind::Int64, device)); // (N,)
                 let network = Network::new(&self.dit, None, None);
@@ -232,11 +234,11 @@ impl Pipeline {
             Some(Interpolation::Classes { from, .. }) => vec![i64::from(from); classes.len()],
             Some(Interpolation::Seeds { .. }) | None => classes.clone(),
         };
-        let labels = Tensor::from_slice(&labels).to_device(self.dit.device()); // (N,)
+        let labels = Tensor::from_slice(&labels).to_device(self.dit().device()); // (N,)
         let cache = (settings.cache > 0.0).then(|| BlockCache::new(settings.cache, classes.len(), &self.cache));
         let network = Network::new(&self.dit, self.blend(plan, batch), cache);
         let (scale, channels) = (plan.scale(), settings.cfg_channels.guided());
-        let null = self.dit.config().null_class().map(|null| null as i64);
+        let null = self.dit().config().null_class().map(|null| null as i64);
         let other = guidance.negative_class.map(i64::from).or(null);
         let guided: Box<dyn Denoiser + 'a> = if guidance.autoguidance_scale.is_some() {
             let weaker = self.weaker.as_ref().ok_or(Error::NotGiven("a weaker checkpoint"))?;
@@ -266,7 +268,7 @@ impl Pipeline {
     /// Where labels are led to, in a run from class to class.
     fn blend(&self, plan: &Plan, batch: &Batch) -> Option<Blend> {
         let Some(on_the_way @ Interpolation::Classes { to, .. }) = plan.settings().interpolate else { return None };
-        let device = self.dit.device();
+        let device = self.dit().device();
         let shares: Vec<f64> = batch.images().map(|image| on_the_way.share(image)).collect();
         Some(Blend {
             to: Tensor::full([shares.len() as i64], i64::from(to), (Kind::Int64, device)),
