@@ -3,15 +3,22 @@
 
 use std::{env, fs, path::Path, process::Command};
 
+use dit_model::{Dit, GraphedDit};
 use dit_tests::{Ran, dit_cli, fixture, read_tensor, relative_error, root, stand_in_gpu, write_png};
+use dit_torch::Graph;
+use dit_weights::{Checkpoint, OpenOptions};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 /// What the device was asked for.
 #[derive(Debug, Clone, Copy)]
 struct Counts {
+    /// Launches: a replayed CUDA graph is one.
     operators: u64,
     waits: u64,
+    /// CUDA graphs that were recorded, and how often any was replayed.
+    captures: u64,
+    replays: u64,
 }
 
 /// Runs `dit-cli` with `--device cuda`, which must succeed.
@@ -24,13 +31,19 @@ fn on_gpu(folder: &Path, args: &[&str]) -> Counts {
 }
 
 fn run_on_gpu(folder: &Path, args: &[&str]) -> (Ran, Counts) {
+    run_on_gpu_with(folder, args, &[])
+}
+
+fn run_on_gpu_with(folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> (Ran, Counts) {
     let file = folder.join("counts.json");
     let mut command = dit_cli();
     command.env("LD_PRELOAD", stand_in_gpu().unwrap()).env("STAND_IN_GPU_COUNTS", &file);
+    command.envs(environment.iter().copied());
     let ran = command.current_dir(folder).args(args).args(["--device", "cuda"]).output().unwrap().into();
     let counts: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     let count = |name: &str| counts[name].as_u64().unwrap();
-    (ran, Counts { operators: count("operators"), waits: count("waits") })
+    let [operators, waits, captures, replays] = ["operators", "waits", "captures", "replays"].map(count);
+    (ran, Counts { operators, waits, captures, replays })
 }
 
 const DEMO: [&str; 5] = ["sample", "--ckpt", "dit-fashion-demo", "--class", "0-3"];
@@ -40,20 +53,24 @@ fn sample(folder: &Path, more: &[&str]) -> Counts {
     on_gpu(folder, &[&DEMO[..], more].concat())
 }
 
+/// Whether this process has the stand-in. If not, the test `name` is run in one that has, where there is one.
+#[track_caller]
+fn has_gpu(name: &str) -> bool {
+    let Some(library) = stand_in_gpu() else { return false };
+    if env::var_os("ON_STAND_IN_GPU").is_some() {
+        return true;
+    }
+    let mut again = Command::new(env::current_exe().unwrap());
+    let again = again.args(["--exact", name, "--nocapture"]).env("LD_PRELOAD", library).env("ON_STAND_IN_GPU", "1");
+    let output = again.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    false
+}
+
 /// The stand-in can fail: without this, nothing that passes here says anything.
 #[test]
 fn tensors_of_the_host_are_refused_among_those_of_the_device() {
-    let Some(library) = stand_in_gpu() else { return };
-    if env::var_os("ON_STAND_IN_GPU").is_none() {
-        let name = "tensors_of_the_host_are_refused_among_those_of_the_device";
-        let mut again = Command::new(env::current_exe().unwrap());
-        let output = again
-            .args(["--exact", name, "--nocapture"])
-            .env("LD_PRELOAD", library)
-            .env("ON_STAND_IN_GPU", "1")
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    if !has_gpu("tensors_of_the_host_are_refused_among_those_of_the_device") {
         return;
     }
     let host = Tensor::from_slice(&[1.0_f32, 2.0]);
@@ -109,8 +126,9 @@ fn a_walk_waits_once_in_eight_steps() {
         });
         let [few, many] = counts.map(|counts| counts.waits);
         assert!(many - few <= 64 / every + 1, "{sampler}: {counts:?}");
-        // It is asked at all, and computes.
-        assert!(many > few && counts[1].operators > counts[0].operators + 64 * 50, "{sampler}: {counts:?}");
+        // It is asked at all, and computes: graphs, and what lies between.
+        assert!(many > few && counts[1].replays > counts[0].replays + 63, "{sampler}: {counts:?}");
+        assert!(counts[1].operators > counts[0].operators + 64 * 10, "{sampler}: {counts:?}");
     }
 }
 
@@ -150,6 +168,177 @@ fn every_way_to_sample_is_taken() {
         on_gpu(at, &[&strip[..], class, &few].concat());
     }
     on_gpu(at, &["calibrate-cache", "--ckpt", "dit-fashion-demo", "--steps", "4", "--class", "1,2"]);
+}
+
+/// Latents of nine pictures in batches of four, four and one, by graphs, without them, and by the CPU.
+#[test]
+fn replayed_passes_give_what_others_do() {
+    if stand_in_gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let latents = |name: &str| read_tensor(&folder.path().join(name), "latents");
+    let pictures = ["sample", "--ckpt", "dit-fashion-demo", "--class", "0-8", "--batch-size", "4"];
+    let weaker = ["--cfg-scale", "1", "--autoguidance", "dit-fashion-demo", "--autoguidance-scale", "2"];
+    // Passes that a step takes, and shapes of passes: each is recorded at its second, which waits twice.
+    for (walk, passes, shapes) in [
+        (&["--sampler", "ddpm"][..], 1, 2),
+        (&["--sampler", "ddim"], 1, 2),
+        (&["--sampler", "ddim", "--cfg-scale", "1"], 1, 2),
+        (&["--sampler", "ddim", "--cfg-interval", "0.3,5"], 1, 4),
+        (&[&["--sampler", "ddim"], &weaker[..]].concat(), 2, 4),
+    ] {
+        let steps = 8;
+        let args = [&pictures[..], walk, &["--steps", "8", "--vae", "none", "--latents"]].concat();
+        dit_tests::succeed_in(folder.path(), &[&args[..], &["cpu", "--device", "cpu"]].concat());
+        let run = |name, environment| {
+            let (ran, counts) = run_on_gpu_with(folder.path(), &[&args[..], &[name]].concat(), environment);
+            assert_eq!(ran.code, Some(0), "{walk:?}: {}", ran.stderr);
+            assert!(!ran.stderr.contains("warning"), "{walk:?}: {}", ran.stderr);
+            counts
+        };
+        let [graphs, eager] = [run("graphs", &[]), run("eager", &[("DIT_NO_CUDA_GRAPHS", "1")])];
+        assert_eq!((eager.captures, eager.replays), (0, 0), "{walk:?}");
+        assert_eq!((graphs.captures, graphs.replays), (shapes, 3 * steps * passes - shapes), "{walk:?}");
+        assert_eq!(graphs.waits, eager.waits + 2 * shapes, "{walk:?}: {graphs:?} and {eager:?}");
+        assert_eq!(latents("graphs"), latents("eager"), "{walk:?}");
+        let error = relative_error(&latents("graphs"), &latents("cpu"));
+        assert!(error < 1e-4, "{walk:?}: {error:.1e} apart");
+    }
+}
+
+#[test]
+fn a_replayed_step_takes_few_launches() {
+    if stand_in_gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for (sampler, before, after) in [("ddpm", 160, 50), ("ddim", 160, 50)] {
+        let launches = |environment: &[(&str, &str)]| {
+            let operators = ["16", "80"].map(|steps| {
+                let walk = ["--sampler", sampler, "--steps", steps, "--vae", "none", "--latents", "z"];
+                let (ran, counts) = run_on_gpu_with(folder.path(), &[&DEMO[..], &walk].concat(), environment);
+                assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+                counts.operators
+            });
+            (operators[1] - operators[0]) / 64
+        };
+        let (graphs, eager) = (launches(&[]), launches(&[("DIT_NO_CUDA_GRAPHS", "1")]));
+        assert!(eager >= before && graphs <= after, "{sampler}: {eager} launches a step, {graphs} with graphs");
+    }
+}
+
+/// The comparison with what was computed before a graph is used, and a recording that does not even begin.
+#[test]
+fn graphs_that_are_wrong_or_not_to_be_had_are_told_of_and_not_used() {
+    if stand_in_gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let latents = |name: &str| read_tensor(&folder.path().join(name), "latents");
+    let args = [&DEMO[..], &["--sampler", "ddim", "--steps", "6", "--vae", "none", "--latents"]].concat();
+    on_gpu(folder.path(), &[&args[..], &["right"]].concat());
+    for (graphs, captures, why) in [("wrong", 1, "a replay gave something else"), ("refused", 0, "asked to refuse")] {
+        let environment = [("STAND_IN_GPU_GRAPHS", graphs)];
+        let (ran, counts) = run_on_gpu_with(folder.path(), &[&args[..], &[graphs]].concat(), &environment);
+        assert_eq!(ran.code, Some(0), "{graphs}: {}", ran.stderr);
+        let warnings: Vec<_> = ran.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+        assert!(matches!(warnings[..], [one] if one.contains(why)), "{graphs}: {}", ran.stderr);
+        assert_eq!((counts.captures, counts.replays), (captures, captures), "{graphs}");
+        assert_eq!(latents(graphs), latents("right"), "{graphs}");
+    }
+}
+
+#[test]
+fn a_graph_computes_again_what_was_recorded() {
+    if !has_gpu("a_graph_computes_again_what_was_recorded") {
+        return;
+    }
+    let gpu = Device::Cuda(0);
+    let values = |tensor: &Tensor| Vec::<f32>::try_from(tensor).unwrap();
+    let mut x = Tensor::from_slice(&[1.0_f32, 2.0]).to_device(gpu);
+    let (mut written, mut number) = (x.zeros_like(), 10.0);
+    let mut within = None;
+    let graph = Graph::record(gpu, || {
+        let sum = &x + number;
+        written.copy_(&sum);
+        within = Some(sum.shallow_clone());
+        let mut twice = sum * 2.0;
+        let _ = twice.f_add_scalar_(1.0).unwrap();
+        Tensor::cat(&[&twice, &written], 0)
+    })
+    .unwrap();
+    // Nothing was computed yet, and nothing written.
+    assert_eq!(values(&written), [0.0, 0.0]);
+    assert!(values(&within.unwrap()).iter().all(|value| value.is_nan()));
+    assert_eq!(values(&graph.replay().unwrap()), [23.0, 25.0, 11.0, 12.0]);
+    assert_eq!(values(&written), [11.0, 12.0]);
+    // It reads what is in the tensors now. A number is what it was.
+    number += 1.0;
+    let first = graph.replay().unwrap();
+    x.copy_(&Tensor::from_slice(&[0.0_f32, 100.0]));
+    assert_eq!(values(&graph.replay().unwrap()), [21.0, 221.0, 10.0, 110.0]);
+    assert_eq!((values(&first), number), (vec![23.0, 25.0, 11.0, 12.0], 11.0));
+
+    // What goes wrong without harm to the recording costs that one alone.
+    let other = Tensor::zeros([3], (Kind::Float, gpu));
+    assert!(Graph::record(gpu, || &x + &other).unwrap_err().to_string().contains("size of tensor"));
+    assert!(Graph::record(gpu, || panic!("as it should")).unwrap_err().to_string().contains("as it should"));
+    let nested = Graph::record(gpu, || {
+        assert!(dit_torch::is_recording() && graph.replay().is_err());
+        assert!(Graph::record(gpu, || x.shallow_clone()).is_err());
+        &x * 2.0
+    });
+    assert_eq!(values(&nested.unwrap().replay().unwrap()), [0.0, 200.0]);
+    assert!(Graph::is_supported(gpu) && !dit_torch::is_recording());
+
+    // What cannot be recorded: there are no more graphs, and all else goes on.
+    let waited_for = Graph::record(gpu, || &x * x.double_value(&[1]));
+    assert!(waited_for.unwrap_err().to_string().contains("not permitted when stream is capturing"));
+    assert!(!Graph::is_supported(gpu) && Graph::record(gpu, || &x * 2.0).is_err());
+    assert_eq!(values(&(&x * x.double_value(&[1]))), [0.0, 10_000.0]);
+    assert_eq!(values(&graph.replay().unwrap()), [21.0, 221.0, 10.0, 110.0]);
+}
+
+/// More shapes than are kept, in any order; what is not finite; another arithmetic.
+#[test]
+fn a_graphed_model_is_the_model() {
+    if !has_gpu("a_graphed_model_is_the_model") {
+        return;
+    }
+    let gpu = Device::Cuda(0);
+    let path = root().join("weights/demo/dit-fashion.safetensors");
+    let checkpoint = Checkpoint::open(&path, &OpenOptions::default()).unwrap();
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let graphed = GraphedDit::new(Dit::load(&checkpoint, gpu, kind).unwrap());
+        let config = graphed.dit().config();
+        let (channels, side) = (config.in_channels as i64, config.latent.height as i64);
+        let check = |samples: i64, step: i64, factor: f64| {
+            let x = (Tensor::arange(samples * channels * side * side, (Kind::Float, gpu)) * (0.1 + step as f64)).sin();
+            let x = x.view([samples, channels, side, side]) * factor;
+            let labels = (Tensor::arange(samples, (Kind::Int64, gpu)) + step).remainder(10);
+            let t = Tensor::full([samples], 7 * step, (Kind::Int64, gpu));
+            let expected = graphed.dit().forward(&x, &t, &labels);
+            let found = graphed.forward(&x, 7 * step, &labels).unwrap();
+            assert!(found.allclose(&expected, 0.0, 0.0, true), "{kind:?}, {samples} samples, step {step}");
+        };
+        let _no_grad = tch::no_grad_guard();
+        check(1, 0, f64::NAN);
+        check(1, 0, f64::NAN);
+        for step in 0..3 {
+            (1..=6).for_each(|samples| (0..3).for_each(|again| check(samples, step + again, 1.0)));
+        }
+        for step in 0..24 {
+            check(step * step % 7 + 1, step, 1.0);
+        }
+        check(2, 3, f64::NAN);
+        check(2, 3, 1.0);
+        for allowed in [true, false] {
+            dit_ops::allow_tf32(allowed).unwrap();
+            (0..3).for_each(|step| check(2, step, 1.0));
+        }
+        assert!(Graph::is_supported(gpu));
+    }
 }
 
 /// A step whose result is not finite is told as on the CPU, though it is heard of later.
