@@ -207,6 +207,47 @@ mod tests {
         assert_eq!(graphed.graphs.borrow().len(), 0);
     }
 
+    /// More shapes than are kept, so that graphs are recorded again in memory that others have left.
+    #[test]
+    fn on_a_gpu_passes_are_replayed() {
+        if !tch::Cuda::is_available() {
+            eprintln!("SKIPPED: no GPU");
+            return;
+        }
+        let gpu = Device::Cuda(0);
+        let config = "DiT-S/4".parse::<DitConfig>().unwrap().with(|spec| spec.depth = 2).unwrap();
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let mut store = nn::VarStore::new(gpu);
+            let mut dit = Dit::new(&store.root(), &config, Initialization::Reference { seed: 0 });
+            store.freeze();
+            let _no_grad = tch::no_grad_guard();
+            // Zero gates would make every block the identity.
+            let waves = |shape: &[i64], length: f64| {
+                let values = shape.iter().product::<i64>();
+                (Tensor::arange(values, (Kind::Float, Device::Cpu)) * length).sin().view(shape)
+            };
+            for (_, mut variable) in store.variables() {
+                variable.copy_(&(waves(&variable.size(), 1.7) * 0.05));
+            }
+            if kind == Kind::BFloat16 {
+                store.bfloat16();
+            }
+            dit.optimize(crate::Kernels::Fused);
+            let graphed = GraphedDit::new(dit);
+            for (samples, t) in (0..3).flat_map(|_| (1..=6).flat_map(|samples| [0, 500, 999].map(|t| (samples, t)))) {
+                let x = waves(&[samples, 4, 32, 32], 0.3 + t as f64).to_device(gpu);
+                let labels = Tensor::full([samples], t, (Kind::Int64, gpu));
+                let expected = graphed.dit().forward(&x, &timesteps(&x, t).unwrap(), &labels);
+                let found = graphed.forward(&x, t, &labels).unwrap();
+                assert!(is_alike(&found, &expected).unwrap(), "{kind:?}, {samples} samples at {t}");
+                let passes = &mut graphed.graphs.borrow_mut();
+                let shape = Shape { x: x.size(), kind: x.kind(), labels: labels.size(), tf32: tf32_setting() };
+                let passes = passes.get(&shape);
+                assert!(t == 0 || !graphed.wanted || matches!(passes, Some(Passes::Replayed(_))), "{passes:?}");
+            }
+        }
+    }
+
     #[test]
     fn rounding_is_alike_and_all_else_is_not() {
         let values = Tensor::from_slice(&[1.0_f32, -2.0, 0.0]);
