@@ -50,7 +50,8 @@ impl Graph {
     ///
     /// # Errors
     /// Where it is not [supported](Self::is_supported), and in a recording; a panic of `work`, as what cannot be recorded makes of tch's methods;
-    /// libtorch's reason, as where there is no memory. What is computed meanwhile, and later, goes on as before.
+    /// libtorch's reason, as where there is no memory. What is computed later goes on as before; but after a recording that CUDA refuses to end, as one
+    /// that has waited for the device, there are no more of them in this process, and libtorch may refuse to draw random numbers on a GPU.
     pub fn record(device: Device, work: impl FnOnce() -> Tensor) -> Result<Self, TchError> {
         let Device::Cuda(gpu) = device else { return Err(refused("no CUDA graphs but on a GPU")) };
         if !Self::is_supported(device) {
