@@ -52,10 +52,11 @@ impl Cpu {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
-        let (amx, bf16) = (avx512 && amx(), avx512 && is_x86_feature_detected!("avx512bf16"));
+        let bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
+        // AMX's kernels round by AVX-512 BF16.
+        let amx = bf16 && amx();
         let bf16_products = bf16 && !Model::look().multiplies_bf16_slowly();
         let use_avx512 = avx512 && !refused("DIT_NO_AVX512");
-        // AMX's kernels round by AVX-512 BF16.
         let use_bf16 = use_avx512 && !refused("DIT_NO_AVX512_BF16");
         Self {
             avx2: is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
@@ -154,11 +155,11 @@ impl Model {
     }
 
     /// Whether AVX-512 BF16, where there is that, takes longer for products than fp32 does: measured on model 207 (Emerald Rapids), 1.0 · 10⁹
-    /// of its products a second beside 5.4 · 10⁹ of fp32's, which are half as much each.
+    /// of its products a second beside 5.4 · 10⁹ of fp32's, which are half as much each. Intel's others since Sapphire Rapids are taken to be alike.
     fn multiplies_bf16_slowly(self) -> bool {
         /// And Cascade Lake's, which has no such instructions.
         const COOPER_LAKE: u32 = 0x55;
-        self.intel && self.family == 6 && self.model != COOPER_LAKE
+        self.intel && !(self.family == 6 && self.model == COOPER_LAKE)
     }
 }
 
@@ -187,6 +188,8 @@ mod tests {
         let intel = [0x000c_06f2, 0x0008_06f8, 0x000a_06d1, 0x0005_065b].map(|eax| Model::of(true, eax));
         assert_eq!(intel.map(|cpu| (cpu.family, cpu.model)), [(6, 207), (6, 143), (6, 173), (6, 85)]);
         assert_eq!(intel.map(Model::multiplies_bf16_slowly), [true, true, true, false]);
+        // One of a later family.
+        assert!(Model::of(true, 0x0040_0f10).multiplies_bf16_slowly());
         let amd = [0x00a1_0f11, 0x00b0_0f21].map(|eax| Model::of(false, eax));
         assert_eq!(amd.map(|cpu| (cpu.family, cpu.model)), [(25, 17), (26, 2)]);
         assert_eq!(amd.map(Model::multiplies_bf16_slowly), [false, false]);

@@ -41,13 +41,13 @@ const WIDENED_ROWS: usize = 24;
 /// rows a task has depends on the threads.
 #[cfg(target_arch = "x86_64")]
 const AVX2_FEWEST_COPIED: usize = 12;
-/// Rows that are copied, and whose sums are held, at once: 192 and 144 kB of a second-level cache.
+/// Rows that are copied, and whose sums are held, at once: 192 and 144 kB of a second-level cache, where AVX-512 widens bf16 96 and 288 kB.
 const COPIED_ROWS_AT_ONCE: usize = 192;
 /// Rows of a task, if there are as many: they share the copies of the panels.
 const COPIED_ROWS_AT_LEAST: usize = 48;
 /// Panels that such rows pass together, so that they need not be copied anew for each.
 const COPIED_PANELS_AT_ONCE: usize = 4;
-/// The same where AVX-512 widens bf16, on CPUs whose second-level caches hold 2 MB.
+/// The same where AVX-512 widens bf16: Intel's CPUs have 1 to 2 MB of second-level cache.
 const WIDENED_PANELS_AT_ONCE: usize = 8;
 /// Rows of a tile with AMX.
 const AMX_ROWS: usize = 32;
@@ -73,7 +73,7 @@ impl Words {
         }
     }
 
-    /// Whether this crate's kernels are to be used on this CPU: it has the instructions, and libtorch has no wider ones.
+    /// Whether this CPU has the instructions of one of this crate's kernels.
     pub(crate) fn supported(self, cpu: Cpu) -> bool {
         match self {
             Self::F32 => cpu.avx512 || cpu.avx2 || cpu.neon,

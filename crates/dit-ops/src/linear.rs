@@ -85,7 +85,7 @@ impl Linear {
     /// others they must not any more, and there is no way back. With [`Kernels::Int8`] they are rounded.
     ///
     /// A packed form replaces the tensors: memory grows only while one Linear is packed. Which form it is:
-    /// - this crate's kernels where the CPU has AVX2, AVX-512 (for bf16 only with BF16) or NEON, with AMX and Arm's matrix instructions if it has those;
+    /// - this crate's kernels where the CPU has AVX2, AVX-512 or NEON, with AMX and Arm's matrix instructions if it has those;
     /// - else oneDNN's, where libtorch has them;
     /// - on a GPU libtorch's products, with GELU in their epilogue;
     /// - else, on a Mac say, libtorch's plain Linear.

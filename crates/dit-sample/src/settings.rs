@@ -121,7 +121,7 @@ impl Precision {
 
     /// The fastest that `device` computes faithfully: bf16 on a GPU (since Ampere) or CPU that multiplies it faster than fp32 (AMX, AMD's
     /// AVX-512 BF16, Arm's bf16 instructions; not Intel's AVX-512 BF16, [which is slow](Cpu::avx512_bf16_products)); else fp32. Never
-    /// int8, whose pictures differ a little from fp32's.
+    /// int8, whose pictures differ a little from fp32's. (It knows nothing of [instructions that are to be left alone](Cpu::detect).)
     pub fn auto(device: Device) -> Self {
         let has_bf16 = match device {
             Device::Cuda(number) => gpu_multiplies_bf16(number).unwrap_or(true),

@@ -13,7 +13,7 @@ use crate::{Error, LatentCodec, LatentScale, Moments, RawLatents};
 
 /// The KL-regularised autoencoder of latent diffusion (Rombach et al. 2022, appendix G), in any width and depth.
 ///
-/// It computes in the kind it was made with: fp32, or bf16, at half the time or less on CPUs that have instructions for it.
+/// It computes in the kind it was made with: fp32, or bf16, at half the time or less on CPUs that multiply it faster than fp32.
 #[derive(Debug)]
 pub struct AutoencoderKl {
     config: VaeConfig,
@@ -102,8 +102,8 @@ impl AutoencoderKl {
     /// An autoencoder of these weights, named as in diffusers' present state dicts ([`VaeConfig::tensors`] lists them),
     /// moved to `device` and converted to `kind`.
     ///
-    /// [`Kernels::Fused`] packs the weights for a CPU with AVX2, AVX-512 or NEON, where `kind` is fp32 or bf16 (with AVX-512, only if it has
-    /// that of BF16); on every other machine, device and kind it means libtorch's operators, as [`Kernels::Plain`] does. There is no int8 autoencoder:
+    /// [`Kernels::Fused`] packs the weights for a CPU with AVX2, AVX-512 or NEON, where `kind` is fp32 or bf16;
+    /// on every other machine, device and kind it means libtorch's operators, as [`Kernels::Plain`] does. There is no int8 autoencoder:
     /// [`Kernels::Int8`] is as fused. With packed weights, bf16 is what is multiplied; sums and activations are fp32.
     ///
     /// # Errors

@@ -35,8 +35,8 @@ macro_rules! tile {
                     for (row, accumulators) in accumulators.iter_mut().enumerate() {
                         for (lane, accumulator) in accumulators.iter_mut().enumerate() {
                             // SAFETY: the place is readable, as the caller promises.
-                            *accumulator =
-                                $from(unsafe { _mm512_loadu_si512(sums.add(row * stride + lane * 16).cast()) });
+                            let sum = unsafe { _mm512_loadu_si512(sums.add(row * stride + lane * 16).cast()) };
+                            *accumulator = $from(sum);
                         }
                     }
                 }

@@ -221,7 +221,7 @@ mod tests {
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             // Exponents near that of 1, so that sums round.
-            (state >> 3) & 0x80ff_80ff | 0x3f00_3f00
+            state.rotate_right(3) & 0x80ff_80ff | 0x3f00_3f00
         };
         for depth in [0, 1, 3, STRETCH, STRETCH + 1, 2 * STRETCH + 13] {
             for rows in [1, 2, 3, 5, 7, 11, 12, 13, 15, 24, 31] {

@@ -34,7 +34,7 @@ impl Machine {
             ("avx2", avx2),
             ("avx512", avx512),
             ("avx512-bf16", avx512_bf16),
-            ("avx512-bf16-products", avx512_bf16_products),
+            ("avx512-bf16-slow", avx512_bf16 && !avx512_bf16_products),
             ("avx512-vnni", avx512_vnni),
             ("amx", amx),
             ("neon", neon),
