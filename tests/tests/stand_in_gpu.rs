@@ -293,8 +293,9 @@ fn a_graph_computes_again_what_was_recorded() {
     assert!(Graph::is_supported(gpu) && !dit_torch::is_recording());
 
     // What cannot be recorded: there are no more graphs, and all else goes on.
-    let waited_for = Graph::record(gpu, || &x * x.double_value(&[1]));
-    assert!(waited_for.unwrap_err().to_string().contains("not permitted when stream is capturing"));
+    let waited_for = Graph::record(gpu, || &x * x.double_value(&[1])).unwrap_err().to_string();
+    assert!(waited_for.contains("not permitted when stream is capturing"), "{waited_for}");
+    assert!(!waited_for.contains("unwrap") && !waited_for.contains("frame #"), "{waited_for}");
     assert!(!Graph::is_supported(gpu) && Graph::record(gpu, || &x * 2.0).is_err());
     assert_eq!(values(&(&x * x.double_value(&[1]))), [0.0, 10_000.0]);
     assert_eq!(values(&graph.replay().unwrap()), [21.0, 221.0, 10.0, 110.0]);
@@ -325,6 +326,7 @@ fn a_graphed_model_is_the_model() {
         let _no_grad = tch::no_grad_guard();
         check(1, 0, f64::NAN);
         check(1, 0, f64::NAN);
+        assert_eq!(graphed.graphs(), 0);
         for step in 0..3 {
             (1..=6).for_each(|samples| (0..3).for_each(|again| check(samples, step + again, 1.0)));
         }
@@ -338,6 +340,7 @@ fn a_graphed_model_is_the_model() {
             (0..3).for_each(|step| check(2, step, 1.0));
         }
         assert!(Graph::is_supported(gpu));
+        assert_eq!(graphed.graphs(), 4, "as many as are kept");
     }
 }
 

@@ -38,15 +38,19 @@ impl<K: PartialEq, T> Shelf<K, T> {
 
     /// For a large one.
     pub(crate) fn make_room(&mut self) {
-        while self.things.iter().filter(|(_, thing)| (self.is_large)(thing)).count() >= MOST_LARGE {
+        while self.large() >= MOST_LARGE {
             let oldest = self.things.iter().position(|(_, thing)| (self.is_large)(thing));
             self.things.remove(oldest.expect("there are several"));
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.things.len()
+    pub(crate) fn clear(&mut self) {
+        self.things.clear();
+    }
+
+    /// Large ones.
+    pub(crate) fn large(&self) -> usize {
+        self.things.iter().filter(|(_, thing)| (self.is_large)(thing)).count()
     }
 }
 
@@ -73,6 +77,9 @@ mod tests {
         shelf.put(5, false);
         shelf.put(6, true);
         assert_eq!(keys(&shelf), [0, 4, 1, 5, 6]);
+        assert_eq!(shelf.large(), 3);
+        shelf.clear();
+        assert_eq!(shelf.large() + keys(&shelf).len(), 0);
     }
 
     #[test]

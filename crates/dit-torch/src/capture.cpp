@@ -73,8 +73,8 @@ const Members* members() {
   return found.has_value() ? &*found : nullptr;
 }
 
-// A recording could not be ended. libtorch's allocator still asks its object where memory is to come from, and its generator of random
-// numbers takes it to be going on: there are no more in this process.
+// A recording could not be begun or ended. libtorch's allocator still asks its object where memory is to come from, and with its generator of
+// random numbers takes it to be going on: there are no more in this process.
 std::atomic<bool> spoiled{false};
 
 // Where at::cuda::CUDAGraph lives. It takes 104 bytes in libtorch 2.11.

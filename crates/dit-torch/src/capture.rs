@@ -40,7 +40,7 @@ impl Graph {
     /// recording has failed so that libtorch has no way back.
     pub fn is_supported(device: Device) -> bool {
         // SAFETY: it looks symbols up, once.
-        device.is_cuda() && unsafe { dit_torch_has_graphs() }
+        device.is_cuda() && tch::Cuda::is_available() && unsafe { dit_torch_has_graphs() }
     }
 
     /// Records what `work` gives `device`. None of it is computed: what it returns, and all other tensors that it makes, hold anything.
@@ -50,8 +50,9 @@ impl Graph {
     ///
     /// # Errors
     /// Where it is not [supported](Self::is_supported), and in a recording; a panic of `work`, as what cannot be recorded makes of tch's methods;
-    /// libtorch's reason, as where there is no memory. What is computed later goes on as before; but after a recording that CUDA refuses to end, as one
-    /// that has waited for the device, there are no more of them in this process, and libtorch may refuse to draw random numbers on a GPU.
+    /// libtorch's reason, as where there is no memory. What is computed later goes on as before; but after a recording that CUDA refuses to begin or to end, as
+    /// one that has waited for the device, there are no more of them in this process, libtorch may refuse to draw random numbers on a GPU, and it no
+    /// longer gives back memory that it holds in reserve before it says that there is none.
     pub fn record(device: Device, work: impl FnOnce() -> Tensor) -> Result<Self, TchError> {
         let Device::Cuda(gpu) = device else { return Err(refused("no CUDA graphs but on a GPU")) };
         if !Self::is_supported(device) {
@@ -74,7 +75,7 @@ impl Graph {
             let ended = outcome(unsafe { dit_torch_end_recording(recording, handle, &mut graph) });
             match output {
                 // It is also why a recording does not end.
-                Err(panic) => Err(refused(text_of(&*panic))),
+                Err(panic) => Err(refused(of_tch(text_of(&*panic)))),
                 Ok(_output) => ended.map(|()| Self(graph)),
             }
         })
@@ -127,6 +128,15 @@ fn refused(why: &str) -> TchError {
     TchError::Torch(why.to_owned())
 }
 
+/// What libtorch said in a panic of one of tch's methods: without `unwrap`'s words, in which line breaks are two characters, and without the call
+/// stack that libtorch appends. Any other text as it is.
+fn of_tch(panic: &str) -> &str {
+    const BEGIN: &str = "called `Result::unwrap()` on an `Err` value: Torch(\"";
+    let Some(said) = panic.strip_prefix(BEGIN) else { return panic };
+    let end = ["\\nException raised from ", "\\nframe #"].iter().filter_map(|stack| said.find(stack)).min();
+    said[..end.unwrap_or(said.len())].trim_end_matches("\")")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +153,18 @@ mod tests {
             Tensor::from(0.0)
         });
         assert!(recorded.is_err() && !has_run && !is_recording());
+    }
+
+    #[test]
+    fn a_panic_of_tch_is_told_as_libtorch_said_it() {
+        let _no_grad = tch::no_grad_guard();
+        let panic = catch_unwind(|| {
+            Tensor::zeros([2], (tch::Kind::Float, Device::Cpu)) + Tensor::zeros([3], (tch::Kind::Float, Device::Cpu))
+        });
+        let panic = panic.unwrap_err();
+        let said = of_tch(text_of(&*panic));
+        assert!(said.starts_with("The size of tensor a") && said.len() < 150 && !said.contains("Exception"), "{said}");
+        assert_eq!(of_tch("as it is"), "as it is");
     }
 
     #[test]
