@@ -50,7 +50,7 @@ pub(crate) fn prefetch<T>(place: *const T) {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: as above.
     unsafe {
-        std::arch::asm!("prfm pldl1keep, [{place}]", place = in(reg) place, options(nostack, nomem, preserves_flags));
+        std::arch::asm!("prfm pldl1keep, [{place}]", place = in(reg) place, options(nostack, readonly, preserves_flags));
     }
 }
 
@@ -66,6 +66,6 @@ pub(crate) fn prefetch_far<T>(place: *const T) {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: as above.
     unsafe {
-        std::arch::asm!("prfm pldl2keep, [{place}]", place = in(reg) place, options(nostack, nomem, preserves_flags));
+        std::arch::asm!("prfm pldl2keep, [{place}]", place = in(reg) place, options(nostack, readonly, preserves_flags));
     }
 }

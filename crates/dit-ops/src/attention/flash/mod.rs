@@ -130,13 +130,26 @@ pub(crate) trait Registers: Copy + Send + Sync {
 /// Most columns of a lane.
 const MOST_COLUMNS: usize = 32;
 
-/// Implements methods of [`Registers`] by functions with features of the same names.
+/// Implements the methods of [`Registers`] by the functions, with features, of the same names in the module `functions` beside.
 macro_rules! by_functions {
-    ($($module:ident::$name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)+) => {
+    () => {
+        by_functions! {
+            lay_side_by_side(layout: Layout<Self>, rows: &[u32], place: &mut [u32]);
+            turn(layout: Layout<Self>, rows: &[u32], lines: &mut [u32]);
+            split_by_tiles(layout: Layout<Self>, rows: &[u32], place: &mut [u32], apart: usize);
+            split_by_lanes(layout: Layout<Self>, rows: &[u32], place: &mut [u32]);
+            multiply(tile: &[u32], lane: &[u32], depth: usize, sums: &mut [u32], goes_on: bool);
+            multiply_rows(rows: &[u32], lane: &[u32], depth: usize, sums: (&mut [u32], usize), goes_on: bool);
+            weigh(scores: &mut [u32], keys: usize, factor: f32, weightings: &mut [Weighting]);
+            pull_back_tile(scores: &[u32], of_weights: &[u32], of_rows: OfRows<'_>, place: OfTile<'_>);
+            turn_back(layout: Layout<Self>, lines: &[u32], rows: &mut [f32]);
+        }
+    };
+    ($($name:ident($($argument:ident: $type:ty),*);)+) => {
         $(
-            fn $name(self, $($argument: $type),*) $(-> $result)? {
+            fn $name(self, $($argument: $type),*) {
                 // SAFETY: whoever has `self` is on a CPU that has the features.
-                unsafe { $module::$name($($argument),*) }
+                unsafe { functions::$name($($argument),*) }
             }
         )+
     };

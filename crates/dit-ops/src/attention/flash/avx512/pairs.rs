@@ -21,17 +21,7 @@ impl Registers for Avx512Pairs {
     const COLUMNS: usize = COLUMNS;
     const QUERIES: usize = QUERIES;
 
-    by_functions! {
-        functions::lay_side_by_side(layout: Layout<Self>, rows: &[u32], place: &mut [u32]);
-        functions::turn(layout: Layout<Self>, rows: &[u32], lines: &mut [u32]);
-        functions::split_by_tiles(layout: Layout<Self>, rows: &[u32], place: &mut [u32], apart: usize);
-        functions::split_by_lanes(layout: Layout<Self>, rows: &[u32], place: &mut [u32]);
-        functions::multiply(tile: &[u32], lane: &[u32], depth: usize, sums: &mut [u32], goes_on: bool);
-        functions::multiply_rows(rows: &[u32], lane: &[u32], depth: usize, sums: (&mut [u32], usize), goes_on: bool);
-        functions::weigh(scores: &mut [u32], keys: usize, factor: f32, weightings: &mut [Weighting]);
-        functions::pull_back_tile(scores: &[u32], of_weights: &[u32], of_rows: OfRows<'_>, place: OfTile<'_>);
-        functions::turn_back(layout: Layout<Self>, lines: &[u32], rows: &mut [f32]);
-    }
+    by_functions!();
 }
 
 /// The methods of [`Registers`].
